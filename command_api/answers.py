@@ -1,0 +1,194 @@
+"""What commands answer: the new state, so that nobody has to read back. Shapes with examples for the OpenAPI document."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from command_api.account import AccountState, OpenAccount
+from command_api.handler import Outcome
+from command_api.transfer import Deposit, TransferFunds, Withdraw
+from command_api.user import CreateUser, UserState
+from shared.events import account_stream, timestamp, user_stream
+
+Position = Annotated[
+    int, Field(description="Where in the ledger's log this stands; send it as `Daybook-Min-Position` to read it.")
+]
+Version = Annotated[
+    int, Field(description="How many events this has; send it as `If-Match` to be sure that nothing came between.")
+]
+MinorUnits = Annotated[int, Field(description="Minor units of the currency.")]
+
+ADA = "0198c5a0-0000-7000-8000-00000000ada0"
+EUROS = "0198c5a0-0000-7000-8000-0000000000e1"
+SAVINGS = "0198c5a0-0000-7000-8000-0000000000e2"
+TRANSFER = "0198c5a0-0000-7000-8000-000000000042"
+
+
+class UserAnswer(BaseModel):
+    id: str
+    position: Position
+    version: Version
+    name: str
+    email: str
+    status: Literal["active", "inactive"]
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": ADA,
+                "position": 1,
+                "version": 1,
+                "name": "Ada",
+                "email": "ada@example.com",
+                "status": "active",
+            }
+        }
+    )
+
+
+class Balance(BaseModel):
+    """`available` is what can be taken now: posted, less what is held, plus the overdraft limit."""
+
+    account_id: str
+    posted: MinorUnits
+    held: MinorUnits
+    available: MinorUnits
+
+
+class AccountBalance(Balance):
+    currency: str
+
+
+class AccountAnswer(BaseModel):
+    id: str
+    position: Position
+    version: Version
+    owner_id: str
+    currency: str
+    status: Literal["open", "frozen", "closed"]
+    overdraft_limit: MinorUnits
+    balance: AccountBalance
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": EUROS,
+                "position": 2,
+                "version": 1,
+                "owner_id": ADA,
+                "currency": "EUR",
+                "status": "open",
+                "overdraft_limit": 0,
+                "balance": {"account_id": EUROS, "currency": "EUR", "posted": 0, "held": 0, "available": 0},
+            }
+        }
+    )
+
+
+class MoneyAnswer(BaseModel):
+    """A deposit or a withdrawal; the other side is the outside world."""
+
+    id: str
+    position: Position
+    account_id: str
+    amount: MinorUnits
+    currency: str
+    occurred_at: str
+    recorded_at: str
+    reference: str | None = None
+    metadata: dict[str, str] | None = None
+    balances: list[Balance]
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": TRANSFER,
+                "position": 3,
+                "account_id": EUROS,
+                "amount": 1250,
+                "currency": "EUR",
+                "occurred_at": "2026-11-21T09:30:00.000000Z",
+                "recorded_at": "2026-11-21T09:30:00.000000Z",
+                "balances": [{"account_id": EUROS, "posted": 1250, "held": 0, "available": 1250}],
+            }
+        }
+    )
+
+
+class TransferAnswer(BaseModel):
+    """Both balances are those right after the transfer, the paying account's first."""
+
+    id: str
+    position: Position
+    from_account_id: str
+    to_account_id: str
+    amount: MinorUnits
+    currency: str
+    occurred_at: str
+    recorded_at: str
+    reference: str | None = None
+    metadata: dict[str, str] | None = None
+    balances: list[Balance]
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": TRANSFER,
+                "position": 42,
+                "from_account_id": EUROS,
+                "to_account_id": SAVINGS,
+                "amount": 1250,
+                "currency": "EUR",
+                "occurred_at": "2026-11-21T09:30:00.000000Z",
+                "recorded_at": "2026-11-21T09:30:00.000000Z",
+                "reference": "rent",
+                "balances": [
+                    {"account_id": EUROS, "posted": 0, "held": 0, "available": 0},
+                    {"account_id": SAVINGS, "posted": 1250, "held": 0, "available": 1250},
+                ],
+            }
+        }
+    )
+
+
+def describe_user(command: Any, outcome: Outcome) -> dict[str, Any]:
+    user_id = command.id if isinstance(command, CreateUser) else command.user_id
+    user: UserState = outcome.states[user_stream(user_id)]
+    return {
+        "id": user_id,
+        "position": outcome.position,
+        "version": outcome.version,
+        "name": user.name,
+        "email": user.email,
+        "status": user.status,
+    }
+
+
+def describe_account(command: Any, outcome: Outcome) -> dict[str, Any]:
+    account_id = command.id if isinstance(command, OpenAccount) else command.account_id
+    account: AccountState = outcome.states[account_stream(account_id)]
+    return {
+        "id": account_id,
+        "position": outcome.position,
+        "version": outcome.version,
+        "owner_id": account.owner_id,
+        "currency": account.currency,
+        "status": account.status,
+        "overdraft_limit": account.overdraft_limit,
+        "balance": {**_balance(account), "currency": account.currency},
+    }
+
+
+def describe_money(command: Deposit | Withdraw | TransferFunds, outcome: Outcome) -> dict[str, Any]:
+    recorded_at = timestamp(outcome.recorded_at)
+    return {
+        **command.model_dump(exclude_none=True),
+        "position": outcome.position,
+        "occurred_at": command.occurred_at or recorded_at,
+        "recorded_at": recorded_at,
+        "balances": [_balance(state) for state in outcome.states.values() if isinstance(state, AccountState)],
+    }
+
+
+def _balance(account: AccountState) -> dict[str, Any]:
+    return {"account_id": account.account_id, "posted": account.posted, "held": 0, "available": account.available}

@@ -1,0 +1,258 @@
+"""From an HTTP request to a command's arguments: one strict reading of the body, and the headers that go with it.
+
+FastAPI documents the routes and could read their arguments too. `CommandRoute` reads them instead, because JSON as FastAPI reads it
+keeps the last of two equal keys and takes 1.0 for 1, and because this is the hot path: one parse, one validation.
+"""
+
+import asyncio
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar, get_type_hints
+
+import msgspec
+import orjson
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from command_api import handler
+from command_api.command import Command, Id
+from command_api.handler import Outcome, Reply
+from shared.errors import (
+    AmountOutOfRange,
+    BadRequest,
+    CurrencyUnknown,
+    IdempotencyKeyInvalid,
+    IdempotencyKeyRequired,
+    MalformedJson,
+    PayloadTooLarge,
+    Rejection,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+from shared.events import canonical
+from shared.http import JSON, PROBLEM_JSON, STATUS, problem, validation_failed
+
+BODY_TIMEOUT_SECONDS: Final = 5
+IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
+IF_MATCH: Final = re.compile(r'"v(\d{1,18})"')
+LEDGER: Final = re.compile(r"[a-z][a-z0-9-]{0,30}")
+
+
+# ── the body ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def strict_json(raw: bytes) -> dict[str, Any]:
+    """A JSON object without duplicate keys, NaN or Infinity.
+
+    Raises:
+        MalformedJson: it is something else.
+    """
+    try:
+        value = _DECODER.decode(raw.decode())
+    except (ValueError, RecursionError):
+        raise MalformedJson from None
+    if type(value) is not dict:
+        msg = "The body must be a JSON object."
+        raise MalformedJson(msg)
+    return value
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError
+    return members
+
+
+def _refuse_constant(_: str) -> None:
+    raise ValueError
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+
+
+async def read_body(request: Request, bytes_max: int) -> bytes:
+    """Raises:
+    UnsupportedMediaType, PayloadTooLarge, MalformedJson: the last one also where the body comes too slowly.
+    """
+    headers = request.headers
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != JSON or headers.get("content-encoding", "identity") != "identity":
+        raise UnsupportedMediaType
+    if int(headers.get("content-length", "0")) > bytes_max:
+        raise PayloadTooLarge
+    raw = b""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
+            async for chunk in request.stream():
+                raw += chunk
+                if len(raw) > bytes_max:
+                    raise PayloadTooLarge
+    except TimeoutError:
+        msg = "The body did not arrive in time."
+        raise MalformedJson(msg) from None
+    return raw
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(model: type[Model], fields: dict[str, Any]) -> Model:
+    """Raises:
+    ValidationFailed: the form is wrong somewhere; else AmountOutOfRange or CurrencyUnknown.
+    """
+    try:
+        return model.model_validate(fields)
+    except ValidationError as invalid:
+        errors = invalid.errors(include_url=False, include_input=False, include_context=False)
+        kinds = {_kind(error) for error in errors}
+        for kind in (ValidationFailed, AmountOutOfRange, CurrencyUnknown):
+            if kind in kinds:
+                raise validation_failed(errors, kind) from None
+        raise
+
+
+def _kind(error: Any) -> type[BadRequest]:
+    """Which code an error of pydantic belongs to."""
+    if error["type"] in {"greater_than_equal", "less_than_equal"} and error["loc"][-1] in {"amount", "overdraft_limit"}:
+        return AmountOutOfRange
+    return CurrencyUnknown if error["type"] == "currency_unknown" else ValidationFailed
+
+
+# ── the call ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+Describe = Callable[[Any, Outcome], dict[str, Any]]
+"""(command, outcome) → the members of the answer."""
+
+
+class Call(Request):
+    """An HTTP request that carries a command."""
+
+    fields: dict[str, Any] = {}  # noqa: RUF012 # the body; replaced where there is one, never changed
+
+    async def run(
+        self, command: Command, describe: Describe, *, new: str | None = None, moves_money: bool = False
+    ) -> Response:
+        """Has the command handled and answers: 201 with the `Location` below `/v1/<new>/` for something new, 200 for a change."""
+        reply = await self.state.handler.handle(
+            self._ledger_id(),
+            handler.Request(
+                command=command,
+                replies=_Replies(command, describe, 201 if new else 200, self.state.request_id),
+                metadata={"command": type(command).__name__, "request_id": self.state.request_id},
+                idempotency_key=self._idempotency_key(required=moves_money),
+                request_hash=self._hash(),
+                expected_version=self._expected_version(),
+            ),
+        )
+        return self._response(reply, new)
+
+    def _ledger_id(self) -> str:
+        ledger_id = self.headers.get("daybook-ledger", "main")
+        if not LEDGER.fullmatch(ledger_id):
+            msg = "Daybook-Ledger must be a lower-case name of letters, digits and hyphens, at most 31 long."
+            raise ValidationFailed(msg)
+        return ledger_id
+
+    def _idempotency_key(self, *, required: bool) -> str | None:
+        key = self.headers.get("idempotency-key")
+        if key is None:
+            if required:
+                raise IdempotencyKeyRequired
+            return None
+        if not IDEMPOTENCY_KEY.fullmatch(key):
+            raise IdempotencyKeyInvalid
+        return key
+
+    def _expected_version(self) -> int | None:
+        value = self.headers.get("if-match")
+        if value is None:
+            return None
+        if not (version := IF_MATCH.fullmatch(value)):
+            msg = 'If-Match must be one ETag of the form "v7".'
+            raise ValidationFailed(msg)
+        return int(version[1])
+
+    def _hash(self) -> bytes:
+        """The same for requests of the same content, however their JSON is written."""
+        content = (self.method, self.url.path, self.headers.get("if-match"), self.fields)
+        return hashlib.sha256(canonical(content)).digest()
+
+    def _response(self, reply: Reply, new: str | None) -> Response:
+        headers = {}
+        if reply.replayed:
+            headers["Idempotency-Replayed"] = "true"
+        if reply.position is None:
+            return Response(reply.body, reply.status, headers, PROBLEM_JSON)
+        headers["Daybook-Position"] = str(reply.position)
+        # Taken from the body, since a replayed answer has nothing else.
+        members = orjson.loads(reply.body)
+        if new:
+            headers["Location"] = f"{self.state.settings.query_url}/v1/{new}/{members['id']}"
+        if "version" in members:
+            headers["ETag"] = f'"v{members["version"]}"'
+        return Response(reply.body, reply.status, headers, JSON)
+
+
+class _Replies(msgspec.Struct, frozen=True):
+    """How one call is answered (see `handler.Replies`)."""
+
+    command: Command
+    describe: Describe
+    status: int
+    request_id: str
+
+    def accepted(self, outcome: Outcome) -> tuple[int, bytes]:
+        return self.status, orjson.dumps(self.describe(self.command, outcome))
+
+    def refused(self, rejection: Rejection) -> tuple[int, bytes]:
+        return STATUS[rejection.code], orjson.dumps({**problem(rejection), "request_id": self.request_id})
+
+
+def _header(name: str, description: str, example: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "schema": {"type": "string"}, "description": description, "example": example}
+
+
+CALL_HEADERS: Final = [
+    _header("Idempotency-Key", "1 to 255 printable ASCII characters; required where money moves.", "order-1042-payment"),
+    _header("If-Match", "The version that the first stream of the command must have.", '"v7"'),
+    _header("Daybook-Ledger", "The ledger to write to; `main` where absent.", "main"),
+]
+
+# ── the route ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_ID: Final = TypeAdapter(Id)
+
+
+class CommandRoute(APIRoute):
+    """Calls the endpoint with `call`, the ids of the path, and the body as the model that the endpoint declares for it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        endpoint: Callable[..., Awaitable[Response]] = self.endpoint
+        bodies = [(name, kind) for name, kind in get_type_hints(endpoint).items() if _is_model(kind)]
+
+        async def respond(request: Request) -> Response:
+            call = Call(request.scope, request.receive)
+            arguments: dict[str, Any] = {name: _path_id(value) for name, value in call.path_params.items()}
+            for name, model in bodies:
+                call.fields = strict_json(await read_body(call, call.state.settings.body_bytes_max))
+                arguments[name] = validated(model, call.fields)
+            return await endpoint(call=call, **arguments)
+
+        return respond
+
+
+def _is_model(kind: Any) -> bool:
+    return inspect.isclass(kind) and issubclass(kind, BaseModel)
+
+
+def _path_id(value: str) -> str:
+    try:
+        return _ID.validate_python(value)
+    except ValidationError:
+        msg = "An id is a UUID."
+        raise ValidationFailed(msg) from None

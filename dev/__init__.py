@@ -1,0 +1,1 @@
+"""Servers and processes for development and tests; production never imports this room."""

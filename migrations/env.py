@@ -1,0 +1,50 @@
+"""Runs the migrations on the owner's URL, in one transaction, behind one lock; with `--sql` prints them instead."""
+
+import asyncio
+import os
+
+from alembic import context
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from shared.errors import SettingsInvalid
+from shared.tables import metadata
+
+MIGRATION_LOCK = 0x6461_7962_6F6F_6B  # "daybook"
+
+
+def owner_url() -> str:
+    url = os.environ.get("DAYBOOK_MIGRATION_DATABASE_URL") or os.environ.get("DAYBOOK_DATABASE_URL")
+    if not url:
+        raise SettingsInvalid(["DAYBOOK_DATABASE_URL: field required"])
+    return url
+
+
+def migrate_offline() -> None:
+    context.configure(dialect_name="postgresql", target_metadata=metadata, literal_binds=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def migrate(connection: Connection) -> None:
+    """Two `upgrade head` at once: the second waits for the first and then finds nothing left to do."""
+    context.configure(connection=connection, target_metadata=metadata, compare_type=True, compare_server_default=True)
+    with context.begin_transaction():
+        connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+        context.run_migrations()
+
+
+async def migrate_online() -> None:
+    engine = create_async_engine(make_url(owner_url()).set(drivername="postgresql+asyncpg"), poolclass=NullPool)
+    async with engine.connect() as connection:
+        await connection.run_sync(migrate)
+    await engine.dispose()
+
+
+if context.is_offline_mode():
+    migrate_offline()
+else:
+    asyncio.run(migrate_online())

@@ -1,0 +1,159 @@
+"""Opens what we hold connections to: PostgreSQL, MongoDB, Redis. The only place where a driver is made.
+
+Motor is past its end of life; its successor has nearly the same methods, so leaving it is a change of this file.
+Every connection has a bound on how long it may take: a store that hangs is a `StoreUnavailable`, never a wait without end.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final, Literal
+
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from shared.errors import SchemaMismatch, UnsafeStore
+from shared.settings import Settings
+from shared.tables import SCHEMA_REVISION
+
+Role = Literal["daybook_command", "daybook_projector", "daybook_query"]
+MongoDatabase = AsyncIOMotorDatabase[dict[str, Any]]
+
+DURABLE: Final = {"fsync": ("on",), "full_page_writes": ("on",), "synchronous_commit": ("on", "remote_apply")}
+_REDIS_RETRIES: Final = 3
+
+
+@asynccontextmanager
+async def open_postgres(settings: Settings, role: Role) -> AsyncIterator[AsyncEngine]:
+    """An engine whose sessions act as `role` and so can do no more than that role may."""
+    engine = create_async_engine(
+        make_url(settings.database_url).set(drivername="postgresql+asyncpg"),
+        pool_size=settings.database_pool_size,
+        max_overflow=settings.database_pool_overflow_max,
+        pool_timeout=settings.database_pool_timeout_ms / 1000,
+        pool_recycle=settings.database_pool_recycle_seconds,
+        pool_pre_ping=settings.database_pool_pre_ping,
+        connect_args={
+            "timeout": settings.database_connect_timeout_ms / 1000,
+            # The server's own limit comes first; ours is for a server that does not answer at all.
+            "command_timeout": settings.database_statement_timeout_ms / 1000 + 0.5,
+            "server_settings": {
+                "application_name": role.replace("_", "-"),
+                "role": role,
+                "jit": "off",
+                "statement_timeout": str(settings.database_statement_timeout_ms),
+                "lock_timeout": str(settings.database_lock_timeout_ms),
+                "idle_in_transaction_session_timeout": str(settings.database_idle_in_transaction_timeout_ms),
+            },
+        },
+    )
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+@asynccontextmanager
+async def open_mongo(settings: Settings, operation_timeout_ms: int | None = None) -> AsyncIterator[MongoDatabase]:
+    """The database of the read models. Writes are acknowledged by a majority that has them in its journal.
+
+    An operation may take five times as long as finding the server, unless told otherwise.
+    """
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(
+        settings.mongo_url,
+        w="majority",
+        journal=True,
+        readConcernLevel="majority",
+        serverSelectionTimeoutMS=settings.mongo_timeout_ms,
+        connectTimeoutMS=settings.mongo_timeout_ms,
+        timeoutMS=operation_timeout_ms or settings.mongo_timeout_ms * 5,
+    )
+    try:
+        yield client[settings.mongo_database]
+    finally:
+        client.close()
+
+
+@asynccontextmanager
+async def open_redis(settings: Settings) -> AsyncIterator["Redis"]:
+    """A client that answers or raises within the timeout, and that outlives a restart of the server."""
+    timeout = settings.redis_timeout_ms / 1000
+    client: Redis = Redis.from_pool(
+        BlockingConnectionPool.from_url(
+            settings.redis_url,
+            decode_responses=True,
+            max_connections=64,
+            timeout=timeout,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            health_check_interval=15,
+            retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), _REDIS_RETRIES),
+            retry_on_error=[RedisConnectionError],
+        )
+    )
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+STORE_ERRORS: Final = (SQLAlchemyError, RedisError, RedisConnectionError, RedisTimeoutError, OSError, TimeoutError)
+"""What a store that is down, slow or restarting makes its driver raise (MongoDB's own are in `pymongo.errors`)."""
+
+
+async def require_schema(engine: AsyncEngine, wait_seconds: int) -> None:
+    """Waits at most `wait_seconds` for the migrations.
+
+    Raises:
+        SchemaMismatch: the schema is missing, older or newer than this code.
+    """
+    end = time.monotonic() + wait_seconds
+    while (found := await _schema_revision(engine)) != SCHEMA_REVISION:
+        if time.monotonic() >= end:
+            msg = f"the database's schema is {found or 'missing'}, this code needs {SCHEMA_REVISION}: run `daybook migrate`"
+            raise SchemaMismatch(msg)
+        await asyncio.sleep(0.2)
+
+
+async def _schema_revision(engine: AsyncEngine) -> str | None:
+    try:
+        async with engine.connect() as connection:
+            revision: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+            return revision
+    except DBAPIError as error:
+        # Without the migrations there is no table, and not even the role we log in as.
+        if getattr(error.orig, "sqlstate", None) in {"42P01", "42704", "22023", "42501"}:
+            return None
+        raise
+
+
+async def require_durable_postgres(engine: AsyncEngine) -> None:
+    """Raises:
+    UnsafeStore: an acknowledged command could be lost when the server loses power.
+    """
+    async with engine.connect() as connection:
+        for setting, safe in DURABLE.items():
+            value = await connection.scalar(text("SELECT current_setting(:name)"), {"name": setting})
+            if value not in safe:
+                msg = f"PostgreSQL runs with {setting} = {value}: acknowledged commands could be lost; set it to on"
+                raise UnsafeStore(msg)
+
+
+async def require_lasting_redis(redis: "Redis") -> None:
+    """Raises:
+    UnsafeStore: the server may evict keys, and with them balances.
+    """
+    policy = (await redis.info("memory")).get("maxmemory_policy")
+    if policy != "noeviction":
+        msg = f"Redis runs with maxmemory-policy {policy}: it may evict balances; set it to noeviction"
+        raise UnsafeStore(msg)

@@ -1,0 +1,256 @@
+"""Every error of ours, in one tree.
+
+    DaybookError
+    ├── Rejection                    the command was understood and refused; no event was written
+    │   ├── SameAccount · NotFound · AccountClosed · AccountFrozen · UserInactive · CurrencyMismatch
+    │   ├── InsufficientFunds · BalanceOutOfRange · AccountNotEmpty · EmailTaken · IdTaken
+    │   └── VersionMismatch
+    ├── BadRequest                   the request cannot be a command or a query; nothing was looked at
+    │   ├── MalformedJson · UnsupportedMediaType · PayloadTooLarge · ValidationFailed · CursorInvalid
+    │   └── AmountOutOfRange · CurrencyUnknown · IdempotencyKeyRequired · IdempotencyKeyInvalid · IdempotencyKeyReused
+    ├── Unavailable                  not now; the same request may succeed later
+    │   └── StoreUnavailable · Overloaded · Rebuilding · ProjectionBehind
+    └── OperatorError                a person must act: the processes and the CLI say it in one line and exit
+        └── SettingsInvalid · SchemaMismatch · UnsafeStore · UnknownEvent · LogDamaged · StackError
+
+The first line of a docstring is the title that clients see; `code` is stable; `retryable` says whether the same request,
+sent again unchanged, can come to another end. The HTTP status of each code stands in `shared.http`.
+"""
+
+from typing import Any, ClassVar
+
+
+class DaybookError(Exception):
+    """Something went wrong in Daybook."""
+
+    code: ClassVar[str]
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str = "", **extra: Any) -> None:
+        """`extra` are members of the problem document that help the caller: `available`, `current_version`, …"""
+        super().__init__(detail or self.title())
+        self.detail = detail or self.title()
+        self.extra = extra
+
+    @classmethod
+    def title(cls) -> str:
+        return (cls.__doc__ or cls.__name__).partition("\n")[0].rstrip(".")
+
+
+class Rejection(DaybookError):
+    """The command was refused."""
+
+
+class SameAccount(Rejection):
+    """An account cannot pay itself."""
+
+    code = "same-account"
+
+
+class NotFound(Rejection):
+    """There is no such thing."""
+
+    code = "not-found"
+
+
+class AccountClosed(Rejection):
+    """The account is closed."""
+
+    code = "account-closed"
+
+
+class AccountFrozen(Rejection):
+    """The account is frozen."""
+
+    code = "account-frozen"
+    retryable = True
+
+
+class UserInactive(Rejection):
+    """The user is inactive."""
+
+    code = "user-inactive"
+    retryable = True
+
+
+class CurrencyMismatch(Rejection):
+    """The account is kept in another currency."""
+
+    code = "currency-mismatch"
+
+
+class InsufficientFunds(Rejection):
+    """The account has not enough available."""
+
+    code = "insufficient-funds"
+    retryable = True
+
+
+class BalanceOutOfRange(Rejection):
+    """The balance would leave the range in which amounts are exact."""
+
+    code = "amount-out-of-range"
+    retryable = True
+
+
+class AccountNotEmpty(Rejection):
+    """The account still has a balance."""
+
+    code = "account-not-empty"
+    retryable = True
+
+
+class EmailTaken(Rejection):
+    """Another user has this e-mail address."""
+
+    code = "email-taken"
+    retryable = True
+
+
+class IdTaken(Rejection):
+    """This id is in use."""
+
+    code = "id-taken"
+
+
+class VersionMismatch(Rejection):
+    """The version in If-Match is not the current one."""
+
+    code = "stream-version-mismatch"
+
+
+class BadRequest(DaybookError):
+    """The request cannot be read as what it should be."""
+
+
+class MalformedJson(BadRequest):
+    """The body is not JSON."""
+
+    code = "malformed-json"
+
+
+class UnsupportedMediaType(BadRequest):
+    """The body must be application/json, unencoded."""
+
+    code = "unsupported-media-type"
+
+
+class PayloadTooLarge(BadRequest):
+    """The body is too large."""
+
+    code = "payload-too-large"
+
+
+class ValidationFailed(BadRequest):
+    """The request does not have the form that this operation takes."""
+
+    code = "validation-failed"
+
+
+class CursorInvalid(BadRequest):
+    """The cursor was not issued by this list."""
+
+    code = "cursor-invalid"
+
+
+class AmountOutOfRange(BadRequest):
+    """The amount is not within 1 and 2^53 − 1 minor units."""
+
+    code = "amount-out-of-range"
+
+
+class CurrencyUnknown(BadRequest):
+    """The currency is not an ISO 4217 code with a minor unit."""
+
+    code = "currency-unknown"
+
+
+class IdempotencyKeyRequired(BadRequest):
+    """Money moves only under an Idempotency-Key."""
+
+    code = "idempotency-key-required"
+
+
+class IdempotencyKeyInvalid(BadRequest):
+    """An Idempotency-Key is 1 to 255 printable ASCII characters."""
+
+    code = "idempotency-key-invalid"
+
+
+class IdempotencyKeyReused(BadRequest):
+    """This Idempotency-Key was used for another request."""
+
+    code = "idempotency-key-reused"
+
+
+class Unavailable(DaybookError):
+    """Not now."""
+
+    retryable = True
+
+
+class StoreUnavailable(Unavailable):
+    """A store does not answer."""
+
+    code = "store-unavailable"
+
+
+class Overloaded(Unavailable):
+    """More commands are waiting than can be done in time."""
+
+    code = "overloaded"
+
+
+class Rebuilding(Unavailable):
+    """The read model is being rebuilt."""
+
+    code = "rebuilding"
+
+
+class ProjectionBehind(Unavailable):
+    """The read model has not reached the position asked for."""
+
+    code = "projection-behind"
+
+
+class OperatorError(DaybookError):
+    """A person must act."""
+
+
+class SettingsInvalid(OperatorError):
+    """The settings are incomplete or wrong."""
+
+    code = "settings-invalid"
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("settings: " + "; ".join(problems))
+
+
+class SchemaMismatch(OperatorError):
+    """The database's schema is not the one this code was written for."""
+
+    code = "schema-mismatch"
+
+
+class UnsafeStore(OperatorError):
+    """A store is set up so that acknowledged data could be lost."""
+
+    code = "unsafe-store"
+
+
+class UnknownEvent(OperatorError):
+    """The log holds an event that this code does not know."""
+
+    code = "unknown-event"
+
+
+class LogDamaged(OperatorError):
+    """The log is not what was written."""
+
+    code = "log-damaged"
+
+
+class StackError(OperatorError):
+    """The development stack cannot do this now."""
+
+    code = "stack-error"

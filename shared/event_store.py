@@ -1,0 +1,404 @@
+"""The log: append, read, lock. The only SQL on its tables, and the only place that knows how events are chained.
+
+Appending takes one transaction: `find_answers`, `lock`, `append`. The lock on the ledger's head makes positions dense and the
+same as the order of commits: whoever reads the events after a position can never miss one that comes later with a lower
+number. It is held for two round trips, and group commit makes them few.
+
+Every function takes the caller's connection: none of them begins or commits.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.errors import NotFound, UnknownEvent
+from shared.events import Event, RecordedEvent, canonical, decode
+
+PAGE_EVENTS: Final = 2_000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The end of a ledger's log. `now` is the database's clock, never before the event recorded last."""
+
+    position: int
+    hash: bytes
+    now: datetime
+
+
+class StreamHead(msgspec.Struct, frozen=True):
+    """The head of a stream. `snapshot` is JSON of its folded state, as fold `fold_version` made it."""
+
+    stream_id: str
+    version: int
+    position: int
+    fold_version: int
+    snapshot: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a caller was answered under an idempotency key. `position` is None where nothing was recorded."""
+
+    principal: str
+    key: str
+    request_hash: bytes
+    status: int
+    body: bytes
+    position: int | None
+
+
+class NewEvent(msgspec.Struct, frozen=True):
+    """An event that has no position yet."""
+
+    event_id: str
+    event: Event
+    metadata: dict[str, Any]
+
+
+class StreamEvent(msgspec.Struct, frozen=True):
+    """A stream's `version` is the event at `position`."""
+
+    stream_id: str
+    version: int
+    position: int
+
+
+# ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+FIND_ANSWERS: Final = text("""
+    SELECT k.principal, k.key, k.request_hash, k.status, k.body, k.position
+    FROM unnest(CAST(:principals AS text[]), CAST(:keys AS text[])) AS asked (principal, key)
+    JOIN idempotency_keys k ON k.ledger_id = :ledger_id AND k.principal = asked.principal AND k.key = asked.key
+""")
+
+# Streams first, in the order of their ids, then the head: no two transactions can wait for each other. That the count is asked
+# for makes PostgreSQL lock all streams before the head.
+LOCK: Final = text("""
+    WITH touched AS MATERIALIZED (
+        SELECT stream_id, version, position, fold_version, CAST(snapshot AS text) AS snapshot
+        FROM streams
+        WHERE ledger_id = :ledger_id AND stream_id = ANY (CAST(:stream_ids AS text[]))
+        ORDER BY stream_id
+        FOR UPDATE
+    ), head AS MATERIALIZED (
+        SELECT position, hash, greatest(clock_timestamp(), recorded_at)
+        FROM log_heads
+        WHERE ledger_id = :ledger_id AND (SELECT count(*) FROM touched) >= 0
+        FOR UPDATE
+    )
+    SELECT * FROM head LEFT JOIN touched ON true
+""")
+
+_HEAD: Final = """
+    SELECT position, hash, greatest(clock_timestamp(), recorded_at) FROM log_heads WHERE ledger_id = :ledger_id
+"""
+READ_HEAD: Final = text(_HEAD)
+LOCK_HEAD: Final = text(_HEAD + "FOR UPDATE")
+
+# One round trip for all that a batch writes. Constraints that two batches can race for are told apart by their names.
+APPEND: Final = text("""
+    WITH head AS (
+        UPDATE log_heads
+        SET position = :position + cardinality(CAST(:event_ids AS uuid[])), hash = :hash, recorded_at = :recorded_at
+        WHERE ledger_id = :ledger_id
+    ), new_events AS (
+        INSERT INTO events (ledger_id, position, event_id, type, schema_version, data, metadata, recorded_at, hash)
+        SELECT :ledger_id, :position + n, event_id, type, schema_version, CAST(data AS jsonb), CAST(metadata AS jsonb),
+               :recorded_at, hash
+        FROM unnest(CAST(:event_ids AS uuid[]), CAST(:types AS text[]), CAST(:schema_versions AS smallint[]),
+                    CAST(:data AS text[]), CAST(:metadata AS text[]), CAST(:hashes AS bytea[]))
+             WITH ORDINALITY AS e (event_id, type, schema_version, data, metadata, hash, n)
+    ), new_stream_events AS (
+        INSERT INTO stream_events (ledger_id, stream_id, version, position)
+        SELECT :ledger_id, stream_id, version, position
+        FROM unnest(CAST(:member_ids AS text[]), CAST(:member_versions AS bigint[]), CAST(:member_positions AS bigint[]))
+             AS m (stream_id, version, position)
+    ), new_heads AS (
+        INSERT INTO streams AS s (ledger_id, stream_id, version, position, fold_version, snapshot)
+        SELECT :ledger_id, stream_id, version, position, fold_version, CAST(snapshot AS jsonb)
+        FROM unnest(CAST(:stream_ids AS text[]), CAST(:stream_versions AS bigint[]), CAST(:stream_positions AS bigint[]),
+                    CAST(:fold_versions AS smallint[]), CAST(:snapshots AS text[]))
+             AS h (stream_id, version, position, fold_version, snapshot)
+        ON CONFLICT ON CONSTRAINT streams_pkey DO UPDATE
+        SET version = excluded.version, position = excluded.position,
+            fold_version = excluded.fold_version, snapshot = excluded.snapshot
+    )
+    INSERT INTO idempotency_keys (ledger_id, principal, key, request_hash, status, body, position)
+    SELECT :ledger_id, principal, key, request_hash, status, body, position
+    FROM unnest(CAST(:principals AS text[]), CAST(:keys AS text[]), CAST(:request_hashes AS bytea[]),
+                CAST(:statuses AS smallint[]), CAST(:bodies AS bytea[]), CAST(:key_positions AS bigint[]))
+         AS k (principal, key, request_hash, status, body, position)
+""")
+
+
+async def find_answers(
+    connection: AsyncConnection, ledger_id: str, keys: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], Answer]:
+    """What was answered before, by (principal, key)."""
+    pairs = list(keys)
+    rows = await connection.execute(
+        FIND_ANSWERS, {"ledger_id": ledger_id, "principals": [p for p, _ in pairs], "keys": [k for _, k in pairs]}
+    )
+    return {(row[0], row[1]): Answer(*row) for row in rows}
+
+
+async def lock(connection: AsyncConnection, ledger_id: str, stream_ids: Iterable[str]) -> tuple[Head, dict[str, StreamHead]]:
+    """The end of the log and the heads of those streams that exist.
+
+    From here to the end of the transaction nobody else appends to this ledger, so what is decided on them holds.
+
+    Raises:
+        NotFound: there is no such ledger.
+    """
+    rows = (await connection.execute(LOCK, {"ledger_id": ledger_id, "stream_ids": list(stream_ids)})).all()
+    if not rows:
+        raise _no_ledger(ledger_id)
+    return Head(*rows[0][:3]), {row[3]: StreamHead(*row[3:]) for row in rows if row[3] is not None}
+
+
+def _no_ledger(ledger_id: str) -> NotFound:
+    return NotFound(f"There is no ledger {ledger_id!r}.")
+
+
+async def lock_head(connection: AsyncConnection, ledger_id: str) -> Head:
+    """From here to the end of the transaction, nobody else appends to this ledger.
+
+    Raises:
+        NotFound: there is no such ledger.
+    """
+    row = (await connection.execute(LOCK_HEAD, {"ledger_id": ledger_id})).one_or_none()
+    if row is None:
+        raise _no_ledger(ledger_id)
+    return Head(*row)
+
+
+async def append(
+    connection: AsyncConnection,
+    ledger_id: str,
+    head: Head,
+    new_events: Sequence[NewEvent],
+    stream_events: Sequence[StreamEvent],
+    stream_heads: Iterable[StreamHead],
+    answers: Sequence[Answer],
+) -> None:
+    """Writes a batch at the locked `head`: the events at the positions after it, and everything that goes with them.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: another transaction took a version, an event's id or a key first; begin anew.
+    """
+    events = [_event_columns(event) for event in new_events]
+    hashes = _chain(ledger_id, head, events)
+    await connection.execute(
+        APPEND,
+        {
+            "ledger_id": ledger_id,
+            "position": head.position,
+            "hash": hashes[-1] if hashes else head.hash,
+            "recorded_at": head.now,
+            **_columns(events, "event_ids", "types", "schema_versions", "data", "metadata"),
+            "hashes": hashes,
+            **_columns(map(_fields, stream_events), "member_ids", "member_versions", "member_positions"),
+            **_columns(
+                map(_fields, stream_heads),
+                *("stream_ids", "stream_versions", "stream_positions", "fold_versions", "snapshots"),
+            ),
+            **_columns(
+                map(_fields, answers),
+                *("principals", "keys", "request_hashes", "statuses", "bodies", "key_positions"),
+            ),
+        },
+    )
+
+
+_fields = msgspec.structs.astuple
+EventColumns = tuple[str, str, int, str, str]
+
+
+def _event_columns(new: NewEvent) -> EventColumns:
+    event_type = type(new.event)
+    return (
+        new.event_id,
+        event_type.__name__,
+        event_type.schema_version,
+        canonical(new.event).decode(),
+        canonical(new.metadata).decode(),
+    )
+
+
+def _columns(rows: Iterable[Sequence[Any]], *names: str) -> dict[str, list[Any]]:
+    """Rows turned into one array for each column."""
+    columns = list(zip(*rows, strict=True)) or [()] * len(names)
+    return {name: list(column) for name, column in zip(names, columns, strict=True)}
+
+
+def _chain(ledger_id: str, head: Head, events: Iterable[EventColumns]) -> list[bytes]:
+    hashes = []
+    last = head.hash
+    for position, columns in enumerate(events, head.position + 1):
+        last = event_hash(last, ledger_id, position, *columns, head.now)
+        hashes.append(last)
+    return hashes
+
+
+def event_hash(  # noqa: PLR0913, PLR0917 # an event has that many parts, and the hash covers each of them
+    hash_before: bytes,
+    ledger_id: str,
+    position: int,
+    event_id: str,
+    type_name: str,
+    schema_version: int,
+    data: str,
+    metadata: str,
+    recorded_at: datetime,
+) -> bytes:
+    """SHA-256 over the hash before it and `["ledger",position,"id","type",schema version,data,metadata,microseconds]`.
+
+    `data` and `metadata` are canonical JSON.
+    """
+    microseconds = (recorded_at - _EPOCH) // _MICROSECOND
+    event = f'["{ledger_id}",{position},"{event_id}","{type_name}",{schema_version},{data},{metadata},{microseconds}]'
+    return hashlib.sha256(hash_before + event.encode()).digest()
+
+
+# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_EVENT_COLUMNS: Final = """
+    e.ledger_id, e.position, CAST(e.event_id AS text), e.type, e.schema_version, CAST(e.data AS text),
+    CAST(e.metadata AS text), e.recorded_at, e.hash
+"""
+
+READ_ALL: Final = text(f"""
+    SELECT {_EVENT_COLUMNS} FROM events e
+    WHERE e.ledger_id = :ledger_id AND e.position > :after
+    ORDER BY e.position LIMIT :limit
+""")  # noqa: S608 # built of constants
+
+READ_TYPE: Final = text(f"""
+    SELECT {_EVENT_COLUMNS} FROM events e
+    WHERE e.ledger_id = :ledger_id AND e.type = :type AND e.position > :after
+    ORDER BY e.position LIMIT :limit
+""")  # noqa: S608 # built of constants
+
+READ_STREAM: Final = text(f"""
+    SELECT {_EVENT_COLUMNS} FROM stream_events s
+    JOIN events e ON e.ledger_id = s.ledger_id AND e.position = s.position
+    WHERE s.ledger_id = :ledger_id AND s.stream_id = :stream_id AND s.version > :after
+    ORDER BY s.version LIMIT :limit
+""")  # noqa: S608 # built of constants
+
+
+class StoredEvent(msgspec.Struct, frozen=True):
+    """A row of `events`, not yet decoded. `data` and `metadata` are JSON as PostgreSQL prints it."""
+
+    ledger_id: str
+    position: int
+    event_id: str
+    type: str
+    schema_version: int
+    data: str
+    metadata: str
+    recorded_at: datetime
+    hash: bytes
+
+    def decoded(self) -> RecordedEvent:
+        """Raises:
+        UnknownEvent: this code cannot read the event; the message says which.
+        """
+        try:
+            event = decode(self.type, self.schema_version, self.data)
+        except UnknownEvent as unknown:
+            msg = f"position {self.position} of ledger {self.ledger_id!r} (event {self.event_id}): {unknown.detail}"
+            raise UnknownEvent(msg, position=self.position, event_id=self.event_id) from unknown
+        return RecordedEvent(
+            ledger_id=self.ledger_id,
+            position=self.position,
+            event_id=self.event_id,
+            event=event,
+            metadata=msgspec.json.decode(self.metadata),
+            recorded_at=self.recorded_at,
+            hash=self.hash,
+        )
+
+    def computed_hash(self, hash_before: bytes) -> bytes:
+        """What `hash` must be if nobody has touched the event or one before it."""
+        data, metadata = (canonical(msgspec.json.decode(part)).decode() for part in (self.data, self.metadata))
+        return event_hash(
+            hash_before,
+            self.ledger_id,
+            self.position,
+            self.event_id,
+            self.type,
+            self.schema_version,
+            data,
+            metadata,
+            self.recorded_at,
+        )
+
+
+async def read_stored(
+    connection: AsyncConnection, ledger_id: str, after: int, limit: int = PAGE_EVENTS
+) -> list[StoredEvent]:
+    """The next events of the ledger, as they are stored."""
+    rows = await connection.execute(READ_ALL, {"ledger_id": ledger_id, "after": after, "limit": limit})
+    return [StoredEvent(*row) for row in rows]
+
+
+async def read_all(connection: AsyncConnection, ledger_id: str, after: int, limit: int = PAGE_EVENTS) -> list[RecordedEvent]:
+    """The next events of the ledger, in order, with none left out.
+
+    Raises:
+        UnknownEvent: this code cannot read one of them.
+    """
+    return [stored.decoded() for stored in await read_stored(connection, ledger_id, after, limit)]
+
+
+async def read_type(
+    connection: AsyncConnection, ledger_id: str, type_name: str, after: int, limit: int
+) -> list[StoredEvent]:
+    """The next events of one type."""
+    rows = await connection.execute(READ_TYPE, {"ledger_id": ledger_id, "type": type_name, "after": after, "limit": limit})
+    return [StoredEvent(*row) for row in rows]
+
+
+async def read_stream(
+    connection: AsyncConnection, ledger_id: str, stream_id: str, after_version: int = 0, limit: int = PAGE_EVENTS
+) -> list[StoredEvent]:
+    """The events of one stream after a version; the first has version `after_version + 1`, and there are no gaps."""
+    rows = await connection.execute(
+        READ_STREAM, {"ledger_id": ledger_id, "stream_id": stream_id, "after": after_version, "limit": limit}
+    )
+    return [StoredEvent(*row) for row in rows]
+
+
+async def read_heads(connection: AsyncConnection) -> dict[str, tuple[int, datetime]]:
+    """Ledger → its last position and when that was recorded, for every ledger there is."""
+    rows = await connection.execute(text("SELECT ledger_id, position, recorded_at FROM log_heads ORDER BY ledger_id"))
+    return {row[0]: (row[1], row[2]) for row in rows}
+
+
+async def read_head(connection: AsyncConnection, ledger_id: str) -> Head:
+    """The end of the log, not locked.
+
+    Raises:
+        NotFound: there is no such ledger.
+    """
+    row = (await connection.execute(READ_HEAD, {"ledger_id": ledger_id})).one_or_none()
+    if row is None:
+        raise _no_ledger(ledger_id)
+    return Head(*row)
+
+
+async def has_event(connection: AsyncConnection, ledger_id: str, event_id: str) -> bool:
+    """Whether the event was committed. Behind `lock_head`, the answer is final."""
+    return bool(
+        await connection.scalar(
+            text("SELECT EXISTS (SELECT FROM events WHERE ledger_id = :ledger_id AND event_id = :event_id)"),
+            {"ledger_id": ledger_id, "event_id": event_id},
+        )
+    )

@@ -1,0 +1,268 @@
+"""Every fact that Daybook records. The class names and field names below are the storage format: never rename one.
+
+A fact is one event, whatever it touches: a transfer is one `FundsTransferred` that belongs to the streams of both accounts
+and to its own. `streams()` names them; the first is the one the fact is about. Events of money carry the balances after
+them, so that no reader has to ask for the state before. To change an event's fields, raise its `schema_version` and add an
+upcaster; old versions decode forever.
+
+No I/O here, no clock, no ids made.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from shared.errors import UnknownEvent
+
+# ── streams ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def user_stream(user_id: str) -> str:
+    return f"user-{user_id}"
+
+
+def email_stream(email_hash: str) -> str:
+    """Holds who has the address. Being a stream, it is unique under every race without a table of its own."""
+    return f"email-{email_hash}"
+
+
+def account_stream(account_id: str) -> str:
+    return f"account-{account_id}"
+
+
+def transfer_stream(transfer_id: str) -> str:
+    """Makes a transfer's id unique forever, also after its idempotency key is forgotten by the client."""
+    return f"transfer-{transfer_id}"
+
+
+# ── facts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Fact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What all events have in common: immutable, compared by value, stored without the fields that stand at their default."""
+
+    schema_version: ClassVar[int] = 1
+
+    def streams(self) -> tuple[str, ...]:
+        """The streams that this fact belongs to, the one it is about first."""
+        raise NotImplementedError
+
+
+class UserCreated(Fact, frozen=True):
+    user_id: str
+    name: str
+    email: str
+    email_hash: str
+
+    def streams(self) -> tuple[str, ...]:
+        return user_stream(self.user_id), email_stream(self.email_hash)
+
+
+class UserChanged(Fact, frozen=True):
+    """All fields as they are after the change; the address before it names the stream that is released."""
+
+    user_id: str
+    name: str
+    email: str
+    email_hash: str
+    email_hash_before: str
+
+    def streams(self) -> tuple[str, ...]:
+        if self.email_hash == self.email_hash_before:
+            return (user_stream(self.user_id),)
+        return user_stream(self.user_id), email_stream(self.email_hash_before), email_stream(self.email_hash)
+
+
+class UserDeactivated(Fact, frozen=True):
+    user_id: str
+
+    def streams(self) -> tuple[str, ...]:
+        return (user_stream(self.user_id),)
+
+
+class UserReactivated(Fact, frozen=True):
+    user_id: str
+
+    def streams(self) -> tuple[str, ...]:
+        return (user_stream(self.user_id),)
+
+
+class AccountOpened(Fact, frozen=True):
+    """`overdraft_limit` in minor units, 0 or more: the balance never goes below its negative."""
+
+    account_id: str
+    owner_id: str
+    currency: str
+    overdraft_limit: int
+
+    def streams(self) -> tuple[str, ...]:
+        return (account_stream(self.account_id),)
+
+
+class AccountFrozen(Fact, frozen=True):
+    account_id: str
+    currency: str
+
+    def streams(self) -> tuple[str, ...]:
+        return (account_stream(self.account_id),)
+
+
+class AccountUnfrozen(Fact, frozen=True):
+    account_id: str
+    currency: str
+
+    def streams(self) -> tuple[str, ...]:
+        return (account_stream(self.account_id),)
+
+
+class AccountClosed(Fact, frozen=True):
+    account_id: str
+    currency: str
+
+    def streams(self) -> tuple[str, ...]:
+        return (account_stream(self.account_id),)
+
+
+class FundsDeposited(Fact, frozen=True):
+    """Money from the outside world. `balance` is what the account has after it, in minor units.
+
+    `occurred_at`, here and below, is RFC 3339 in UTC, or None where the fact happened when it was recorded.
+    """
+
+    transfer_id: str
+    account_id: str
+    amount: int
+    currency: str
+    balance: int
+    occurred_at: str | None = None
+    reference: str | None = None
+    metadata: dict[str, str] | None = None
+
+    def streams(self) -> tuple[str, ...]:
+        return transfer_stream(self.transfer_id), account_stream(self.account_id)
+
+
+class FundsWithdrawn(Fact, frozen=True):
+    """Money to the outside world. `balance` is what the account has after it."""
+
+    transfer_id: str
+    account_id: str
+    amount: int
+    currency: str
+    balance: int
+    occurred_at: str | None = None
+    reference: str | None = None
+    metadata: dict[str, str] | None = None
+
+    def streams(self) -> tuple[str, ...]:
+        return transfer_stream(self.transfer_id), account_stream(self.account_id)
+
+
+class FundsTransferred(Fact, frozen=True):
+    """`from_balance` and `to_balance` are what the accounts have after it."""
+
+    transfer_id: str
+    from_account_id: str
+    to_account_id: str
+    amount: int
+    currency: str
+    from_balance: int
+    to_balance: int
+    occurred_at: str | None = None
+    reference: str | None = None
+    metadata: dict[str, str] | None = None
+
+    def streams(self) -> tuple[str, ...]:
+        return (
+            transfer_stream(self.transfer_id),
+            account_stream(self.from_account_id),
+            account_stream(self.to_account_id),
+        )
+
+
+UserEvent = UserCreated | UserChanged | UserDeactivated | UserReactivated
+MoneyEvent = FundsDeposited | FundsWithdrawn | FundsTransferred
+AccountEvent = AccountOpened | AccountFrozen | AccountUnfrozen | AccountClosed | MoneyEvent
+Event = UserEvent | AccountEvent
+
+EVENT_TYPES: Final[dict[str, type[Event]]] = {
+    event_type.__name__: event_type
+    for event_type in (
+        UserCreated,
+        UserChanged,
+        UserDeactivated,
+        UserReactivated,
+        AccountOpened,
+        AccountFrozen,
+        AccountUnfrozen,
+        AccountClosed,
+        FundsDeposited,
+        FundsWithdrawn,
+        FundsTransferred,
+    )
+}
+
+# ── storage ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
+UPCASTERS: Final[dict[tuple[str, int], Upcaster]] = {}
+"""(type, schema version) → what turns its data into those of the next version."""
+
+
+class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event at its place in a ledger's log.
+
+    `metadata` says who caused it and how; `hash` covers the event and
+    the hash before it.
+    """
+
+    ledger_id: str
+    position: int
+    event_id: str
+    event: Event
+    metadata: dict[str, Any]
+    recorded_at: datetime
+    hash: bytes
+
+
+canonical: Final = msgspec.json.Encoder(order="sorted").encode
+"""Canonical JSON: sorted keys, no white space. There are no floats in it, so it is the same bytes everywhere."""
+
+
+def decode(type_name: str, schema_version: int, data: str | bytes) -> Event:
+    """The event that was stored as this JSON, brought up to today's schema version.
+
+    Raises:
+        UnknownEvent: the type is unknown, the version is newer than this code, or the data do not fit.
+    """
+    event_type = EVENT_TYPES.get(type_name)
+    if event_type is None:
+        msg = f"event type {type_name!r} is unknown to this version of Daybook; deploy the code that wrote it"
+        raise UnknownEvent(msg)
+    try:
+        if schema_version == event_type.schema_version:
+            return _DECODERS[type_name].decode(data)
+        return _upcast(event_type, schema_version, msgspec.json.decode(data))
+    except msgspec.ValidationError as invalid:
+        msg = f"{type_name} does not fit its definition: {invalid}"
+        raise UnknownEvent(msg) from invalid
+
+
+_DECODERS: Final = {name: msgspec.json.Decoder(event_type) for name, event_type in EVENT_TYPES.items()}
+
+
+def _upcast(event_type: type[Event], schema_version: int, data: dict[str, Any]) -> Event:
+    name = event_type.__name__
+    if schema_version > event_type.schema_version:
+        msg = f"{name} has schema version {schema_version}, this code knows up to {event_type.schema_version}"
+        raise UnknownEvent(msg)
+    for version in range(schema_version, event_type.schema_version):
+        data = UPCASTERS[name, version](data)
+    return msgspec.convert(data, event_type)
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC with microseconds, always 27 characters: sorts as text, and no store rounds it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,302 @@
+"""What both APIs do alike with HTTP: problem documents, request ids, headers, and how a start that fails looks.
+
+Errors leave as `application/problem+json` (RFC 9457) with a stable code. Input is never echoed: it may not even be encodable.
+The table below is the only place where a code meets a status; every code has a page at `/problems/<code>`.
+"""
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from pymongo.errors import ConnectionFailure, ExecutionTimeout, WTimeoutError
+from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils import uuid7
+
+from shared.errors import (
+    BadRequest,
+    DaybookError,
+    NotFound,
+    OperatorError,
+    Rejection,
+    StoreUnavailable,
+    Unavailable,
+    ValidationFailed,
+)
+
+log = structlog.get_logger()
+
+STATUS: Final[Mapping[str, int]] = {
+    "malformed-json": 400,
+    "cursor-invalid": 400,
+    "idempotency-key-required": 400,
+    "idempotency-key-invalid": 400,
+    "not-found": 404,
+    "method-not-allowed": 405,
+    "account-closed": 409,
+    "account-frozen": 409,
+    "user-inactive": 409,
+    "insufficient-funds": 409,
+    "account-not-empty": 409,
+    "email-taken": 409,
+    "id-taken": 409,
+    "stream-version-mismatch": 412,
+    "payload-too-large": 413,
+    "unsupported-media-type": 415,
+    "validation-failed": 422,
+    "amount-out-of-range": 422,
+    "currency-unknown": 422,
+    "same-account": 422,
+    "currency-mismatch": 422,
+    "idempotency-key-reused": 422,
+    "internal-error": 500,
+    "store-unavailable": 503,
+    "overloaded": 503,
+    "rebuilding": 503,
+    "projection-behind": 503,
+}
+
+RETRY_AFTER_SECONDS: Final = 1
+ERRORS_MAX: Final = 20
+PROBLEM_JSON: Final = "application/problem+json"
+JSON: Final = "application/json"
+
+# Sent with every answer. The documentation pages need scripts and so get no content policy.
+_SECURITY_HEADERS: Final = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
+
+
+class MethodNotAllowed(BadRequest):
+    """This path does not take this method."""
+
+    code = "method-not-allowed"
+
+
+class InternalError(DaybookError):
+    """Daybook made a mistake."""
+
+    code = "internal-error"
+
+
+def prepare(app: FastAPI) -> None:
+    """Give the app its error handlers, its middleware, its problem pages and its OpenAPI document."""
+    app.add_exception_handler(DaybookError, _answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_http)
+    for error_type in (DBAPIError, PoolTimeoutError, RedisError, ConnectionFailure, ExecutionTimeout, WTimeoutError):
+        app.add_exception_handler(error_type, _answer_store)
+    app.add_exception_handler(OSError, _answer_store)  # among them TimeoutError
+    app.add_exception_handler(Exception, _answer_mistake)
+    app.add_middleware(Envelope)
+    app.add_api_route("/problems/{code}", explain_problem, include_in_schema=False)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # the documented way to change the document
+
+
+class Envelope:
+    """Puts the same headers on every answer, and says in one line why a start failed."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, _one_line_failure(send))
+            return
+        request_id = str(uuid7())
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"request-id", request_id.encode()), *_SECURITY_HEADERS]
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
+def _one_line_failure(send: Send) -> Send:
+    """Starlette reports a failed start with a traceback; for an error that an operator must mend, the last line says it all."""
+
+    async def send_shortened(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "lifespan.startup.failed":
+            last = message.get("message", "").rstrip().rpartition("\n")[2]
+            if any(last.startswith(f"shared.errors.{error.__name__}: ") for error in _subclasses(OperatorError)):
+                message = {**message, "message": f"daybook: {last.partition(': ')[2]}"}
+        await send(message)
+
+    return send_shortened
+
+
+# ── problem documents ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def problem(error: DaybookError) -> dict[str, Any]:
+    """The problem document, without the id of the request."""
+    return {
+        "type": f"/problems/{error.code}",
+        "title": error.title(),
+        "status": STATUS[error.code],
+        "detail": error.detail,
+        "code": error.code,
+        "retryable": error.retryable,
+        **error.extra,
+    }
+
+
+def problem_response(request: Request, error: DaybookError) -> Response:
+    body = {**problem(error), "request_id": request.state.request_id}
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if isinstance(error, Unavailable) else None
+    return Response(orjson.dumps(body), STATUS[error.code], headers, PROBLEM_JSON)
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, DaybookError)
+    if not isinstance(error, Rejection | BadRequest | Unavailable):
+        return await _answer_mistake(request, error)
+    return problem_response(request, error)
+
+
+async def _answer_invalid(request: Request, error: Exception) -> Response:
+    """FastAPI's own answer echoes the input, and so breaks on input that cannot be encoded."""
+    assert isinstance(error, RequestValidationError)
+    return problem_response(request, validation_failed(error.errors()))
+
+
+def validation_failed(errors: Any, kind: type[BadRequest] = ValidationFailed) -> BadRequest:
+    """`errors` in pydantic's form; each becomes a JSON Pointer (or a parameter's name) with pydantic's message."""
+    return kind(
+        errors=[{"pointer": _pointer(error["loc"]), "detail": _without_input(error)} for error in errors][:ERRORS_MAX]
+    )
+
+
+def _pointer(location: tuple[str | int, ...]) -> str:
+    """`("body", "metadata", "a/b")` → `#/metadata/a~1b`; `("query", "limit")` → `query: limit`."""
+    place, *path = location or ("body",)
+    if place != "body":
+        return f"{place}: {'.'.join(map(str, path))}"
+    return "#" + "".join("/" + _printable(str(part)).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def _printable(text: str) -> str:
+    """Names of unknown fields are input: cut, and without what JSON cannot carry."""
+    return text[:64].encode("utf-8", "replace").decode()
+
+
+def _without_input(error: Mapping[str, Any]) -> str:
+    return "Unknown field" if error["type"] == "extra_forbidden" else str(error["msg"])
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        response = problem_response(request, MethodNotAllowed())
+        response.headers.update(error.headers or {})
+        return response
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return problem_response(request, NotFound("There is nothing at this path."))
+    return problem_response(request, ValidationFailed())
+
+
+async def _answer_store(request: Request, error: Exception) -> Response:
+    if not is_unavailability(error):
+        return await _answer_mistake(request, error)
+    log.warning("store unavailable", error=type(error).__name__, path=request.url.path)
+    return problem_response(request, StoreUnavailable())
+
+
+async def _answer_mistake(request: Request, error: Exception) -> Response:
+    log.error("unexpected error", path=request.url.path, request_id=request.state.request_id, exc_info=error)
+    return problem_response(request, InternalError())
+
+
+def is_unavailability(error: BaseException) -> bool:
+    """Whether a driver's error means that the store is away, busy or too slow, and not that we asked for nonsense."""
+    if not isinstance(error, DBAPIError):
+        return True
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    # No SQLSTATE: the connection broke. 08 connection, 25P02/03 ended transaction, 40 rollback, 53 resources, 55P03 lock, 57 intervention.
+    return sqlstate is None or error.connection_invalidated or sqlstate[:2] in {"08", "25", "40", "53", "55", "57", "58"}
+
+
+# ── OpenAPI ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def problem_responses(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """For a route's `responses`: what can go wrong, by status, with an example for each code."""
+    by_status: dict[int, list[type[DaybookError]]] = {}
+    for code in codes:
+        by_status.setdefault(STATUS[code], []).append(_ERRORS[code])
+    return {status: _documented(errors) for status, errors in sorted(by_status.items())}
+
+
+def _documented(errors: list[type[DaybookError]]) -> dict[str, Any]:
+    examples = {error.code: {"summary": error.title(), "value": problem(error())} for error in errors}
+    return {
+        "description": " · ".join(error.title() for error in errors),
+        "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}},
+    }
+
+
+_PROBLEM_SCHEMA: Final = {
+    "type": "object",
+    "description": "A problem document (RFC 9457). `code` is stable; further members depend on it.",
+    "required": ["type", "title", "status", "detail", "code", "retryable", "request_id"],
+    "properties": {
+        "type": {"type": "string", "description": "A page about this code."},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"type": "string"},
+        "retryable": {"type": "boolean", "description": "Whether the same request can succeed later."},
+        "request_id": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
+            },
+        },
+    },
+}
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, summary=app.summary, description=app.description, routes=app.routes
+        )
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas["Problem"] = _PROBLEM_SCHEMA
+        # FastAPI documents its own form of a 422, which never leaves this app.
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+async def explain_problem(code: str) -> Response:
+    """The page of a problem code."""
+    error = _ERRORS.get(code)
+    if error is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    retry = "The same request can succeed later." if error.retryable else "The same request will not succeed later."
+    return Response(f"{code}: {error.title()}. Status {STATUS[code]}. {retry}\n", media_type="text/plain")
+
+
+def _subclasses(error_type: type[DaybookError]) -> Iterator[type[DaybookError]]:
+    yield error_type
+    for subclass in error_type.__subclasses__():
+        yield from _subclasses(subclass)
+
+
+_ERRORS: Final = {error.code: error for error in _subclasses(DaybookError) if getattr(error, "code", None) in STATUS}

@@ -1,0 +1,181 @@
+"""The shapes that the projector writes and the query API reads: names, keys, documents, indexes, checkpoints.
+
+A read model lives in one store and can stand there in several generations; a pointer names the live one. The checkpoint of a
+generation lies beside its data and moves with them in one atomic step, so a store that was emptied or restored knows exactly
+how far it is. A ledger without a pointer has no read model yet: that is «rebuilding», never «zero».
+
+    MongoDB   read_models        {_id: "main/users", live: 1 | null, building: 2 | null}
+              checkpoints        {_id: "main/users/1", position: 812}
+              main.users.1       the documents
+    Redis     daybook:{main}:balances                   hash: live, building
+              daybook:{main}:balances:1:checkpoint      "812"
+              daybook:{main}:balances:1:<key>           the data; the braces keep a ledger on one node of a cluster
+
+Money is stored as integers. Moments are RFC 3339 text (see `shared.events.timestamp`). A document's `position` is that of the last
+event that changed it, its `version` the number of events of its stream, which is what `If-Match` expects.
+"""
+
+import re
+import unicodedata
+from typing import Any, Final, Literal
+
+import msgspec
+from motor.motor_asyncio import AsyncIOMotorCollection
+from redis.asyncio import Redis
+
+from shared.connections import MongoDatabase
+from shared.errors import Rebuilding
+
+Store = Literal["mongo", "redis"]
+Index = tuple[tuple[str, int], ...]
+Collection = AsyncIOMotorCollection[dict[str, Any]]
+
+WAKE_CHANNEL: Final = "daybook:wake"
+"""The command API publishes a ledger's id here after a commit. Only a hint: the projector also looks by itself."""
+
+
+class ReadModel(msgspec.Struct, frozen=True):
+    """`version` changes with the shape or the meaning of the data; `indexes` are MongoDB's, without the one on `_id`."""
+
+    name: str
+    store: Store
+    version: int = 1
+    indexes: tuple[Index, ...] = ()
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """One copy of a ledger's read model. `position` is its checkpoint: all events up to it are in."""
+
+    model: ReadModel
+    ledger_id: str
+    number: int
+    position: int = 0
+
+    def collection(self, database: MongoDatabase) -> Collection:
+        return database[f"{self.ledger_id}.{self.model.name}.{self.number}"]
+
+    def key(self, *parts: str) -> str:
+        return ":".join((pointer_key(self.model, self.ledger_id), str(self.number), *parts))
+
+
+# ── the read models ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+USERS: Final = ReadModel(
+    "users",
+    "mongo",
+    indexes=(
+        (("created_at", 1), ("_id", 1)),
+        (("status", 1), ("created_at", 1), ("_id", 1)),
+        (("name", 1), ("_id", 1)),
+        (("search", 1),),
+    ),
+)
+"""{_id, name, email, status: active | inactive, search: see `search_words`, created_at, changed_at, version, position}"""
+
+ACCOUNTS: Final = ReadModel(
+    "accounts",
+    "mongo",
+    indexes=(
+        (("owner_id", 1), ("_id", 1)),
+        (("currency", 1), ("posted", -1), ("_id", 1)),
+        (("opened_at", 1), ("_id", 1)),
+    ),
+)
+"""{_id, owner_id, currency, status: open | frozen | closed, overdraft_limit, posted, held, opened_at, changed_at, version, position}"""
+
+TRANSFERS: Final = ReadModel(
+    "transfers",
+    "mongo",
+    indexes=(
+        # `recorded_at` never falls as `position` grows, so one order serves both, and a filter by time is a range of it.
+        (("recorded_at", -1), ("position", -1)),
+        (("account_ids", 1), ("recorded_at", -1), ("position", -1)),
+        (("currency", 1), ("amount", -1), ("_id", 1)),
+        (("occurred_at", -1), ("_id", 1)),
+    ),
+)
+"""{_id, kind: deposit | withdrawal | transfer, from_account_id, to_account_id, account_ids, amount, currency, occurred_at,
+recorded_at, reference, metadata, position}; an account that is the outside world is None. `occurred_at` is `recorded_at` where the
+event names no other."""
+
+ENTRIES: Final = ReadModel("entries", "mongo")
+"""{_id: "<account>/<position, 16 digits>", account_id, transfer_id, kind, amount: signed, balance: after it, currency,
+counterparty_account_id, occurred_at, recorded_at, reference, position}. A page of an account is a range of `_id`."""
+
+BALANCES: Final = ReadModel("balances", "redis")
+"""`account:<id>`: a hash with the fields of an account's document. Serves single accounts and their balances."""
+
+STATISTICS: Final = ReadModel("statistics", "redis")
+"""Hashes `users` (status → number), `accounts` (currency:status → number), `sums` (currency → posted), `transfers` (day → number),
+`volumes` (day:currency → amount moved); sorted sets `ranking:<currency>` (account by balance; a score only orders) and `busiest`
+(account by number of transfers)."""
+
+ACTIVITY: Final = ReadModel("activity", "redis")
+"""`recent`: a list of JSON objects, newest first, the last `ACTIVITY_MAX` transfers."""
+
+READ_MODELS: Final = (USERS, ACCOUNTS, TRANSFERS, ENTRIES, BALANCES, STATISTICS, ACTIVITY)
+ACTIVITY_MAX: Final = 100
+
+
+def entry_id(account_id: str, position: int) -> str:
+    return f"{account_id}/{position:016d}"
+
+
+_WORD: Final = re.compile(r"[^\W_]+")
+
+
+def search_words(text: str) -> list[str]:
+    """The words of a name, an address or a search: lower case, without accents, each once.
+
+    A user is found when every word of the search begins a word of the user's name or address.
+    """
+    letters = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    return sorted(set(_WORD.findall("".join(letter for letter in letters if not unicodedata.combining(letter)))))
+
+
+# ── pointers and checkpoints ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def pointer_id(model: ReadModel, ledger_id: str) -> str:
+    return f"{ledger_id}/{model.name}"
+
+
+def checkpoint_id(generation: Generation) -> str:
+    return f"{pointer_id(generation.model, generation.ledger_id)}/{generation.number}"
+
+
+def pointer_key(model: ReadModel, ledger_id: str) -> str:
+    return f"daybook:{{{ledger_id}}}:{model.name}"
+
+
+async def live_generation(mongo: MongoDatabase, redis: "Redis", model: ReadModel, ledger_id: str) -> Generation:
+    """The generation that readers see, at its present position.
+
+    Raises:
+        Rebuilding: there is none yet.
+    """
+    number = await _live_number(mongo, redis, model, ledger_id)
+    if number is not None:
+        generation = Generation(model, ledger_id, number)
+        position = await read_checkpoint(mongo, redis, generation)
+        if position is not None:
+            return msgspec.structs.replace(generation, position=position)
+    msg = f"The read model {model.name!r} is being rebuilt."
+    raise Rebuilding(msg, projection=model.name)
+
+
+async def read_checkpoint(mongo: MongoDatabase, redis: "Redis", generation: Generation) -> int | None:
+    """The position up to which the generation holds everything; None where it does not exist."""
+    if generation.model.store == "mongo":
+        checkpoint = await mongo.checkpoints.find_one({"_id": checkpoint_id(generation)})
+        return checkpoint["position"] if checkpoint else None
+    stored = await redis.get(generation.key("checkpoint"))
+    return int(stored) if stored is not None else None
+
+
+async def _live_number(mongo: MongoDatabase, redis: "Redis", model: ReadModel, ledger_id: str) -> int | None:
+    if model.store == "mongo":
+        pointer = await mongo.read_models.find_one({"_id": pointer_id(model, ledger_id)})
+        return pointer["live"] if pointer else None
+    stored = await redis.hget(pointer_key(model, ledger_id), "live")  # type: ignore[misc]  # typed for both clients at once
+    return int(stored) if stored else None

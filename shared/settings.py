@@ -1,0 +1,91 @@
+"""One frozen `Settings`, read once from the environment.
+
+Every variable starts with `DAYBOOK_`. Money, rules and the shape of events are code, never settings; what stands here is where
+things are, how long we wait for them and how much we take at once. Settings that would trade durability do not exist.
+"""
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.errors import SettingsInvalid
+
+Count = Annotated[int, Field(ge=1)]
+Milliseconds = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseSettings):
+    """Field names are the variables' names without the prefix; units and limits stand last in a name."""
+
+    model_config = SettingsConfigDict(env_prefix="DAYBOOK_", frozen=True, extra="ignore")
+
+    database_url: str = Field(description="PostgreSQL, `postgresql://user:password@host:port/database`.")
+    migration_database_url: str | None = Field(
+        default=None,
+        description="PostgreSQL as the owner of the schema; used by migrations only. Default: the database URL.",
+    )
+    mongo_url: str = Field(description="MongoDB, a replica set (one node will do): read models are written in transactions.")
+    mongo_database: str = Field(default="daybook", description="The MongoDB database that holds the read models.")
+    redis_url: str = Field(description="Redis or Valkey with `maxmemory-policy noeviction`.")
+    secret: SecretStr = Field(
+        min_length=32, description="Signs cursors. At least 32 characters; the same for all processes."
+    )
+
+    command_url: str = Field(default="http://127.0.0.1:8000", description="Where clients reach the command API.")
+    query_url: str = Field(
+        default="http://127.0.0.1:8001", description="Where clients reach the query API; `Location` points there."
+    )
+
+    database_pool_size: Count = Field(default=4, description="Connections kept open by each process.")
+    database_pool_overflow_max: int = Field(default=4, ge=0, description="Connections opened beyond the pool in a rush.")
+    database_pool_timeout_ms: Milliseconds = Field(default=1_000, description="Longest wait for a free connection.")
+    database_pool_recycle_seconds: Count = Field(default=1_800, description="A connection older than this is replaced.")
+    database_pool_pre_ping: bool = Field(
+        default=False, description="Test a connection before each use (costs a round trip)."
+    )
+    database_connect_timeout_ms: Milliseconds = Field(default=2_000, description="Longest wait for a new connection.")
+    database_statement_timeout_ms: Milliseconds = Field(default=2_000, description="Longest run of one statement.")
+    database_lock_timeout_ms: Milliseconds = Field(default=1_500, description="Longest wait for a row lock.")
+    database_idle_in_transaction_timeout_ms: Milliseconds = Field(
+        default=5_000,
+        description="An idle transaction older than this is ended by the server, so that no leak stalls the log.",
+    )
+    schema_wait_seconds: int = Field(default=0, ge=0, description="How long a starting process waits for the migrations.")
+
+    command_deadline_ms: Milliseconds = Field(default=2_500, description="A command not answered by then gets a 503.")
+    command_queue_max: Count = Field(default=2_000, description="Commands that may wait for a batch; one more gets a 503.")
+    batch_commands_max: Count = Field(default=256, description="Commands in one transaction.")
+    body_bytes_max: Count = Field(default=65_536, description="Largest request body.")
+
+    projector_batch_events_max: Count = Field(default=2_000, description="Events folded into one write of a read model.")
+    projector_look_ms: Milliseconds = Field(
+        default=500, description="The projector looks for new events at least this often, wake-up or not."
+    )
+    mongo_timeout_ms: Milliseconds = Field(default=2_000, description="Longest wait for MongoDB in a query.")
+    redis_timeout_ms: Milliseconds = Field(default=1_000, description="Longest wait for Redis in a query.")
+    wake_timeout_ms: Milliseconds = Field(default=50, description="Longest time the command API spends on a wake-up.")
+    query_wait_max_ms: Milliseconds = Field(default=10_000, description="Most that `Prefer: wait` can ask for.")
+
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level that is logged.")
+
+
+def read_settings() -> Settings:
+    """Settings from the environment.
+
+    Raises:
+        SettingsInvalid: names every missing or wrong variable at once.
+    """
+    try:
+        return Settings()
+    except ValidationError as invalid:
+        problems = [f"DAYBOOK_{str(e['loc'][0]).upper()}: {e['msg'].lower()}" for e in invalid.errors(include_input=False)]
+        raise SettingsInvalid(problems) from None
+
+
+def settings_or_exit() -> Settings:
+    """For the entry points of processes: what is wrong, in one line and without a traceback."""
+    try:
+        return read_settings()
+    except SettingsInvalid as invalid:
+        raise SystemExit(f"daybook: {invalid.detail}") from None

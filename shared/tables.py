@@ -1,0 +1,96 @@
+"""The five tables of the log, as SQLAlchemy sees them. The migrations make them; `alembic check` holds the two together.
+
+`ledger_id` leads every key: a ledger is a tenant and an ordered log of its own. Each index answers one question:
+
+    events            one event by position; one by id; those of a type in order
+    stream_events     one stream in order; and it refuses a version that is taken
+    streams           the head of a stream, with what it folds to
+    log_heads         the end of a ledger's log
+    idempotency_keys  what a caller was answered
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Index,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+SCHEMA_REVISION: Final = "0001"
+"""The migration that this code was written for; a test holds it against the newest one."""
+
+metadata = MetaData()
+
+log_heads = Table(
+    "log_heads",
+    metadata,
+    Column("ledger_id", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("recorded_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("ledger_id", name="log_heads_pkey"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("ledger_id", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("event_id", Uuid, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("schema_version", SmallInteger, nullable=False),
+    Column("data", JSONB, nullable=False),
+    Column("metadata", JSONB, nullable=False),
+    Column("recorded_at", DateTime(timezone=True), nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("ledger_id", "position", name="events_pkey"),
+    UniqueConstraint("ledger_id", "event_id", name="events_event_id_key"),
+    Index("events_type_idx", "ledger_id", "type", "position"),
+)
+
+stream_events = Table(
+    "stream_events",
+    metadata,
+    Column("ledger_id", Text, nullable=False),
+    Column("stream_id", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    PrimaryKeyConstraint("ledger_id", "stream_id", "version", name="stream_events_pkey"),
+)
+
+streams = Table(
+    "streams",
+    metadata,
+    Column("ledger_id", Text, nullable=False),
+    Column("stream_id", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("fold_version", SmallInteger, nullable=False),
+    Column("snapshot", JSONB, nullable=False),
+    PrimaryKeyConstraint("ledger_id", "stream_id", name="streams_pkey"),
+    postgresql_with={"fillfactor": 60},
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("ledger_id", Text, nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("request_hash", LargeBinary, nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("position", BigInteger, nullable=True),
+    PrimaryKeyConstraint("ledger_id", "principal", "key", name="idempotency_keys_pkey"),
+)
