@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from pydantic import Field
 
-from command_api.command import Command, Currency, Id, OverdraftLimit, States
+from command_api.command import Command, OverdraftLimit, States
 from command_api.fold import Fold, unexpected
 from shared import errors
 from shared.events import (
@@ -20,6 +20,7 @@ from shared.events import (
     account_stream,
     user_stream,
 )
+from shared.fields import Currency, Id
 from shared.ids import new_id
 from shared.money import AMOUNT_MAX
 

@@ -21,13 +21,13 @@ from command_api.answers import (
     describe_money,
     describe_user,
 )
-from command_api.command import Id
 from command_api.handler import CommandHandler
 from command_api.requests import CALL_HEADERS, Call, CommandRoute
 from command_api.transfer import Deposit, TransferFunds, Withdraw
 from command_api.user import ChangeUser, CreateUser, DeactivateUser, ReactivateUser, UserChanges
 from command_api.wake import Waker
 from shared.connections import open_postgres, open_redis, require_durable_postgres, require_schema
+from shared.fields import Id
 from shared.http import prepare, problem_responses
 from shared.settings import Settings, settings_or_exit
 

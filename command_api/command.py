@@ -6,14 +6,13 @@ here or there does I/O, reads a clock or makes an id: all that comes in as a fie
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from shared.events import Event, timestamp
-from shared.money import AMOUNT_MAX, CURRENCIES
+from shared.events import Event
+from shared.money import AMOUNT_MAX
 
 States = Mapping[str, Any]
 """Stream id → the state that the stream folds to; the initial state where the stream is empty."""
@@ -45,10 +44,7 @@ class Command(Fields):
         raise NotImplementedError
 
 
-# ── the types of fields ──────────────────────────────────────────────────────────────────────────────────────────────
-
-_UUID: Final = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
-Id = Annotated[str, StringConstraints(pattern=_UUID, to_lower=True), Field(json_schema_extra={"format": "uuid"})]
+# ── the types of fields (those that queries have too stand in `shared.fields`) ──────────────────────────────────────────────────────────────────────────────────────────────
 
 # Control characters break logs and terminals; bidirectional overrides make a text look like another one.
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
@@ -72,41 +68,7 @@ _EMAIL: Final = r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-
 Email = Annotated[str, Field(pattern=_EMAIL, max_length=254, json_schema_extra={"format": "email"})]
 
 
-def _known_currency(value: str) -> str:
-    if value not in CURRENCIES:
-        code, message = "currency_unknown", "Must be an ISO 4217 code with a minor unit"
-        raise PydanticCustomError(code, message)
-    return value
-
-
-Currency = Annotated[str, Field(examples=["EUR"]), AfterValidator(_known_currency)]
 Amount = Annotated[int, Field(ge=1, le=AMOUNT_MAX, description="Minor units of the currency.")]
 OverdraftLimit = Annotated[
     int, Field(ge=0, le=AMOUNT_MAX, description="How far below zero the balance may go, in minor units.")
-]
-
-_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-_YEARS: Final = range(1900, 2200)
-_OFFSET_MAX: Final = timedelta(hours=14)
-
-
-def _moment(value: object) -> str:
-    """RFC 3339 with a zone, to the text that events hold."""
-    code, message = "timestamp_invalid", "Must be an RFC 3339 timestamp with a zone, of the years 1900 to 2199"
-    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
-        raise PydanticCustomError(code, message)
-    try:
-        moment = datetime.fromisoformat(value.upper())
-    except ValueError:
-        raise PydanticCustomError(code, message) from None
-    offset = moment.utcoffset()
-    if moment.year not in _YEARS or offset is None or abs(offset) > _OFFSET_MAX:
-        raise PydanticCustomError(code, message)
-    return timestamp(moment.astimezone(UTC))
-
-
-Moment = Annotated[
-    str,
-    BeforeValidator(_moment),
-    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-21T09:30:00Z"]}),
 ]

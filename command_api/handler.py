@@ -29,7 +29,6 @@ from shared.connections import STORE_ERRORS
 from shared.errors import (
     DaybookError,
     IdempotencyKeyReused,
-    NotFound,
     Overloaded,
     Rejection,
     StoreUnavailable,

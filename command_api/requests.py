@@ -19,7 +19,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from command_api import handler
-from command_api.command import Command, Id
+from command_api.command import Command
 from command_api.handler import Outcome, Reply
 from shared.errors import (
     AmountOutOfRange,
@@ -34,6 +34,7 @@ from shared.errors import (
     ValidationFailed,
 )
 from shared.events import canonical
+from shared.fields import Id
 from shared.http import JSON, PROBLEM_JSON, STATUS, problem, validation_failed
 
 BODY_TIMEOUT_SECONDS: Final = 5
@@ -112,7 +113,7 @@ def validated(model: type[Model], fields: dict[str, Any]) -> Model:
         kinds = {_kind(error) for error in errors}
         for kind in (ValidationFailed, AmountOutOfRange, CurrencyUnknown):
             if kind in kinds:
-                raise validation_failed(errors, kind) from None
+                raise validation_failed([{**e, "loc": ("body", *e["loc"])} for e in errors], kind) from None
         raise
 
 

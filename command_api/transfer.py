@@ -18,7 +18,7 @@ from command_api.account import (
     require_not_closed,
     require_not_frozen,
 )
-from command_api.command import Amount, Command, Currency, Id, Metadata, Moment, Reference, States
+from command_api.command import Amount, Command, Metadata, Reference, States
 from command_api.fold import Fold, unexpected
 from shared.errors import IdTaken, SameAccount
 from shared.events import (
@@ -29,6 +29,7 @@ from shared.events import (
     account_stream,
     transfer_stream,
 )
+from shared.fields import Currency, Id, Moment
 from shared.ids import new_id
 
 # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -10,7 +10,7 @@ import msgspec
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from command_api.command import Command, Email, Fields, Id, Name, States
+from command_api.command import Command, Email, Fields, Name, States
 from command_api.fold import Fold, unexpected
 from shared.errors import EmailTaken, IdTaken, NotFound, UserInactive
 from shared.events import (
@@ -22,6 +22,7 @@ from shared.events import (
     email_stream,
     user_stream,
 )
+from shared.fields import Id
 from shared.ids import new_id
 
 # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,8 +13,8 @@
     └── OperatorError                a person must act: the processes and the CLI say it in one line and exit
         └── SettingsInvalid · SchemaMismatch · UnsafeStore · UnknownEvent · LogDamaged · StackError
 
-The first line of a docstring is the title that clients see; `code` is stable; `retryable` says whether the same request,
-sent again unchanged, can come to another end. The HTTP status of each code stands in `shared.http`.
+The first line of a docstring is the title that clients see; `code` is stable; `retryable` says whether the same
+command can succeed later; under a new Idempotency-Key, since an answered key keeps its answer. The HTTP status of each code stands in `shared.http`.
 """
 
 from typing import Any, ClassVar

@@ -1,0 +1,229 @@
+"""How a read model is read: its data and its checkpoint as of one moment, in one round trip, once it is as far as the caller needs.
+
+Which generation is live is asked in the same round trip as the data. MongoDB must be told a collection's name beforehand, so we name
+the one that was live last time and look again if it no longer is; Redis finds the keys by itself, in a script. A generation that
+is replaced or dropped between two questions is therefore never seen half. Nothing here writes.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final, Generic, NoReturn, TypeVar
+
+import msgspec
+import orjson
+from pymongo.errors import OperationFailure
+from pymongo.read_concern import ReadConcern
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shared.connections import MongoDatabase
+from shared.errors import NotFound, ProjectionBehind, Rebuilding
+from shared.event_store import read_head
+from shared.read_models import Generation, ReadModel, checkpoint_id, live_generation, pointer_id, pointer_key
+from shared.settings import Settings
+
+T = TypeVar("T")
+Document = dict[str, Any]
+
+POLL_SECONDS: Final = 0.01
+LOOKS_MAX: Final = 5
+
+# The state at the last commit that a majority has: nothing that was read can be rolled back, and pointer,
+# checkpoint and documents belong to the same moment.
+_SNAPSHOT: Final = ReadConcern("snapshot")
+_SNAPSHOT_UNAVAILABLE: Final = 246
+
+# Runs the commands of ARGV[1], a JSON array of arrays, on the keys of the live generation. Redis runs a script as one step.
+_READ_LIVE: Final = """
+local live = redis.call('HGET', KEYS[1], 'live')
+if not live then return {} end
+local prefix = KEYS[1] .. ':' .. live .. ':'
+local answers = {redis.call('GET', prefix .. 'checkpoint')}
+for _, command in ipairs(cjson.decode(ARGV[1])) do
+    command[2] = prefix .. command[2]
+    answers[#answers + 1] = redis.call(unpack(command))
+end
+return answers
+"""
+
+
+class Freshness(msgspec.Struct, frozen=True):
+    """What the caller needs to see. `strict`: rather no answer than one from before `min_position`."""
+
+    min_position: int = 0
+    wait_seconds: float = 0
+    strict: bool = False
+
+
+class AsOf(msgspec.Struct, Generic[T], frozen=True):
+    """Data that hold everything up to `position`. `stale`: the caller needed a later one."""
+
+    position: int
+    data: T
+    stale: bool = False
+
+
+class View:
+    """The read models of one ledger, as fresh as one caller needs them."""
+
+    def __init__(self, reader: "Reader", ledger_id: str, freshness: Freshness) -> None:
+        self.reader = reader
+        self.ledger_id = ledger_id
+        self.freshness = freshness
+
+    async def documents(self, model: ReadModel, pipeline: Sequence[Document]) -> AsOf[list[Document]]:
+        """What an aggregation pipeline makes of a read model in MongoDB.
+
+        Raises:
+            NotFound: there is no such ledger.
+            Rebuilding: the read model is not there yet, or no longer.
+            ProjectionBehind: the caller is strict, and waiting did not help.
+        """
+        return await self._fresh(model, lambda: self.reader.look_in_mongo(model, self.ledger_id, pipeline))
+
+    async def values(self, model: ReadModel, *commands: Sequence[str]) -> AsOf[list[Any]]:
+        """The answers of Redis to reading commands whose keys, their second words, are those of the read model.
+
+        Raises what `documents` raises.
+        """
+        return await self._fresh(model, lambda: self.reader.look_in_redis(model, self.ledger_id, commands))
+
+    async def _fresh(self, model: ReadModel, look: Callable[[], Awaitable[AsOf[T]]]) -> AsOf[T]:
+        found = await self._first_look(look)
+        if found is None or found.position < self.freshness.min_position:
+            await self._wait(model)
+            found = await look()
+        return as_fresh_as_can_be(found, self.freshness)
+
+    async def _first_look(self, look: Callable[[], Awaitable[AsOf[T]]]) -> AsOf[T] | None:
+        """None where there is no read model yet and the caller can wait: the first events of a ledger make it."""
+        try:
+            return await look()
+        except Rebuilding:
+            if not self.freshness.wait_seconds:
+                raise
+            return None
+
+    async def _wait(self, model: ReadModel) -> None:
+        """Returns when the read model is where the caller needs it, or when the caller's time is up."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.freshness.wait_seconds):
+                while await self.reader.checkpoint_soon(model, self.ledger_id) < self.freshness.min_position:
+                    pass
+
+
+def as_fresh_as_can_be(found: AsOf[T], freshness: Freshness) -> AsOf[T]:
+    """Raises:
+    ProjectionBehind: the caller is strict, and what was found is too old.
+    """
+    if found.position >= freshness.min_position:
+        return found
+    if freshness.strict:
+        raise ProjectionBehind(position=found.position, lag_events=freshness.min_position - found.position)
+    return msgspec.structs.replace(found, stale=True)
+
+
+class Reader:
+    """Looks at the read models of all ledgers, as they are now."""
+
+    def __init__(self, postgres: AsyncEngine, mongo: MongoDatabase, redis: "Redis", settings: Settings) -> None:
+        self.postgres = postgres
+        self.mongo = mongo
+        self.redis = redis
+        self._mongo_seconds = settings.mongo_timeout_ms / 1000
+        self._redis_seconds = settings.redis_timeout_ms / 1000
+        self._pointers = mongo.get_collection("read_models", read_concern=_SNAPSHOT)
+        self._read_live = redis.register_script(_READ_LIVE)
+        self._live_numbers: dict[str, int] = {}
+        self._polls: dict[str, asyncio.Task[int]] = {}
+
+    async def look_in_mongo(self, model: ReadModel, ledger_id: str, pipeline: Sequence[Document]) -> AsOf[list[Document]]:
+        pointer = pointer_id(model, ledger_id)
+        for _ in range(LOOKS_MAX):
+            number = self._live_numbers.get(pointer, 1)
+            found = await self._aggregate(pointer, Generation(model, ledger_id, number), pipeline)
+            if found is None:
+                await asyncio.sleep(POLL_SECONDS)
+            elif not found or found[0]["live"] is None:
+                break
+            elif found[0]["live"] != number:
+                self._live_numbers[pointer] = found[0]["live"]
+            elif not found[0]["checkpoint"]:
+                break
+            else:
+                return AsOf(found[0]["checkpoint"][0]["position"], found[0]["data"])
+        await self._missing(model, ledger_id)
+
+    async def _aggregate(
+        self, pointer: str, generation: Generation, pipeline: Sequence[Document]
+    ) -> list[Document] | None:
+        """None where the server cannot say now: a collection is just being made or dropped."""
+        collection_name = generation.collection(self.mongo).name
+        stages = [
+            {"$match": {"_id": pointer}},
+            _lookup("checkpoints", [{"$match": {"_id": checkpoint_id(generation)}}], "checkpoint"),
+            _lookup(collection_name, pipeline, "data"),
+        ]
+        try:
+            async with asyncio.timeout(self._mongo_seconds):
+                return await self._pointers.aggregate(stages).to_list(1)
+        except OperationFailure as failure:
+            if failure.code == _SNAPSHOT_UNAVAILABLE:
+                return None
+            raise
+
+    async def look_in_redis(self, model: ReadModel, ledger_id: str, commands: Sequence[Sequence[str]]) -> AsOf[list[Any]]:
+        async with asyncio.timeout(self._redis_seconds):
+            answers = await self._read_live(keys=[pointer_key(model, ledger_id)], args=[orjson.dumps(commands)])
+        if not answers or answers[0] is None:
+            await self._missing(model, ledger_id)
+        return AsOf(int(answers[0]), answers[1:])
+
+    async def _missing(self, model: ReadModel, ledger_id: str) -> NoReturn:
+        """Only a ledger that exists can have read models to rebuild."""
+        await self.require_ledger(ledger_id)
+        msg = f"The read model {model.name!r} is being rebuilt."
+        raise Rebuilding(msg, projection=model.name)
+
+    async def require_ledger(self, ledger_id: str) -> int:
+        """The last position of the ledger's log.
+
+        Raises:
+            NotFound: there is no such ledger.
+        """
+        async with self.postgres.connect() as connection:
+            try:
+                return (await read_head(connection, ledger_id)).position
+            except NotFound:
+                msg = "There is no such ledger."
+                raise NotFound(msg) from None
+
+    async def checkpoint_soon(self, model: ReadModel, ledger_id: str) -> int:
+        """The checkpoint a moment from now; -1 where there is none.
+
+        All who wait for a read model share one poll: a projector that is behind is not made slower by those who wait for it.
+        """
+        key = pointer_id(model, ledger_id)
+        poll = self._polls.get(key)
+        if poll is None:
+            poll = self._polls[key] = asyncio.create_task(self._poll(model, ledger_id))
+            poll.add_done_callback(lambda done: self._forget(key, done))
+        return await asyncio.shield(poll)
+
+    async def _poll(self, model: ReadModel, ledger_id: str) -> int:
+        await asyncio.sleep(POLL_SECONDS)
+        try:
+            return (await live_generation(self.mongo, self.redis, model, ledger_id)).position
+        except Rebuilding:
+            return -1
+
+    def _forget(self, key: str, poll: asyncio.Task[int]) -> None:
+        """A failure counts as seen even when all who waited for this poll have given up."""
+        del self._polls[key]
+        if not poll.cancelled():
+            poll.exception()
+
+
+def _lookup(collection_name: str, pipeline: Sequence[Document], name: str) -> Document:
+    return {"$lookup": {"from": collection_name, "pipeline": list(pipeline), "as": name}}
