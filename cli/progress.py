@@ -1,0 +1,82 @@
+"""Shows how far a long run is: a bar on a terminal, one line of JSON a second elsewhere."""
+
+import json
+import sys
+import time
+from types import TracebackType
+from typing import Final, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+LINE_SECONDS: Final = 1.0
+
+
+class Progress:
+    """Counts up to a total; a context manager. Writes to stderr, so that stdout holds results only."""
+
+    def __init__(self, label: str, total: int, unit: str, stream: TextIO = sys.stderr) -> None:
+        self._label, self._total, self._unit, self._stream = label, total, unit, stream
+        self._done = 0
+        self._started = self._last_line = time.monotonic()
+        self._bar: Bar | None = None
+        if stream.isatty():
+            columns = (
+                SpinnerColumn(),
+                TextColumn(label),
+                BarColumn(),
+                MofNCompleteColumn(),
+                _Rate(unit),
+                TimeRemainingColumn(),
+            )
+            self._bar = Bar(*columns, console=Console(file=stream))
+            self._task = self._bar.add_task(label, total=total)
+
+    def __enter__(self) -> "Progress":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+        else:
+            self._write_line()
+
+    def advance(self, count: int = 1) -> None:
+        self._done += count
+        if self._bar:
+            self._bar.advance(self._task, count)
+        elif time.monotonic() - self._last_line >= LINE_SECONDS:
+            self._write_line()
+
+    def extend(self, total: int) -> None:
+        """There turned out to be more to do."""
+        self._total = total
+        if self._bar:
+            self._bar.update(self._task, total=total)
+
+    def _write_line(self) -> None:
+        self._last_line = time.monotonic()
+        rate = self._done / max(self._last_line - self._started, 1e-9)
+        left = (self._total - self._done) / rate if rate else None
+        line = {
+            "task": self._label,
+            "done": self._done,
+            "total": self._total,
+            f"{self._unit}_per_second": round(rate),
+            "seconds_left": None if left is None else round(left, 1),
+        }
+        self._stream.write(json.dumps(line) + "\n")
+        self._stream.flush()
+
+
+class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:,.0f} {self._unit}/s")
