@@ -287,9 +287,7 @@ def test_changing_only_the_spelling_of_an_address_keeps_its_stream() -> None:
 
 @given(
     st.integers(0, 200),
-    st.lists(
-        st.tuples(st.sampled_from([deposit, withdrawal, "to", "from"]), st.integers(1, 500)), max_size=40
-    ),
+    st.lists(st.tuples(st.sampled_from([deposit, withdrawal, "to", "from"]), st.integers(1, 500)), max_size=40),
 )
 def test_money_is_conserved_and_no_limit_is_passed(limit: int, moves: list[tuple[Any, int]]) -> None:
     """Any sequence of commands: the sum of balances is what came in from outside, and the limit holds after each."""
