@@ -3,7 +3,7 @@
 from typing import Annotated, Final, Literal
 
 import msgspec
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from command_api.command import Command, OverdraftLimit, States
 from command_api.fold import Fold, unexpected
@@ -109,6 +109,12 @@ def credited(account: AccountState, amount: int) -> int:
 
 class OpenAccount(Command):
     """Refused, in this order: id-taken, not-found (the owner), user-inactive."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"owner_id": "0198c5a0-0000-7000-8000-00000000ada0", "currency": "EUR", "overdraft_limit": 0}
+        }
+    )
 
     id: Annotated[Id, Field(default_factory=new_id)]
     owner_id: Id

@@ -160,14 +160,12 @@ class Call(Request):
         return ledger_id
 
     def _idempotency_key(self, *, required: bool) -> str | None:
-        key = self.headers.get("idempotency-key")
-        if key is None:
-            if required:
-                raise IdempotencyKeyRequired
-            return None
-        if not IDEMPOTENCY_KEY.fullmatch(key):
+        keys = self.headers.getlist("idempotency-key")
+        if not keys and required:
+            raise IdempotencyKeyRequired
+        if len(keys) > 1 or not all(map(IDEMPOTENCY_KEY.fullmatch, keys)):
             raise IdempotencyKeyInvalid
-        return key
+        return keys[0] if keys else None
 
     def _expected_version(self) -> int | None:
         value = self.headers.get("if-match")

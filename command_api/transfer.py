@@ -7,7 +7,7 @@ what all accounts of a currency have together, negated.
 from typing import Annotated, Any, Final
 
 import msgspec
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from command_api.account import (
     AccountState,
@@ -100,6 +100,12 @@ class OutsideCommand(MoneyCommand):
 class Deposit(OutsideCommand):
     """Refused, in this order: id-taken, not-found, account-closed, account-frozen, currency-mismatch, amount-out-of-range."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"account_id": "0198c5a0-0000-7000-8000-0000000000e1", "amount": 1250, "currency": "EUR"}
+        }
+    )
+
     def decide(self, states: States) -> list[Event]:
         balance = credited(self.usable_account(states), self.amount)
         return [FundsDeposited(account_id=self.account_id, balance=balance, **self.details())]
@@ -107,6 +113,12 @@ class Deposit(OutsideCommand):
 
 class Withdraw(OutsideCommand):
     """Refused, in this order: id-taken, not-found, account-closed, account-frozen, currency-mismatch, insufficient-funds."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"account_id": "0198c5a0-0000-7000-8000-0000000000e1", "amount": 1250, "currency": "EUR"}
+        }
+    )
 
     def decide(self, states: States) -> list[Event]:
         balance = debited(self.usable_account(states), self.amount)
@@ -117,6 +129,18 @@ class TransferFunds(MoneyCommand):
     """Refused, in this order: same-account, id-taken, not-found, account-closed, account-frozen, currency-mismatch,
     insufficient-funds, amount-out-of-range. Each rule looks at the paying account first.
     """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "from_account_id": "0198c5a0-0000-7000-8000-0000000000e1",
+                "to_account_id": "0198c5a0-0000-7000-8000-0000000000e2",
+                "amount": 1250,
+                "currency": "EUR",
+                "reference": "rent",
+            }
+        }
+    )
 
     from_account_id: Id
     to_account_id: Id

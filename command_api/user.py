@@ -7,7 +7,7 @@ import hashlib
 from typing import Annotated, Final, Literal
 
 import msgspec
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from command_api.command import Command, Email, Fields, Name, States
@@ -77,6 +77,8 @@ def hash_email(email: str) -> str:
 class CreateUser(Command):
     """Refused, in this order: id-taken, email-taken."""
 
+    model_config = ConfigDict(json_schema_extra={"example": {"name": "Ada", "email": "ada@example.com"}})
+
     id: Annotated[Id, Field(default_factory=new_id)]
     name: Name
     email: Email
@@ -110,6 +112,8 @@ class UserCommand(Command):
 
 class UserChanges(Fields):
     """At least one of the two."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"email": "ada@example.org"}})
 
     name: Name | None = None
     email: Email | None = None

@@ -5,11 +5,20 @@ generation lies beside its data and moves with them in one atomic step, so a sto
 how far it is. A ledger without a pointer has no read model yet: that is «rebuilding», never «zero».
 
     MongoDB   read_models        {_id: "main/users", live: 1 | null, building: 2 | null}
-              checkpoints        {_id: "main/users/1", position: 812}
+              checkpoints        {_id: "main/users/1", position: 812, log_hash: that of event 812, model_version: 1,
+                                  retired: true once another generation is live}
               main.users.1       the documents
-    Redis     daybook:{main}:balances                   hash: live, building
+    Redis     daybook:{main}:balances                   hash: live, building; a field that is null is absent
               daybook:{main}:balances:1:checkpoint      "812"
+              daybook:{main}:balances:1:origin          hash: log_hash (hexadecimal), model_version
               daybook:{main}:balances:1:<key>           the data; the braces keep a ledger on one node of a cluster
+
+`log_hash` ties a read model to the one history it was folded from: a log that was restored and went another way is noticed.
+What keeps a projection from going on is its trouble. It is noted in the store that is not the read model's own, since that
+one may be the one that fails:
+
+    MongoDB   troubles           {_id: "main/balances", cause, position, since}
+    Redis     daybook:{main}:troubles                   hash: "users" → JSON of the same
 
 Money is stored as integers. Moments are RFC 3339 text (see `shared.events.timestamp`). A document's `position` is that of the last
 event that changed it, its `version` the number of events of its stream, which is what `If-Match` expects.
@@ -96,22 +105,23 @@ TRANSFERS: Final = ReadModel(
 )
 """{_id, kind: deposit | withdrawal | transfer, from_account_id, to_account_id, account_ids, amount, currency, occurred_at,
 recorded_at, reference, metadata, position}; an account that is the outside world is None. `occurred_at` is `recorded_at` where the
-event names no other."""
+event names no other. Written once."""
 
 ENTRIES: Final = ReadModel("entries", "mongo")
 """{_id: "<account>/<position, 16 digits>", account_id, transfer_id, kind, amount: signed, balance: after it, currency,
-counterparty_account_id, occurred_at, recorded_at, reference, position}. A page of an account is a range of `_id`."""
+counterparty_account_id, occurred_at, recorded_at, reference, position}. A page of an account is a range of `_id`. Written once."""
 
 BALANCES: Final = ReadModel("balances", "redis")
 """`account:<id>`: a hash with the fields of an account's document. Serves single accounts and their balances."""
 
 STATISTICS: Final = ReadModel("statistics", "redis")
 """Hashes `users` (status → number), `accounts` (currency:status → number), `sums` (currency → posted), `transfers` (day → number),
-`volumes` (day:currency → amount moved); sorted sets `ranking:<currency>` (account by balance; a score only orders) and `busiest`
-(account by number of transfers)."""
+`volumes` (day:currency → amount moved); sorted sets `ranking:<currency>` (accounts that are not closed by balance; a score only
+orders) and `busiest` (account by number of transfers). A day is that of `occurred_at`."""
 
 ACTIVITY: Final = ReadModel("activity", "redis")
-"""`recent`: a list of JSON objects, newest first, the last `ACTIVITY_MAX` transfers."""
+"""`recent`: a list of JSON objects, newest first, the last `ACTIVITY_MAX` transfers: the documents of `TRANSFERS`, with `id` for
+`_id` and without `account_ids` and `metadata`."""
 
 READ_MODELS: Final = (USERS, ACCOUNTS, TRANSFERS, ENTRIES, BALANCES, STATISTICS, ACTIVITY)
 ACTIVITY_MAX: Final = 100
@@ -179,3 +189,27 @@ async def _live_number(mongo: MongoDatabase, redis: "Redis", model: ReadModel, l
         return pointer["live"] if pointer else None
     stored = await redis.hget(pointer_key(model, ledger_id), "live")  # type: ignore[misc]  # typed for both clients at once
     return int(stored) if stored else None
+
+
+# ── what keeps a projection from going on ────────────────────────────────────────────────────────────────────────────
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """`position` is where the read model stands, `since` when this cause was first seen (see `shared.events.timestamp`)."""
+
+    cause: str
+    position: int
+    since: str
+
+
+def troubles_key(ledger_id: str) -> str:
+    return f"daybook:{{{ledger_id}}}:troubles"
+
+
+async def read_troubles(mongo: MongoDatabase, redis: "Redis", ledger_id: str) -> dict[str, Trouble]:
+    """Read model → why it does not go on, for those that do not."""
+    models = {pointer_id(model, ledger_id): model.name for model in READ_MODELS if model.store == "redis"}
+    noted = await mongo.troubles.find({"_id": {"$in": list(models)}}).to_list(None)
+    troubles = {models[found.pop("_id")]: msgspec.convert(found, Trouble) for found in noted}
+    fields = await redis.hgetall(troubles_key(ledger_id))  # type: ignore[misc]  # typed for both clients at once
+    return troubles | {name: msgspec.json.decode(found, type=Trouble) for name, found in fields.items()}

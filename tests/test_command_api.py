@@ -1,0 +1,454 @@
+"""The command API on a real PostgreSQL: what is recorded, answered, refused and repeated."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shared import event_store
+from shared.connections import open_postgres
+from shared.errors import SchemaMismatch, UnsafeStore
+from shared.settings import Settings
+from tests.clients import Commands, command_api, created
+
+pytestmark = pytest.mark.services
+
+
+@pytest.fixture
+async def api(settings: Settings) -> AsyncIterator[Commands]:
+    async with command_api(settings) as commands:
+        yield commands
+
+
+@pytest.fixture
+async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
+    async with open_postgres(settings, "daybook_query") as engine:
+        yield engine
+
+
+async def log_of(engine: AsyncEngine) -> list[event_store.StoredEvent]:
+    async with engine.connect() as connection:
+        return await event_store.read_stored(connection, "main", 0, 100_000)
+
+
+def code(answer: httpx2.Response) -> str:
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    return str(answer.json()["code"])
+
+
+async def balances(engine: AsyncEngine, *account_ids: str) -> list[int]:
+    """From the snapshots of the streams."""
+    async with engine.connect() as connection:
+        rows = await connection.execute(
+            text("SELECT stream_id, snapshot FROM streams WHERE stream_id = ANY (CAST(:ids AS text[]))"),
+            {"ids": [f"account-{account_id}" for account_id in account_ids]},
+        )
+        posted = {row[0]: row[1]["posted"] for row in rows}
+    return [posted[f"account-{account_id}"] for account_id in account_ids]
+
+
+# ── one command ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_new_user_is_one_event_and_is_answered_with_its_place(api: Commands, engine: AsyncEngine) -> None:
+    answer = await api.post("/v1/users", {"name": "Ada", "email": "ada@example.com"})
+    user_id = created(answer)
+    assert answer.headers["location"].endswith(f"/v1/users/{user_id}")
+    assert answer.headers["etag"] == '"v1"'
+    assert answer.headers["daybook-position"] == "1"
+    assert answer.json() == {
+        "id": user_id,
+        "position": 1,
+        "version": 1,
+        "name": "Ada",
+        "email": "ada@example.com",
+        "status": "active",
+    }
+    [stored] = await log_of(engine)
+    assert (stored.position, stored.type) == (1, "UserCreated")
+    assert json.loads(stored.metadata) == {"command": "CreateUser", "request_id": answer.headers["request-id"]}
+
+
+async def test_a_transfer_answers_both_balances_after_it(api: Commands) -> None:
+    payer, payee = await api.account(balance=1000, overdraft_limit=50), await api.account()
+    answer = await api.transfer(payer, payee, 1020)
+    assert answer.json()["balances"] == [
+        {"account_id": payer, "posted": -20, "held": 0, "available": 30},
+        {"account_id": payee, "posted": 1020, "held": 0, "available": 1020},
+    ]
+
+
+async def test_a_transfer_is_one_event_in_three_streams(api: Commands, engine: AsyncEngine) -> None:
+    payer, payee = await api.account(balance=5), await api.account()
+    transfer_id = created(await api.transfer(payer, payee, 5))
+    position = (await log_of(engine))[-1].position
+    async with engine.connect() as connection:
+        rows = await connection.execute(
+            text("SELECT stream_id, version FROM stream_events WHERE position = :position"), {"position": position}
+        )
+        assert {tuple(row) for row in rows} == {
+            (f"transfer-{transfer_id}", 1),
+            (f"account-{payer}", 3),
+            (f"account-{payee}", 2),
+        }
+
+
+async def test_a_client_may_choose_the_id_and_may_use_it_once(api: Commands) -> None:
+    account_id, chosen = await api.account(), "0198c5a0-0000-7000-8000-000000000042"
+    body = {"id": chosen, "account_id": account_id, "amount": 1, "currency": "EUR"}
+    assert created(await api.post("/v1/deposits", body)) == chosen
+    again = await api.post("/v1/withdrawals", body)
+    assert (again.status_code, code(again)) == (409, "id-taken")
+
+
+async def test_users_and_accounts_go_through_all_their_states(api: Commands) -> None:
+    user_id = await api.user()
+    account_id = await api.account(user_id)
+    steps = [
+        (f"/v1/users/{user_id}/deactivate", "inactive"),
+        (f"/v1/users/{user_id}/deactivate", "inactive"),
+        (f"/v1/users/{user_id}/reactivate", "active"),
+        (f"/v1/accounts/{account_id}/freeze", "frozen"),
+        (f"/v1/accounts/{account_id}/unfreeze", "open"),
+        (f"/v1/accounts/{account_id}/close", "closed"),
+    ]
+    assert [(await api.post(path)).json()["status"] for path, _ in steps] == [status for _, status in steps]
+
+
+async def test_a_repeated_change_of_state_writes_nothing_and_answers_the_state(api: Commands, engine: AsyncEngine) -> None:
+    account_id = await api.account()
+    first = await api.post(f"/v1/accounts/{account_id}/freeze")
+    again = await api.post(f"/v1/accounts/{account_id}/freeze")
+    assert again.json() == first.json()
+    assert [stored.type for stored in await log_of(engine)].count("AccountFrozen") == 1
+
+
+async def test_ledgers_know_nothing_of_each_other(api: Commands, engine: AsyncEngine, settings: Settings) -> None:
+    async with open_postgres(settings, "daybook_command") as writer, writer.begin() as connection:
+        await connection.execute(
+            text("INSERT INTO log_heads VALUES ('other', 0, '', now())"),
+        )
+    email = {"name": "Ada", "email": "ada@example.com"}
+    user_id = created(await api.post("/v1/users", email))
+    elsewhere = await api.post("/v1/users", email, daybook_ledger="other")
+    assert (elsewhere.status_code, elsewhere.json()["position"]) == (201, 1)
+    account = {"owner_id": user_id, "currency": "EUR"}
+    assert code(await api.post("/v1/accounts", account, daybook_ledger="other")) == "not-found"
+    assert len(await log_of(engine)) == 1
+
+
+@pytest.mark.parametrize(("ledger", "expected"), [("nobody", "not-found"), ("../x", "validation-failed")])
+async def test_a_ledger_that_is_not_there_is_said_to_be_missing(api: Commands, ledger: str, expected: str) -> None:
+    answer = await api.post("/v1/users", {"name": "Ada", "email": "a@example.com"}, daybook_ledger=ledger)
+    assert code(answer) == expected
+
+
+# ── bad requests ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "expected"),
+    [
+        (b"{}", {"content-type": "text/plain"}, 415, "unsupported-media-type"),
+        (b"\x89PNG", {"content-type": "application/octet-stream"}, 415, "unsupported-media-type"),
+        (b"\x89PNG", {}, 415, "unsupported-media-type"),
+        (b"{}", {"content-type": "application/json", "content-encoding": "gzip"}, 415, "unsupported-media-type"),
+        (b"{", {"content-type": "application/json"}, 400, "malformed-json"),
+        (b"[1]", {"content-type": "application/json; charset=utf-8"}, 400, "malformed-json"),
+        (b"{}", {"content-type": "application/json"}, 422, "validation-failed"),
+        (b" " * 70_000, {"content-type": "application/json"}, 413, "payload-too-large"),
+    ],
+)
+async def test_a_body_that_cannot_be_a_command_is_a_problem_and_writes_nothing(
+    api: Commands, engine: AsyncEngine, content: bytes, headers: dict[str, str], status: int, expected: str
+) -> None:
+    answer = await api.client.post("/v1/transfers", content=content, headers={"Idempotency-Key": "k", **headers})
+    assert (answer.status_code, code(answer)) == (status, expected)
+    assert await log_of(engine) == []
+
+
+async def test_a_body_without_a_length_is_cut_off_at_the_limit(api: Commands) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(1_000):
+            sent += 10_000
+            yield b" " * 10_000
+
+    answer = await api.client.post(
+        "/v1/transfers", content=endless(), headers={"content-type": "application/json", "Idempotency-Key": "k"}
+    )
+    assert code(answer) == "payload-too-large"
+
+
+@pytest.mark.parametrize(("path", "expected"), [("/v1/nothing", "not-found"), ("/v1/users", "method-not-allowed")])
+async def test_a_wrong_path_or_method_is_a_problem_too(api: Commands, path: str, expected: str) -> None:
+    assert code(await api.client.get(path)) == expected
+
+
+@pytest.mark.parametrize("path", ["/v1/users/1/deactivate", "/v1/accounts/%00/freeze"])
+async def test_an_id_in_the_path_is_a_uuid(api: Commands, path: str) -> None:
+    assert code(await api.post(path)) == "validation-failed"
+
+
+# ── idempotency ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_money_does_not_move_without_a_key(api: Commands, engine: AsyncEngine) -> None:
+    account_id = await api.account()
+    before = await log_of(engine)
+    body = {"account_id": account_id, "amount": 1, "currency": "EUR"}
+    assert code(await api.client.post("/v1/deposits", json=body)) == "idempotency-key-required"
+    for key in ("", "x" * 256, "ä", "a\tb", " "):
+        raw = {"Idempotency-Key": key.encode()}
+        assert code(await api.client.post("/v1/deposits", json=body, headers=raw)) == "idempotency-key-invalid"
+    twice = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    assert code(await api.client.post("/v1/deposits", json=body, headers=twice)) == "idempotency-key-invalid"
+    assert await log_of(engine) == before
+
+
+async def test_the_same_key_gives_the_same_answer_to_the_byte(api: Commands) -> None:
+    account_id = await api.account()
+    first = await api.deposit(account_id, 5, idempotency_key="once")
+    again = await api.deposit(account_id, 5, idempotency_key="once")
+    assert (again.status_code, again.content) == (first.status_code, first.content)
+    for header in ("location", "daybook-position"):
+        assert again.headers[header] == first.headers[header]
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
+
+
+async def test_the_same_content_written_otherwise_is_the_same_request(api: Commands) -> None:
+    account_id = await api.account()
+    one = f'{{"account_id":"{account_id}","amount":5,"currency":"EUR"}}'
+    other = f'{{ "currency": "EUR",\n "amount": 5, "account_id": "{account_id}" }}'
+    headers = {"Idempotency-Key": "k", "content-type": "application/json"}
+    answers = [await api.client.post("/v1/deposits", content=raw, headers=headers) for raw in (one, other)]
+    assert answers[0].content == answers[1].content
+
+
+async def test_a_key_that_stands_for_something_else_is_refused(api: Commands, engine: AsyncEngine) -> None:
+    account_id = await api.account()
+    created(await api.deposit(account_id, 5, idempotency_key="k"))
+    before = await log_of(engine)
+    others = [
+        await api.deposit(account_id, 6, idempotency_key="k"),
+        await api.withdraw(account_id, 5, idempotency_key="k"),
+    ]
+    assert [(answer.status_code, code(answer)) for answer in others] == [(422, "idempotency-key-reused")] * 2
+    assert await log_of(engine) == before
+
+
+async def test_a_refusal_stays_the_answer_of_its_key(api: Commands) -> None:
+    """A client that was told «no» has acted on it; a late copy of its request must not move money."""
+    account_id = await api.account()
+    refused = await api.withdraw(account_id, 5, idempotency_key="k")
+    assert code(refused) == "insufficient-funds"
+    await api.deposit(account_id, 5)
+    again = await api.withdraw(account_id, 5, idempotency_key="k")
+    assert again.content == refused.content
+    assert again.status_code == 409
+    assert (await api.withdraw(account_id, 5)).status_code == 201
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_one_key_fifty_times_at_once_is_one_event(settings: Settings, engine: AsyncEngine, processes: int) -> None:
+    async with command_api(settings) as one, command_api(settings) as two:
+        apis = [one, two][:processes]
+        account_id = await one.account()
+        answers = await asyncio.gather(*(apis[n % processes].deposit(account_id, 7, idempotency_key="k") for n in range(50)))
+        assert {(answer.status_code, answer.content) for answer in answers} == {(201, answers[0].content)}
+        assert Counter("idempotency-replayed" in answer.headers for answer in answers) == {True: 49, False: 1}
+        assert [stored.type for stored in await log_of(engine)].count("FundsDeposited") == 1
+
+
+# ── races ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_of_two_who_want_the_same_address_one_gets_it(settings: Settings) -> None:
+    async with command_api(settings) as one, command_api(settings) as two:
+        for n in range(10):
+            users = [{"name": f"{n}", "email": f"{spelling}-{n}@example.com"} for spelling in ("ada", "ADA")]
+            answers = await asyncio.gather(*(api.post("/v1/users", u) for api, u in zip((one, two), users, strict=True)))
+            assert sorted(answer.status_code for answer in answers) == [201, 409]
+
+
+async def test_of_two_with_the_same_expected_version_one_wins(settings: Settings) -> None:
+    async with command_api(settings) as one, command_api(settings) as two:
+        account_id = await one.account()
+        for version in range(1, 11):
+            verb = "freeze" if version % 2 else "unfreeze"
+            answers = await asyncio.gather(
+                *(
+                    api.client.post(f"/v1/accounts/{account_id}/{verb}", headers={"If-Match": f'"v{version}"'})
+                    for api in (one, two)
+                )
+            )
+            assert sorted(answer.status_code for answer in answers) == [200, 412]
+            [stale] = [answer for answer in answers if answer.status_code == 412]
+            assert stale.json()["current_version"] == version + 1
+
+
+@pytest.mark.parametrize("etag", ["v1", '"1"', "*", '"v1", "v2"', 'W/"v1"'])
+async def test_an_expected_version_of_another_form_is_refused_and_not_ignored(api: Commands, etag: str) -> None:
+    account_id = await api.account()
+    answer = await api.client.post(f"/v1/accounts/{account_id}/freeze", headers={"If-Match": etag})
+    assert code(answer) == "validation-failed"
+
+
+async def test_opposite_transfers_at_once_neither_deadlock_nor_lose_money(settings: Settings, engine: AsyncEngine) -> None:
+    async with command_api(settings) as one, command_api(settings) as two:
+        a, b = await one.account(balance=1000), await one.account(balance=1000)
+        answers = await asyncio.gather(
+            *(one.transfer(a, b, 1) for _ in range(60)), *(two.transfer(b, a, 1) for _ in range(60))
+        )
+        assert {answer.status_code for answer in answers} == {201}
+        assert await balances(engine, a, b) == [1000, 1000]
+
+
+async def test_concurrent_transfers_conserve_money_and_pass_no_limit(settings: Settings, engine: AsyncEngine) -> None:
+    """Two processes, six accounts that cannot afford all that is asked of them; the log is checked event by event."""
+    async with command_api(settings) as one, command_api(settings) as two:
+        limit, owner = 30, await one.user()
+        ids = [await one.account(owner, balance=100, overdraft_limit=limit) for _ in range(6)]
+        moves = [(ids[n % 6], ids[(n * 5 + 1) % 6], n % 90 + 1) for n in range(300) if n % 6 != (n * 5 + 1) % 6]
+        answers = await asyncio.gather(*((one, two)[n % 2].transfer(*move) for n, move in enumerate(moves)))
+        verdicts = Counter(answer.status_code for answer in answers)
+        assert set(verdicts) == {201, 409}, "some pass and some are refused, or the test proves nothing"
+        assert sum(await balances(engine, *ids)) == 600
+
+    running = dict.fromkeys(ids, 0)
+    log = await log_of(engine)
+    for event in (stored.decoded().event for stored in log):
+        match type(event).__name__, event:
+            case "FundsDeposited", deposited:
+                running[deposited.account_id] += deposited.amount
+            case "FundsTransferred", moved:
+                running[moved.from_account_id] -= moved.amount
+                running[moved.to_account_id] += moved.amount
+                assert (moved.from_balance, moved.to_balance) == (
+                    running[moved.from_account_id],
+                    running[moved.to_account_id],
+                )
+        assert min(running.values()) >= -limit
+    assert [stored.type for stored in log].count("FundsTransferred") == verdicts[201]
+
+
+async def test_the_log_is_dense_ordered_and_chained_after_a_storm_of_writers(
+    settings: Settings, engine: AsyncEngine
+) -> None:
+    async with command_api(settings) as one, command_api(settings) as two, command_api(settings) as three:
+        hot = await one.account()
+        await asyncio.gather(*(api.deposit(hot, n) for n in range(1, 60) for api in (one, two, three)))
+    log = await log_of(engine)
+    assert [stored.position for stored in log] == list(range(1, len(log) + 1))
+    assert len(log) == 2 + 3 * 59
+    last = b""
+    for stored in log:
+        assert stored.hash == stored.computed_hash(last)
+        last = stored.hash
+    moments = [stored.recorded_at for stored in log]
+    assert moments == sorted(moments)
+    async with engine.connect() as connection:
+        versions = (
+            await connection.execute(
+                text("SELECT version FROM stream_events WHERE stream_id = :id ORDER BY position"),
+                {"id": f"account-{hot}"},
+            )
+        ).scalars()
+        assert list(versions) == list(range(1, 179))
+
+
+# ── snapshots, roles, start ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_snapshot_of_an_earlier_fold_is_folded_anew_from_the_events(api: Commands, settings: Settings) -> None:
+    account_id = await api.account(balance=70)
+    async with open_postgres(settings, "daybook_command") as engine, engine.begin() as connection:
+        await connection.execute(
+            text("UPDATE streams SET fold_version = 0, snapshot = '{}' WHERE stream_id = :id"),
+            {"id": f"account-{account_id}"},
+        )
+    answer = await api.withdraw(account_id, 60)
+    assert answer.json()["balances"][0]["posted"] == 10
+
+
+@pytest.mark.parametrize("statement", ["UPDATE events SET type = 'x'", "DELETE FROM events", "TRUNCATE events"])
+async def test_no_process_can_change_an_event(settings: Settings, statement: str) -> None:
+    for role in ("daybook_command", "daybook_projector", "daybook_query"):
+        async with open_postgres(settings, role) as engine:
+            with pytest.raises(DBAPIError) as refusal:
+                async with engine.begin() as connection:
+                    await connection.execute(text(statement))
+            assert refusal.value.orig.sqlstate == "42501"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("statement", ["UPDATE events SET type = 'x'", "DELETE FROM events", "TRUNCATE events"])
+async def test_not_even_the_owner_changes_an_event_by_accident(settings: Settings, statement: str) -> None:
+    async with open_postgres(settings, "daybook_command") as engine:
+        with pytest.raises(DBAPIError, match="append-only"):
+            async with engine.begin() as connection:
+                await connection.execute(text("RESET ROLE"))
+                await connection.execute(text("SET ROLE NONE"))
+                await connection.execute(text(statement))
+
+
+async def test_an_unsafe_database_is_not_started_on(settings: Settings) -> None:
+    async with open_postgres(settings, "daybook_command") as engine, engine.begin() as connection:
+        await connection.execute(text("SET ROLE NONE"))
+        await connection.execute(
+            text("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = off', current_database()); END $$")
+        )
+    with pytest.raises(UnsafeStore, match="synchronous_commit"):
+        async with command_api(settings):
+            pass
+
+
+async def test_another_schema_is_not_started_on(settings: Settings) -> None:
+    async with open_postgres(settings, "daybook_command") as engine, engine.begin() as connection:
+        await connection.execute(text("SET ROLE NONE"))
+        await connection.execute(text("UPDATE alembic_version SET version_num = 'other'"))
+    with pytest.raises(SchemaMismatch, match="daybook migrate"):
+        async with command_api(settings):
+            pass
+
+
+# ── documentation ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_every_operation_is_documented_with_an_example_and_its_problems(api: Commands) -> None:
+    document = (await api.client.get("/openapi.json")).json()
+    operations = [(path, verb, op) for path, verbs in document["paths"].items() for verb, op in verbs.items()]
+    assert len(operations) >= 11
+    for path, verb, operation in operations:
+        where = f"{verb} {path}"
+        assert operation["operationId"], where
+        assert operation["summary"], where
+        assert operation["description"], where
+        assert any("application/problem+json" in r.get("content", {}) for r in operation["responses"].values()), where
+        [success] = [r for status, r in operation["responses"].items() if status in {"200", "201"}]
+        assert _example(document, success["content"]["application/json"]), where
+        if "requestBody" in operation:
+            assert _example(document, operation["requestBody"]["content"]["application/json"]), where
+
+
+def _example(document: dict[str, Any], media: dict[str, Any]) -> Any:
+    schema = media["schema"]
+    if "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    return media.get("example") or schema.get("example") or schema.get("examples")
+
+
+async def test_every_problem_has_a_page(api: Commands) -> None:
+    problem = (await api.client.get("/v1/nothing")).json()
+    page = await api.client.get(problem["type"])
+    assert page.status_code == 200
+    assert problem["code"] in page.text
