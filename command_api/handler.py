@@ -10,13 +10,13 @@ up, not guessed.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol
 
 import msgspec
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, NotSupportedError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from command_api.account import ACCOUNT
@@ -44,8 +44,8 @@ log = structlog.get_logger()
 FOLDS: Final = {"account": ACCOUNT, "user": USER, "email": EMAIL, "transfer": TRANSFER}
 ATTEMPTS_MAX: Final = 5
 
-# Another transaction was first (unique key, serialization, deadlock), or a migration changed a table under a cached plan.
-_BEGIN_ANEW: Final = {"23505", "40001", "40P01", "0A000"}
+# Another transaction was first: unique key, serialization, deadlock.
+_LOST_RACE: Final = {"23505", "40001", "40P01"}
 
 
 def fold_of(stream_id: str) -> Fold:
@@ -188,7 +188,7 @@ class LedgerWriter:
             batch = Batch(self._ledger_id, requests)
             try:
                 async with self._engine.begin() as connection:
-                    await batch.record(connection)
+                    await _bounded(connection, batch.record(connection))
             except DBAPIError as error:
                 if batch.complete and await self._is_committed(batch):
                     break
@@ -218,8 +218,19 @@ def _resolve(answer: "asyncio.Future[Reply]", verdict: Reply | Exception) -> Non
         answer.set_result(verdict)
 
 
+async def _bounded(connection: AsyncConnection, work: Awaitable[None]) -> None:
+    """A connection that did not answer in time is given up: a rollback would only wait for it again."""
+    try:
+        await work
+    except TimeoutError:
+        await connection.invalidate()
+        raise
+
+
 def _is_passing(error: DBAPIError) -> bool:
-    return error.connection_invalidated or getattr(error.orig, "sqlstate", None) in _BEGIN_ANEW
+    """Whether to begin anew. `NotSupportedError`: a migration changed a table under a cached plan, which is now forgotten."""
+    lost_race = getattr(error.orig, "sqlstate", None) in _LOST_RACE
+    return lost_race or error.connection_invalidated or isinstance(error, NotSupportedError)
 
 
 # ── a batch ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -53,8 +53,7 @@ class Proxy:
                     break
             server.write(data)
             await server.drain()
-        if not cut.is_set():
-            server.close()
+        server.close()
 
     async def _downstream(self, server: asyncio.StreamReader, client: asyncio.StreamWriter, cut: asyncio.Event) -> None:
         """After a cut the server's bytes are read and lost, so that what it was doing is surely done."""
