@@ -70,9 +70,7 @@ def read_bank(folder: Path) -> Bank:
     return Bank(
         clients=[int(line["client_id"]) for line in _lines(folder / "client.asc")],
         owners={
-            int(line["account_id"]): int(line["client_id"])
-            for line in _lines(folder / "disp.asc")
-            if line["type"] == "OWNER"
+            int(line["account_id"]): int(line["client_id"]) for line in _lines(folder / "disp.asc") if line["type"] == "OWNER"
         },
         rows=[_row(line) for line in _lines(folder / "trans.asc")],
     )
@@ -198,9 +196,7 @@ def berka(
     folder: Annotated[Path, typer.Argument(help="The folder with trans.asc, disp.asc and client.asc.", exists=True)],
     rows: Annotated[int | None, typer.Option(help="Only the first rows, with their accounts and owners.", min=1)] = None,
     concurrency: Annotated[int, typer.Option(help="Requests under way at once.", min=1, max=512)] = 64,
-    command_url: Annotated[
-        str, typer.Option(envvar="DAYBOOK_COMMAND_URL", help="The command API.")
-    ] = "http://127.0.0.1:8000",
+    command_url: Annotated[str, typer.Option(envvar="DAYBOOK_COMMAND_URL", help="The command API.")] = "http://127.0.0.1:8000",
 ) -> None:
     """Load the PKDD'99 «Berka» bank transactions. A second run changes nothing.
 
@@ -220,5 +216,6 @@ def berka(
     balance = sum(row.amount for row in bank.rows)
     typer.echo(
         f"{len(bank.clients)} users, {len(bank.owners)} accounts, {len(bank.rows)} rows: "
-        f"{new} commands were new, {total - new} were there before; the file's balances sum to {Decimal(balance).scaleb(-2):,} CZK"
+        f"{new} commands were new, {total - new} were there before; "
+        f"the file's balances sum to {Decimal(balance).scaleb(-2):,} CZK"
     )

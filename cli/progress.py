@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from types import TracebackType
-from typing import Final, TextIO
+from typing import Final, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
@@ -34,7 +34,7 @@ class Progress:
             self._bar = Bar(*columns, console=Console(file=stream))
             self._task = self._bar.add_task(label, total=total)
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         if self._bar:
             self._bar.start()
         return self

@@ -1,7 +1,7 @@
 """What a command is: data with the streams that it concerns and a pure decision.
 
-To add one, write a class like those in `user`, `account` and `transfer`, and a route in `app`. Its fields are the JSON body. Nothing
-here or there does I/O, reads a clock or makes an id: all that comes in as a field or as a state.
+To add one, write a class like those in `user`, `account` and `transfer`, and a route in `app`. Its fields are the JSON body.
+Nothing here or there does I/O, reads a clock or makes an id: all that comes in as a field or as a state.
 """
 
 import re
@@ -44,7 +44,7 @@ class Command(Fields):
         raise NotImplementedError
 
 
-# ── the types of fields (those that queries have too stand in `shared.fields`) ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── the types of fields; those that queries have too stand in `shared.fields` ────────────────────────────────────────
 
 # Control characters break logs and terminals; bidirectional overrides make a text look like another one.
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
@@ -64,11 +64,10 @@ MetadataValue = Annotated[str, Field(max_length=500), AfterValidator(_printable)
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=20)]
 
 # ASCII only: two addresses that look alike are then the same address.
-_EMAIL: Final = r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+$"
+_LABEL: Final = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_EMAIL: Final = rf"^[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]{{1,64}}@{_LABEL}(?:\.{_LABEL})+$"
 Email = Annotated[str, Field(pattern=_EMAIL, max_length=254, json_schema_extra={"format": "email"})]
 
 
 Amount = Annotated[int, Field(ge=1, le=AMOUNT_MAX, description="Minor units of the currency.")]
-OverdraftLimit = Annotated[
-    int, Field(ge=0, le=AMOUNT_MAX, description="How far below zero the balance may go, in minor units.")
-]
+OverdraftLimit = Annotated[int, Field(ge=0, le=AMOUNT_MAX, description="How far below zero the balance may go, in minor units.")]

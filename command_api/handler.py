@@ -147,9 +147,7 @@ class LedgerWriter:
             async with asyncio.timeout(self._deadline_seconds):
                 return await answer
         except TimeoutError:
-            msg = (
-                "The command was not recorded in time. If it is sent again with the same Idempotency-Key, it has one effect."
-            )
+            msg = "The command was not recorded in time. If it is sent again with the same Idempotency-Key, it has one effect."
             raise StoreUnavailable(msg) from None
 
     async def close(self) -> None:
@@ -285,9 +283,7 @@ class Batch:
             await self._read_states(connection, further, heads)
         return head
 
-    async def _read_states(
-        self, connection: AsyncConnection, stream_ids: Iterable[str], heads: dict[str, StreamHead]
-    ) -> None:
+    async def _read_states(self, connection: AsyncConnection, stream_ids: Iterable[str], heads: dict[str, StreamHead]) -> None:
         for stream_id in stream_ids:
             fold, head = fold_of(stream_id), heads.get(stream_id)
             self._versions[stream_id] = head.version if head else 0

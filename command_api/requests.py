@@ -1,7 +1,7 @@
 """From an HTTP request to a command's arguments: one strict reading of the body, and the headers that go with it.
 
-FastAPI documents the routes and could read their arguments too. `CommandRoute` reads them instead, because JSON as FastAPI reads it
-keeps the last of two equal keys and takes 1.0 for 1, and because this is the hot path: one parse, one validation.
+FastAPI documents the routes and could read their arguments too. `CommandRoute` reads them instead, because
+FastAPI keeps the last of two equal keys and takes 1.0 for 1, and because this is the hot path: one parse, one validation.
 """
 
 import asyncio
@@ -135,9 +135,7 @@ class Call(Request):
 
     fields: dict[str, Any] = {}  # noqa: RUF012 # the body; replaced where there is one, never changed
 
-    async def run(
-        self, command: Command, describe: Describe, *, new: str | None = None, moves_money: bool = False
-    ) -> Response:
+    async def run(self, command: Command, describe: Describe, *, new: str | None = None, moves_money: bool = False) -> Response:
         """Has the command handled and answers: 201 with the `Location` below `/v1/<new>/` for something new, 200 for a change."""
         reply = await self.state.handler.handle(
             self._ledger_id(),

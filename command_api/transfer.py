@@ -101,9 +101,7 @@ class Deposit(OutsideCommand):
     """Refused, in this order: id-taken, not-found, account-closed, account-frozen, currency-mismatch, amount-out-of-range."""
 
     model_config = ConfigDict(
-        json_schema_extra={
-            "example": {"account_id": "0198c5a0-0000-7000-8000-0000000000e1", "amount": 1250, "currency": "EUR"}
-        }
+        json_schema_extra={"example": {"account_id": "0198c5a0-0000-7000-8000-0000000000e1", "amount": 1250, "currency": "EUR"}}
     )
 
     def decide(self, states: States) -> list[Event]:
@@ -115,9 +113,7 @@ class Withdraw(OutsideCommand):
     """Refused, in this order: id-taken, not-found, account-closed, account-frozen, currency-mismatch, insufficient-funds."""
 
     model_config = ConfigDict(
-        json_schema_extra={
-            "example": {"account_id": "0198c5a0-0000-7000-8000-0000000000e1", "amount": 1250, "currency": "EUR"}
-        }
+        json_schema_extra={"example": {"account_id": "0198c5a0-0000-7000-8000-0000000000e1", "amount": 1250, "currency": "EUR"}}
     )
 
     def decide(self, states: States) -> list[Event]:

@@ -14,7 +14,8 @@
         └── SettingsInvalid · SchemaMismatch · UnsafeStore · UnknownEvent · LogDamaged · StackError
 
 The first line of a docstring is the title that clients see; `code` is stable; `retryable` says whether the same
-command can succeed later; under a new Idempotency-Key, since an answered key keeps its answer. The HTTP status of each code stands in `shared.http`.
+command can succeed later; under a new Idempotency-Key, since an answered key keeps its answer. The HTTP status of each code
+stands in `shared.http`.
 """
 
 from typing import Any, ClassVar

@@ -246,7 +246,7 @@ def _chain(ledger_id: str, head: Head, events: Iterable[EventColumns]) -> list[b
     return hashes
 
 
-def event_hash(  # noqa: PLR0913, PLR0917 # an event has that many parts, and the hash covers each of them
+def event_hash(  # an event has that many parts, and the hash covers each of them
     hash_before: bytes,
     ledger_id: str,
     position: int,
@@ -341,9 +341,7 @@ class StoredEvent(msgspec.Struct, frozen=True):
         )
 
 
-async def read_stored(
-    connection: AsyncConnection, ledger_id: str, after: int, limit: int = PAGE_EVENTS
-) -> list[StoredEvent]:
+async def read_stored(connection: AsyncConnection, ledger_id: str, after: int, limit: int = PAGE_EVENTS) -> list[StoredEvent]:
     """The next events of the ledger, as they are stored."""
     rows = await connection.execute(READ_ALL, {"ledger_id": ledger_id, "after": after, "limit": limit})
     return [StoredEvent(*row) for row in rows]
@@ -358,9 +356,7 @@ async def read_all(connection: AsyncConnection, ledger_id: str, after: int, limi
     return [stored.decoded() for stored in await read_stored(connection, ledger_id, after, limit)]
 
 
-async def read_type(
-    connection: AsyncConnection, ledger_id: str, type_name: str, after: int, limit: int
-) -> list[StoredEvent]:
+async def read_type(connection: AsyncConnection, ledger_id: str, type_name: str, after: int, limit: int) -> list[StoredEvent]:
     """The next events of one type."""
     rows = await connection.execute(READ_TYPE, {"ledger_id": ledger_id, "type": type_name, "after": after, "limit": limit})
     return [StoredEvent(*row) for row in rows]

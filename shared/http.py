@@ -159,24 +159,20 @@ def problem_response(request: Request, error: DaybookError) -> Response:
     return Response(orjson.dumps(body), STATUS[error.code], headers, PROBLEM_JSON)
 
 
-async def _answer_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, DaybookError)
+async def _answer_error(request: Request, error: Any) -> Response:
     if not isinstance(error, Rejection | BadRequest | Unavailable):
         return await _answer_mistake(request, error)
     return problem_response(request, error)
 
 
-async def _answer_invalid(request: Request, error: Exception) -> Response:
+async def _answer_invalid(request: Request, error: Any) -> Response:
     """FastAPI's own answer echoes the input, and so breaks on input that cannot be encoded."""
-    assert isinstance(error, RequestValidationError)
     return problem_response(request, validation_failed(error.errors()))
 
 
 def validation_failed(errors: Any, kind: type[BadRequest] = ValidationFailed) -> BadRequest:
     """`errors` in pydantic's form; each becomes a JSON Pointer (or a parameter's name) with pydantic's message."""
-    return kind(
-        errors=[{"pointer": _pointer(error["loc"]), "detail": _without_input(error)} for error in errors][:ERRORS_MAX]
-    )
+    return kind(errors=[{"pointer": _pointer(error["loc"]), "detail": _without_input(error)} for error in errors][:ERRORS_MAX])
 
 
 def _pointer(location: tuple[str | int, ...]) -> str:
@@ -196,8 +192,7 @@ def _without_input(error: Mapping[str, Any]) -> str:
     return "Unknown field" if error["type"] == "extra_forbidden" else str(error["msg"])
 
 
-async def _answer_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+async def _answer_http(request: Request, error: Any) -> Response:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         response = problem_response(request, MethodNotAllowed())
         response.headers.update(error.headers or {})
@@ -207,14 +202,14 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     return problem_response(request, ValidationFailed())
 
 
-async def _answer_store(request: Request, error: Exception) -> Response:
+async def _answer_store(request: Request, error: Any) -> Response:
     if not is_unavailability(error):
         return await _answer_mistake(request, error)
     log.warning("store unavailable", error=type(error).__name__, path=request.url.path)
     return problem_response(request, StoreUnavailable())
 
 
-async def _answer_mistake(request: Request, error: Exception) -> Response:
+async def _answer_mistake(request: Request, error: Any) -> Response:
     log.error("unexpected error", path=request.url.path, request_id=request.state.request_id, exc_info=error)
     return problem_response(request, InternalError())
 
@@ -224,7 +219,7 @@ def is_unavailability(error: BaseException) -> bool:
     if not isinstance(error, DBAPIError):
         return True
     sqlstate = getattr(error.orig, "sqlstate", None)
-    # No SQLSTATE: the connection broke. 08 connection, 25P02/03 ended transaction, 40 rollback, 53 resources, 55P03 lock, 57 intervention.
+    # No SQLSTATE: the connection broke. 08 connection, 25 ended transaction, 40 rollback, 53 resources, 55 lock, 57 intervention.
     return sqlstate is None or error.connection_invalidated or sqlstate[:2] in {"08", "25", "40", "53", "55", "57", "58"}
 
 

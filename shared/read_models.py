@@ -6,7 +6,7 @@ how far it is. A ledger without a pointer has no read model yet: that is «rebui
 
     MongoDB   read_models        {_id: "main/users", live: 1 | null, building: 2 | null}
               checkpoints        {_id: "main/users/1", position: 812, log_hash: that of event 812, model_version: 1,
-                                  retired: true once another generation is live}
+                                  collection_uuid, retired: true once another generation is live}
               main.users.1       the documents
     Redis     daybook:{main}:balances                   hash: live, building; a field that is null is absent
               daybook:{main}:balances:1:checkpoint      "812"
@@ -20,8 +20,8 @@ one may be the one that fails:
     MongoDB   troubles           {_id: "main/balances", cause, position, since}
     Redis     daybook:{main}:troubles                   hash: "users" → JSON of the same
 
-Money is stored as integers. Moments are RFC 3339 text (see `shared.events.timestamp`). A document's `position` is that of the last
-event that changed it, its `version` the number of events of its stream, which is what `If-Match` expects.
+Money is stored as integers. Moments are RFC 3339 text (see `shared.events.timestamp`). A document's `position` is that of
+the last event that changed it, its `version` the number of events of its stream, which is what `If-Match` expects.
 """
 
 import re
@@ -90,7 +90,8 @@ ACCOUNTS: Final = ReadModel(
         (("opened_at", 1), ("_id", 1)),
     ),
 )
-"""{_id, owner_id, currency, status: open | frozen | closed, overdraft_limit, posted, held, opened_at, changed_at, version, position}"""
+"""{_id, owner_id, currency, status: open | frozen | closed, overdraft_limit, posted, held, opened_at, changed_at, version,
+position}"""
 
 TRANSFERS: Final = ReadModel(
     "transfers",
@@ -104,24 +105,25 @@ TRANSFERS: Final = ReadModel(
     ),
 )
 """{_id, kind: deposit | withdrawal | transfer, from_account_id, to_account_id, account_ids, amount, currency, occurred_at,
-recorded_at, reference, metadata, position}; an account that is the outside world is None. `occurred_at` is `recorded_at` where the
-event names no other. Written once."""
+recorded_at, reference, metadata, position}; an account that is the outside world is None. `occurred_at` is `recorded_at`
+where the event names no other. Written once."""
 
 ENTRIES: Final = ReadModel("entries", "mongo")
 """{_id: "<account>/<position, 16 digits>", account_id, transfer_id, kind, amount: signed, balance: after it, currency,
-counterparty_account_id, occurred_at, recorded_at, reference, position}. A page of an account is a range of `_id`. Written once."""
+counterparty_account_id, occurred_at, recorded_at, reference, position}. A page of an account is a range of `_id`. Written
+once."""
 
 BALANCES: Final = ReadModel("balances", "redis")
 """`account:<id>`: a hash with the fields of an account's document. Serves single accounts and their balances."""
 
 STATISTICS: Final = ReadModel("statistics", "redis")
-"""Hashes `users` (status → number), `accounts` (currency:status → number), `sums` (currency → posted), `transfers` (day → number),
-`volumes` (day:currency → amount moved); sorted sets `ranking:<currency>` (accounts that are not closed by balance; a score only
-orders) and `busiest` (account by number of transfers). A day is that of `occurred_at`."""
+"""Hashes `users` (status → number), `accounts` (currency:status → number), `sums` (currency → posted), `transfers`
+(day → number), `volumes` (day:currency → amount moved); sorted sets `ranking:<currency>` (accounts that are not closed, by
+balance; a score only orders) and `busiest` (account by number of transfers). A day is that of `occurred_at`."""
 
 ACTIVITY: Final = ReadModel("activity", "redis")
-"""`recent`: a list of JSON objects, newest first, the last `ACTIVITY_MAX` transfers: the documents of `TRANSFERS`, with `id` for
-`_id` and without `account_ids` and `metadata`."""
+"""`recent`: a list of JSON objects, newest first, the last `ACTIVITY_MAX` transfers: the documents of `TRANSFERS`, with `id`
+for `_id` and without `account_ids` and `metadata`."""
 
 READ_MODELS: Final = (USERS, ACCOUNTS, TRANSFERS, ENTRIES, BALANCES, STATISTICS, ACTIVITY)
 ACTIVITY_MAX: Final = 100

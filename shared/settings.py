@@ -28,9 +28,7 @@ class Settings(BaseSettings):
     mongo_url: str = Field(description="MongoDB, a replica set (one node will do): read models are written in transactions.")
     mongo_database: str = Field(default="daybook", description="The MongoDB database that holds the read models.")
     redis_url: str = Field(description="Redis or Valkey with `maxmemory-policy noeviction`.")
-    secret: SecretStr = Field(
-        min_length=32, description="Signs cursors. At least 32 characters; the same for all processes."
-    )
+    secret: SecretStr = Field(min_length=32, description="Signs cursors. At least 32 characters; the same for all processes.")
 
     command_url: str = Field(default="http://127.0.0.1:8000", description="Where clients reach the command API.")
     query_url: str = Field(
@@ -41,9 +39,7 @@ class Settings(BaseSettings):
     database_pool_overflow_max: int = Field(default=4, ge=0, description="Connections opened beyond the pool in a rush.")
     database_pool_timeout_ms: Milliseconds = Field(default=1_000, description="Longest wait for a free connection.")
     database_pool_recycle_seconds: Count = Field(default=1_800, description="A connection older than this is replaced.")
-    database_pool_pre_ping: bool = Field(
-        default=False, description="Test a connection before each use (costs a round trip)."
-    )
+    database_pool_pre_ping: bool = Field(default=False, description="Test a connection before each use (costs a round trip).")
     database_connect_timeout_ms: Milliseconds = Field(default=2_000, description="Longest wait for a new connection.")
     database_statement_timeout_ms: Milliseconds = Field(default=2_000, description="Longest run of one statement.")
     database_lock_timeout_ms: Milliseconds = Field(default=1_500, description="Longest wait for a row lock.")

@@ -307,9 +307,7 @@ async def test_an_expected_version_of_another_form_is_refused_and_not_ignored(ap
 async def test_opposite_transfers_at_once_neither_deadlock_nor_lose_money(settings: Settings, engine: AsyncEngine) -> None:
     async with command_api(settings) as one, command_api(settings) as two:
         a, b = await one.account(balance=1000), await one.account(balance=1000)
-        answers = await asyncio.gather(
-            *(one.transfer(a, b, 1) for _ in range(60)), *(two.transfer(b, a, 1) for _ in range(60))
-        )
+        answers = await asyncio.gather(*(one.transfer(a, b, 1) for _ in range(60)), *(two.transfer(b, a, 1) for _ in range(60)))
         assert {answer.status_code for answer in answers} == {201}
         assert await balances(engine, a, b) == [1000, 1000]
 
@@ -342,9 +340,7 @@ async def test_concurrent_transfers_conserve_money_and_pass_no_limit(settings: S
     assert [stored.type for stored in log].count("FundsTransferred") == verdicts[201]
 
 
-async def test_the_log_is_dense_ordered_and_chained_after_a_storm_of_writers(
-    settings: Settings, engine: AsyncEngine
-) -> None:
+async def test_the_log_is_dense_ordered_and_chained_after_a_storm_of_writers(settings: Settings, engine: AsyncEngine) -> None:
     async with command_api(settings) as one, command_api(settings) as two, command_api(settings) as three:
         hot = await one.account()
         await asyncio.gather(*(api.deposit(hot, n) for n in range(1, 60) for api in (one, two, three)))

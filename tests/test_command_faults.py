@@ -30,7 +30,6 @@ ROOM_SECONDS = 4.0
 
 @pytest.fixture
 async def postgres(tmp_path: Path) -> AsyncIterator[Postgres]:
-    os.chmod(tmp_path, 0o755)
     server = Postgres("postgres", tmp_path)
     await start_all(server)
     migrate = [sys.executable, "-m", "alembic", "upgrade", "head"]
@@ -183,7 +182,7 @@ async def test_a_leaked_transaction_holds_commands_up_only_for_its_time(settings
         await connection.invalidate()
 
 
-async def test_a_table_changed_under_a_live_service_is_no_error(settings: Settings, postgres: Postgres) -> None:
+async def test_a_table_changed_under_a_live_service_is_no_error(settings: Settings) -> None:
     """PostgreSQL refuses a cached plan after a migration; the batch is begun anew."""
     async with command_api(settings) as api:
         account_id = await api.account()
@@ -217,7 +216,5 @@ async def test_callers_who_go_away_leave_no_transaction_open_and_no_connection_l
             leaving.cancel()
         created(await api.deposit(account_id, 1))
         async with open_postgres(settings, "daybook_query") as engine, engine.connect() as connection:
-            open_ = await connection.scalar(
-                text("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'")
-            )
+            open_ = await connection.scalar(text("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"))
         assert open_ == 0
