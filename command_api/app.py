@@ -22,7 +22,7 @@ from command_api.answers import (
     describe_user,
 )
 from command_api.handler import CommandHandler
-from command_api.requests import CALL_HEADERS, Call, CommandRoute
+from command_api.requests import CALL_HEADERS, Call, CommandApp, CommandRoute
 from command_api.transfer import Deposit, TransferFunds, Withdraw
 from command_api.user import ChangeUser, CreateUser, DeactivateUser, ReactivateUser, UserChanges
 from command_api.wake import Waker
@@ -183,7 +183,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await handler.close()
             await waker.close()
 
-    app = FastAPI(
+    app = CommandApp(
         title="Daybook commands",
         version=version("daybook"),
         summary="Records users, accounts and the movement of money.",
@@ -191,7 +191,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.include_router(router)
+    app.include_commands(router)
     prepare(app)
     return app
 

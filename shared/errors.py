@@ -11,7 +11,8 @@
     ├── Unavailable                  not now; the same request may succeed later
     │   └── StoreUnavailable · Overloaded · Rebuilding · ProjectionBehind
     └── OperatorError                a person must act: the processes and the CLI say it in one line and exit
-        └── SettingsInvalid · SchemaMismatch · UnsafeStore · UnknownEvent · LogDamaged · StackError
+        ├── SettingsInvalid · SchemaMismatch · UnsafeStore · StackError
+        └── UnknownEvent · LogDamaged · ReadModelDamaged
 
 The first line of a docstring is the title that clients see; `code` is stable; `retryable` says whether the same
 command can succeed later; under a new Idempotency-Key, since an answered key keeps its answer. The HTTP status of each code
@@ -249,6 +250,12 @@ class LogDamaged(OperatorError):
     """The log is not what was written."""
 
     code = "log-damaged"
+
+
+class ReadModelDamaged(OperatorError):
+    """A read model is not what was written."""
+
+    code = "read-model-damaged"
 
 
 class StackError(OperatorError):

@@ -19,18 +19,19 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uuid_utils import uuid7
 
 from shared.errors import (
     BadRequest,
     DaybookError,
     NotFound,
     OperatorError,
+    PayloadTooLarge,
     Rejection,
     StoreUnavailable,
     Unavailable,
     ValidationFailed,
 )
+from shared.ids import new_id
 
 log = structlog.get_logger()
 
@@ -64,6 +65,9 @@ STATUS: Final[Mapping[str, int]] = {
     "projection-behind": 503,
 }
 
+STORE_ERRORS: Final = (DBAPIError, PoolTimeoutError, RedisError, ConnectionFailure, ExecutionTimeout, WTimeoutError, OSError)
+"""What drivers raise; `OSError` is also the parent of `TimeoutError`."""
+
 RETRY_AFTER_SECONDS: Final = 1
 ERRORS_MAX: Final = 20
 PROBLEM_JSON: Final = "application/problem+json"
@@ -91,13 +95,8 @@ class InternalError(DaybookError):
 
 def prepare(app: FastAPI) -> None:
     """Give the app its error handlers, its middleware, its problem pages and its OpenAPI document."""
-    app.add_exception_handler(DaybookError, _answer_error)
-    app.add_exception_handler(RequestValidationError, _answer_invalid)
-    app.add_exception_handler(HTTPException, _answer_http)
-    for error_type in (DBAPIError, PoolTimeoutError, RedisError, ConnectionFailure, ExecutionTimeout, WTimeoutError):
-        app.add_exception_handler(error_type, _answer_store)
-    app.add_exception_handler(OSError, _answer_store)  # among them TimeoutError
-    app.add_exception_handler(Exception, _answer_mistake)
+    for error_type in (RequestValidationError, HTTPException, DaybookError, *STORE_ERRORS, Exception):
+        app.add_exception_handler(error_type, answer_error)
     app.add_middleware(Envelope)
     app.add_api_route("/problems/{code}", explain_problem, include_in_schema=False)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # the documented way to change the document
@@ -112,16 +111,21 @@ class Envelope:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, _one_line_failure(send))
-            return
-        request_id = str(uuid7())
-        scope.setdefault("state", {})["request_id"] = request_id
+        else:
+            await self.app(scope, receive, enveloped(scope, send))
 
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"request-id", request_id.encode()), *_SECURITY_HEADERS]
-            await send(message)
 
-        await self.app(scope, receive, send_with_headers)
+def enveloped(scope: Scope, send: Send) -> Send:
+    """Gives the request its id; the returned `send` adds it and the other headers to the answer."""
+    request_id = new_id()
+    scope.setdefault("state", {})["request_id"] = request_id
+
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), (b"request-id", request_id.encode()), *_SECURITY_HEADERS]
+        await send(message)
+
+    return send_with_headers
 
 
 def _one_line_failure(send: Send) -> Send:
@@ -153,21 +157,41 @@ def problem(error: DaybookError) -> dict[str, Any]:
     }
 
 
-def problem_response(request: Request, error: DaybookError) -> Response:
+def problem_response(request: Request, error: DaybookError, headers: Mapping[str, str] | None = None) -> Response:
     body = {**problem(error), "request_id": request.state.request_id}
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if isinstance(error, Unavailable) else None
+    if isinstance(error, Unavailable):
+        headers = {**(headers or {}), "Retry-After": str(RETRY_AFTER_SECONDS)}
     return Response(orjson.dumps(body), STATUS[error.code], headers, PROBLEM_JSON)
 
 
-async def _answer_error(request: Request, error: Any) -> Response:
-    if not isinstance(error, Rejection | BadRequest | Unavailable):
-        return await _answer_mistake(request, error)
-    return problem_response(request, error)
+async def answer_error(request: Request, error: Any) -> Response:
+    """The problem document for anything that can be raised while a request is answered."""
+    known = _as_ours(error)
+    if isinstance(known, InternalError):
+        log.error("unexpected error", path=request.url.path, request_id=request.state.request_id, exc_info=error)
+    elif known is not error and isinstance(known, StoreUnavailable):
+        log.warning("store unavailable", path=request.url.path, error=type(error).__name__)
+    return problem_response(request, known, getattr(error, "headers", None))
 
 
-async def _answer_invalid(request: Request, error: Any) -> Response:
-    """FastAPI's own answer echoes the input, and so breaks on input that cannot be encoded."""
-    return problem_response(request, validation_failed(error.errors()))
+def _as_ours(error: Any) -> DaybookError:
+    match error:
+        case Rejection() | BadRequest() | Unavailable():
+            return error
+        case RequestValidationError():
+            return validation_failed(error.errors())
+        case HTTPException():
+            return _HTTP_ERRORS.get(error.status_code, ValidationFailed)()
+        case _ if isinstance(error, STORE_ERRORS) and is_unavailability(error):
+            return StoreUnavailable()
+    return InternalError()
+
+
+class NoSuchPath(NotFound):
+    """There is nothing at this path."""
+
+
+_HTTP_ERRORS: Final[Mapping[int, type[DaybookError]]] = {404: NoSuchPath, 405: MethodNotAllowed, 413: PayloadTooLarge}
 
 
 def validation_failed(errors: Any, kind: type[BadRequest] = ValidationFailed) -> BadRequest:
@@ -190,28 +214,6 @@ def _printable(text: str) -> str:
 
 def _without_input(error: Mapping[str, Any]) -> str:
     return "Unknown field" if error["type"] == "extra_forbidden" else str(error["msg"])
-
-
-async def _answer_http(request: Request, error: Any) -> Response:
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        response = problem_response(request, MethodNotAllowed())
-        response.headers.update(error.headers or {})
-        return response
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        return problem_response(request, NotFound("There is nothing at this path."))
-    return problem_response(request, ValidationFailed())
-
-
-async def _answer_store(request: Request, error: Any) -> Response:
-    if not is_unavailability(error):
-        return await _answer_mistake(request, error)
-    log.warning("store unavailable", error=type(error).__name__, path=request.url.path)
-    return problem_response(request, StoreUnavailable())
-
-
-async def _answer_mistake(request: Request, error: Any) -> Response:
-    log.error("unexpected error", path=request.url.path, request_id=request.state.request_id, exc_info=error)
-    return problem_response(request, InternalError())
 
 
 def is_unavailability(error: BaseException) -> bool:
