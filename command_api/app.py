@@ -6,10 +6,12 @@ A route is one line that runs a command. The bodies are the commands' own fields
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Final, TypedDict
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from command_api.account import CloseAccount, FreezeAccount, OpenAccount, UnfreezeAccount
 from command_api.answers import (
@@ -28,6 +30,7 @@ from command_api.user import ChangeUser, CreateUser, DeactivateUser, ReactivateU
 from command_api.wake import Waker
 from shared.connections import open_postgres, open_redis, require_durable_postgres, require_schema
 from shared.fields import Id
+from shared.health import Check, ask_postgres, health_router
 from shared.http import prepare, problem_responses
 from shared.settings import Settings, settings_or_exit
 
@@ -166,6 +169,12 @@ class State(TypedDict):
 
     settings: Settings
     handler: CommandHandler
+    engine: AsyncEngine
+
+
+def checks(request: Request) -> dict[str, Check]:
+    """PostgreSQL only: without Redis commands succeed and are projected a moment later."""
+    return {"postgres": partial(ask_postgres, request.state.engine)}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -179,7 +188,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await require_durable_postgres(engine)
             waker = Waker(redis, configured.wake_timeout_ms)
             handler = CommandHandler(engine, configured, waker.wake)
-            yield State(settings=configured, handler=handler)
+            yield State(settings=configured, handler=handler, engine=engine)
             await handler.close()
             await waker.close()
 
@@ -192,6 +201,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.include_commands(router)
+    app.include_router(health_router(checks))
     prepare(app)
     return app
 

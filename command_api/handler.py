@@ -43,6 +43,7 @@ log = structlog.get_logger()
 
 FOLDS: Final = {"account": ACCOUNT, "user": USER, "email": EMAIL, "transfer": TRANSFER}
 ATTEMPTS_MAX: Final = 5
+TOO_LATE: Final = "The command was not recorded in time. Sent again with the same Idempotency-Key it has one effect, not two."
 
 # Another transaction was first: unique key, serialization, deadlock.
 _LOST_RACE: Final = {"23505", "40001", "40P01"}
@@ -139,16 +140,16 @@ class LedgerWriter:
     async def submit(self, request: Request) -> Reply:
         if len(self._queue) >= self._queue_max:
             raise Overloaded
-        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Reply] = loop.create_future()
         self._queue.append((request, answer))
         if self._running is None:
-            self._running = asyncio.create_task(self._run())
+            self._running = loop.create_task(self._run())
+        deadline = loop.call_later(self._deadline_seconds, _resolve, answer, StoreUnavailable(TOO_LATE))
         try:
-            async with asyncio.timeout(self._deadline_seconds):
-                return await answer
-        except TimeoutError:
-            msg = "The command was not recorded in time. If it is sent again with the same Idempotency-Key, it has one effect."
-            raise StoreUnavailable(msg) from None
+            return await answer
+        finally:
+            deadline.cancel()
 
     async def close(self) -> None:
         if self._running is not None:

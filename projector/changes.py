@@ -1,8 +1,8 @@
 """What a batch of events does to a read model, gathered in memory so that each document is written once.
 
-The same changes can be applied to a store (see `sinks`) and to plain dictionaries: to prove that a store is right, the log is
-folded into dictionaries and the two are compared. Counts and sums are differences; they are exact because a batch is applied
-once or not at all.
+The same changes can be applied to a store (see `sinks`) and to plain dictionaries: to prove that a store is right, the log
+is folded into dictionaries and the two are compared. Counts and sums are differences; they are exact because a batch is
+applied once or not at all.
 """
 
 from collections import defaultdict, deque

@@ -1,9 +1,9 @@
 """The read models as functions of the log. Pure: no clock, no I/O, nothing read back.
 
-A projection gets the events that it handles, in order, and says what each changes. Events carry the balances after them; what is
-counted is a difference. The result may depend on nothing but the events: a read model built anew must be the same byte for byte.
-Raise a read model's `version` when its projection changes. A new event belongs to one of the groups in `shared.events`; the type
-check then names every projection here that has to consider it.
+A projection gets the events that it handles, in order, and says what each changes. Events carry the balances after them;
+what is counted is a difference. The result may depend on nothing but the events: a read model built anew must be the same
+byte for byte. Raise a read model's `version` when its projection changes. A new event belongs to one of the groups in
+`shared.events`; the type check then names every projection here that has to consider it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -38,7 +38,7 @@ C = TypeVar("C", DocumentChanges, KeyChanges)
 
 
 class Projection(msgspec.Struct, Generic[C], frozen=True):
-    """`write_once`: no document changes after it was inserted, so that they can be verified without holding them all in memory."""
+    """`write_once`: no document changes after it was inserted, so that they can be verified without all being in memory."""
 
     model: ReadModel
     new_changes: type[C]

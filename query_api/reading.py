@@ -155,9 +155,7 @@ class Reader:
                 return AsOf(found[0]["checkpoint"][0]["position"], found[0]["data"])
         await self._missing(model, ledger_id)
 
-    async def _aggregate(
-        self, pointer: str, generation: Generation, pipeline: Sequence[Document]
-    ) -> list[Document] | None:
+    async def _aggregate(self, pointer: str, generation: Generation, pipeline: Sequence[Document]) -> list[Document] | None:
         """None where the server cannot say now: a collection is just being made or dropped."""
         collection_name = generation.collection(self.mongo).name
         stages = [

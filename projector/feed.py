@@ -1,0 +1,121 @@
+"""The log as those who follow it see it: each page is read and decoded once, however many they are.
+
+What a feed gives is dense: where an event is missing or cannot be read, it stops there and says so.
+"""
+
+import asyncio
+from collections import deque
+from functools import partial
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shared.errors import LogDamaged, UnknownEvent
+from shared.event_store import StoredEvent, read_head, read_stored
+from shared.events import RecordedEvent
+
+Page = list[RecordedEvent]
+
+PAGES_KEPT: Final = 4
+READS_AT_ONCE: Final = 2
+"""Of one feed; so that many followers that start together leave connections for others."""
+
+
+class Feed:
+    """One ledger's log. `head` is its last position as far as is known: it may already be further."""
+
+    def __init__(self, engine: AsyncEngine, ledger_id: str) -> None:
+        self.ledger_id = ledger_id
+        self.head = 0
+        # Reading needs no transaction, and without one it is one round trip.
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._pages: deque[Page] = deque(maxlen=PAGES_KEPT)
+        self._reads: dict[int, asyncio.Task[Page]] = {}
+        self._reading = asyncio.Semaphore(READS_AT_ONCE)
+        self._moved = asyncio.Event()
+
+    async def page(self, after: int) -> Page:
+        """The next events, at most `event_store.PAGE_EVENTS`; none at the end of the log.
+
+        Raises:
+            UnknownEvent, LogDamaged: the very next event cannot be read, or is missing.
+        """
+        for page in self._pages:
+            if page[0].position <= after + 1 <= page[-1].position:
+                return page[after + 1 - page[0].position :]
+        read = self._reads.get(after)
+        if read is None:
+            read = self._reads[after] = asyncio.create_task(self._read(after))
+            read.add_done_callback(partial(self._forget, after))
+        # Others may be waiting for the same page.
+        return await asyncio.shield(read)
+
+    async def refresh(self) -> int:
+        """The head as it is now.
+
+        Raises:
+            NotFound: there is no such ledger.
+        """
+        async with self._engine.connect() as connection:
+            self.move_to((await read_head(connection, self.ledger_id)).position)
+        return self.head
+
+    async def hash_at(self, position: int) -> str:
+        """The hash of the event at a position up to the head, hexadecimal.
+
+        Raises:
+            LogDamaged: there is no such event.
+        """
+        async with self._engine.connect() as connection:
+            stored = await read_stored(connection, self.ledger_id, position - 1, 1)
+        if not stored or stored[0].position != position:
+            raise self._missing(position)
+        return stored[0].hash.hex()
+
+    def move_to(self, head: int) -> None:
+        """Wakes who waits, if this is news. Backwards too: a log can be restored from a backup."""
+        if head != self.head:
+            self.head = head
+            self.nudge()
+
+    def nudge(self) -> None:
+        """Wakes everyone who waits."""
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    async def moved(self) -> None:
+        """Waits for the head to move, or for a nudge."""
+        await self._moved.wait()
+
+    def _forget(self, after: int, read: asyncio.Task[Page]) -> None:
+        """A failure counts as seen even when all who waited for it have given up."""
+        del self._reads[after]
+        if not read.cancelled():
+            read.exception()
+
+    async def _read(self, after: int) -> Page:
+        head = self.head
+        async with self._reading, self._engine.connect() as connection:
+            stored = await read_stored(connection, self.ledger_id, after)
+        page: Page = []
+        for position, row in enumerate(stored, after + 1):
+            try:
+                page.append(self._decoded(position, row))
+            except (UnknownEvent, LogDamaged):
+                if not page:
+                    raise
+                break
+        if page:
+            self._pages.append(page)
+            self.move_to(max(self.head, page[-1].position))
+        elif after < head and after < await self.refresh():
+            raise self._missing(after + 1)
+        return page
+
+    def _decoded(self, position: int, stored: StoredEvent) -> RecordedEvent:
+        if stored.position != position:
+            raise self._missing(position)
+        return stored.decoded()
+
+    def _missing(self, position: int) -> LogDamaged:
+        return LogDamaged(f"position {position} of ledger {self.ledger_id!r} is missing from the log")

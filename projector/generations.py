@@ -1,0 +1,175 @@
+"""How a generation of a read model comes to be, goes through the log, becomes the live one, and goes.
+
+Any number of workers and replays may do this at once for the same read model. They share no lock: each looks at the pointer and
+the checkpoint, acts on what it saw, and the sink refuses the act if another was faster. Whoever is refused looks again. A
+generation that is being built belongs to nobody, so whoever comes next resumes it.
+"""
+
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from projector.feed import Feed
+from projector.projections import Projection
+from projector.sinks import Checkpoint, Pointer, Sink, Step
+from shared.errors import LogDamaged, UnknownEvent
+from shared.read_models import Generation
+
+log = structlog.get_logger()
+
+CHANGES_MAX: Final = 10_000
+"""Documents (or commands for Redis) in one batch: what bounds memory, whatever the number of events."""
+
+BUILD_EVENTS_MAX: Final = 100_000
+"""Events in one batch of a generation that nobody reads yet. Where few documents take many events, few writes take them all."""
+
+
+class OvertakenError(Exception):
+    """Somebody else moved the generation on, or took it away: look again."""
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """A generation that can go on from its position. `live`: readers see it; else it has to be built first."""
+
+    generation: Generation
+    live: bool
+
+
+class Generations:
+    """The generations of one read model of one ledger."""
+
+    def __init__(self, projection: Projection[Any], sink: Sink[Any], feed: Feed) -> None:
+        self.projection = projection
+        self.sink = sink
+        self.feed = feed
+        self._model = projection.model
+
+    async def open(self) -> Opened:
+        """The generation to keep up with the log.
+
+        That is the live one, if it is there and of this log and this code. Otherwise it is the one that is being built, or a new
+        one. Readers keep a live generation of an older code meanwhile. One that is not of this log they lose at once.
+        """
+        while True:
+            pointer = await self.sink.read_pointer(self._model, self.feed.ledger_id)
+            live, flaw = await self._examine(pointer.live)
+            if live and not flaw:
+                return Opened(live, live=True)
+            if pointer.live is not None and not live:
+                log.warning("read model lost", ledger_id=self.feed.ledger_id, projection=self._model.name, cause=flaw)
+                pointer = await self._point(pointer, msgspec.structs.replace(pointer, live=None))
+            building, flaw = await self._examine(pointer.building)
+            if building and not flaw:
+                return Opened(building, live=False)
+            await self._begin(pointer)
+
+    async def open_new(self) -> Generation:
+        """The generation that is being built beside the live one: one that was left unfinished, or a new one."""
+        while True:
+            pointer = await self.sink.read_pointer(self._model, self.feed.ledger_id)
+            building, flaw = await self._examine(pointer.building)
+            if building and not flaw:
+                return building
+            await self._begin(pointer)
+
+    async def _begin(self, pointer: Pointer) -> None:
+        """A number that was never used, so that nothing is left under it from before."""
+        used = await self.sink.numbers(self._model, self.feed.ledger_id)
+        number = max((*used, pointer.live or 0, pointer.building or 0), default=0) + 1
+        await self.sink.prepare(Generation(self._model, self.feed.ledger_id, number))
+        await self._point(pointer, msgspec.structs.replace(pointer, building=number))
+
+    async def _point(self, before: Pointer, after: Pointer) -> Pointer:
+        if not await self.sink.move_pointer(self._model, self.feed.ledger_id, before, after):
+            raise OvertakenError
+        return after
+
+    async def _examine(self, number: int | None) -> tuple[Generation | None, str]:
+        """The generation, unless it is lost, and what is wrong with it, if anything is.
+
+        The head is asked for after the checkpoint: the log only grows, so a checkpoint beyond it is of another log.
+        """
+        if number is None:
+            return None, "there is none"
+        generation = Generation(self._model, self.feed.ledger_id, number)
+        checkpoint = await self.sink.read_checkpoint(generation)
+        if checkpoint is None:
+            return None, "its checkpoint or its data are gone"
+        if checkpoint.position > await self.feed.refresh():
+            return None, f"it is at {checkpoint.position}, and the log ends at {self.feed.head}"
+        if not await self._is_of_this_log(checkpoint):
+            return None, f"the log was another one up to {checkpoint.position}"
+        generation = msgspec.structs.replace(generation, position=checkpoint.position)
+        is_current = checkpoint.model_version == self._model.version
+        return generation, "" if is_current else f"it was made by version {checkpoint.model_version} of its projection"
+
+    async def _is_of_this_log(self, checkpoint: Checkpoint) -> bool:
+        if checkpoint.position == 0:
+            return True
+        return await self.feed.hash_at(checkpoint.position) == checkpoint.log_hash
+
+    async def finish(self, copy: "Copy") -> None:
+        """Takes a built generation to the head and makes it the live one; what it replaces is dropped."""
+        await self.sink.index(copy.generation)
+        while True:
+            while await copy.advance(BUILD_EVENTS_MAX):
+                pass
+            pointer = await self.sink.read_pointer(self._model, self.feed.ledger_id)
+            if pointer.live == copy.generation.number:
+                break
+            if pointer.building != copy.generation.number:
+                raise OvertakenError
+            if await self.sink.switch(copy.generation, pointer):
+                log.info("read model switched", ledger_id=self.feed.ledger_id, projection=self._model.name, before=pointer.live)
+                break
+        await self.prune()
+
+    async def prune(self) -> None:
+        """Drops every generation that no pointer names."""
+        numbers = await self.sink.numbers(self._model, self.feed.ledger_id)
+        # Asked for last: a generation that was begun meanwhile is not among the numbers.
+        pointer = await self.sink.read_pointer(self._model, self.feed.ledger_id)
+        for number in sorted(numbers - {pointer.live, pointer.building}):
+            await self.sink.drop(Generation(self._model, self.feed.ledger_id, number))
+
+
+class Copy:
+    """One generation on its way through the log."""
+
+    def __init__(self, projection: Projection[Any], sink: Sink[Any], feed: Feed, generation: Generation) -> None:
+        self.generation = generation
+        self._projection = projection
+        self._sink = sink
+        self._feed = feed
+
+    async def advance(self, events_max: int) -> int:
+        """Folds a batch and writes it. The number of its events; 0 at the end of the log.
+
+        Raises:
+            OvertakenError: somebody else is writing this generation, or it is no longer to be written.
+            UnknownEvent, LogDamaged: all events before this one are in.
+        """
+        changes = self._projection.new_changes()
+        before = after = self.generation.position
+        log_hash = b""
+        while after - before < events_max and len(changes) < CHANGES_MAX:
+            page = (await self._next_page(after, is_first=after == before))[: events_max - (after - before)]
+            if not page:
+                break
+            self._projection.fold(changes, page)
+            after, log_hash = page[-1].position, page[-1].hash
+        if after > before:
+            if not await self._sink.apply(self.generation, Step(before, after, log_hash.hex()), changes):
+                raise OvertakenError
+            self.generation = msgspec.structs.replace(self.generation, position=after)
+        return after - before
+
+    async def _next_page(self, after: int, *, is_first: bool) -> list[Any]:
+        """What was folded already is written before an error is raised."""
+        try:
+            return await self._feed.page(after)
+        except (UnknownEvent, LogDamaged):
+            if is_first:
+                raise
+            return []

@@ -1,0 +1,201 @@
+"""Keeps every read model of every ledger up with its log, for as long as it runs.
+
+Each read model of each ledger has a follower of its own: one that fails or is slow does not hold up the others. A failure is
+retried with growing pauses, for ever, and what it was stands where readers find it (`shared.read_models.read_troubles`). A
+wake-up makes a follower look at once; without one it looks by itself, so that nothing depends on a message.
+"""
+
+import asyncio
+import math
+import random
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import structlog
+from pymongo.errors import PyMongoError
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from projector.feed import Feed
+from projector.generations import BUILD_EVENTS_MAX, Copy, Generations, OvertakenError
+from projector.projections import PROJECTIONS, Projection
+from projector.sinks import MongoSink, RedisSink, Sink
+from projector.troubles import Troubles
+from shared.connections import STORE_ERRORS, MongoDatabase
+from shared.errors import DaybookError
+from shared.event_store import read_heads
+from shared.read_models import WAKE_CHANNEL, Store
+from shared.settings import Settings
+
+log = structlog.get_logger()
+
+PAUSE_SECONDS: Final = (0.05, 5.0)
+"""After the first failure, and at most."""
+
+OVERTAKEN_SECONDS: Final = (0.005, 0.5)
+"""Likewise, after another worker was faster."""
+
+EXAMINE_SECONDS: Final = 10.0
+"""How often a follower makes sure that its read model is still there and of this log."""
+
+
+class Runner:
+    """Follows all ledgers; `run` until `stop`."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        mongo: MongoDatabase,
+        redis: "Redis",
+        settings: Settings,
+        projections: Sequence[Projection[Any]] = PROJECTIONS,
+    ) -> None:
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._redis = redis
+        self._sinks: dict[Store, Sink[Any]] = {"mongo": MongoSink(mongo), "redis": RedisSink(redis)}
+        self._troubles = Troubles(mongo, redis)
+        self._events_max = settings.projector_batch_events_max
+        self._look_seconds = settings.projector_look_ms / 1000
+        self._projections = projections
+        self._feeds: dict[str, Feed] = {}
+        self._woken = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Returns when it was stopped and the batches under way are written."""
+        async with asyncio.TaskGroup() as tasks:
+            listening = tasks.create_task(self._listen())
+            await self._look(tasks)
+            listening.cancel()
+
+    def wake(self) -> None:
+        """There may be new events."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Ends `run` after the batches under way."""
+        self._stopping.set()
+        self._woken.set()
+        for feed in self._feeds.values():
+            feed.nudge()
+
+    async def _look(self, tasks: asyncio.TaskGroup) -> None:
+        """Asks where the logs end, again and again; a ledger that is new gets its followers."""
+        failing = False
+        while not self._stopping.is_set():
+            self._woken.clear()
+            try:
+                async with self._engine.connect() as connection:
+                    heads = await read_heads(connection)
+            except STORE_ERRORS as error:
+                if not failing:
+                    log.error("the log cannot be read", error=repr(error))  # noqa: TRY400 # an outage needs no traceback
+                failing = True
+            else:
+                failing = False
+                for ledger_id, (head, _) in heads.items():
+                    self._feed(ledger_id, tasks).move_to(head)
+            await _wait(self._woken, self._look_seconds)
+
+    def _feed(self, ledger_id: str, tasks: asyncio.TaskGroup) -> Feed:
+        feed = self._feeds.get(ledger_id)
+        if feed is None:
+            feed = self._feeds[ledger_id] = Feed(self._engine, ledger_id)
+            for projection in self._projections:
+                generations = Generations(projection, self._sinks[projection.model.store], feed)
+                follower = Follower(generations, self._troubles, self._events_max, self._stopping)
+                tasks.create_task(follower.run())
+        return feed
+
+    async def _listen(self) -> None:
+        """Turns messages into looks. When Redis is away, the looks go on without them."""
+        while True:
+            with suppress(*STORE_ERRORS):
+                async with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
+                    await channel.subscribe(WAKE_CHANNEL)
+                    # What was said while nobody listened.
+                    self.wake()
+                    while True:
+                        if await channel.get_message(timeout=self._look_seconds):
+                            self.wake()
+            await asyncio.sleep(self._look_seconds)
+
+
+class Follower:
+    """Keeps one read model of one ledger up with the log."""
+
+    def __init__(self, generations: Generations, troubles: Troubles, events_max: int, stopping: asyncio.Event) -> None:
+        self._generations = generations
+        self._troubles = troubles
+        self._events_max = events_max
+        self._stopping = stopping
+        self._feed = generations.feed
+        self._model = generations.projection.model
+        self._position = 0
+        self._failures = 0
+        self._overtaken = 0
+
+    async def run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                await self._follow()
+            except OvertakenError:
+                self._overtaken += 1
+                await _wait(self._stopping, _pause(self._overtaken, OVERTAKEN_SECONDS))
+            # Whatever one projection does, also a mistake in its code, must not end the others.
+            except Exception as error:  # noqa: BLE001
+                self._failures += 1
+                pause = _pause(self._failures, PAUSE_SECONDS)
+                self._log_failure(error, pause)
+                await self._troubles.note(self._model, self._feed.ledger_id, self._position, error)
+                await _wait(self._stopping, pause)
+
+    async def _follow(self) -> None:
+        """Until it is time to examine the read model anew."""
+        opened = await self._generations.open()
+        copy = Copy(self._generations.projection, self._generations.sink, self._feed, opened.generation)
+        self._position = opened.generation.position
+        if not opened.live:
+            await self._build(copy)
+            return
+        end = asyncio.get_running_loop().time() + EXAMINE_SECONDS
+        while not self._stopping.is_set() and (left := end - asyncio.get_running_loop().time()) > 0:
+            if await self._advance(copy, self._events_max):
+                continue
+            if self._feed.head < self._position:
+                break
+            if self._feed.head == self._position:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await self._feed.moved()
+
+    async def _build(self, copy: Copy) -> None:
+        while await self._advance(copy, BUILD_EVENTS_MAX):
+            if self._stopping.is_set():
+                return
+        await self._generations.finish(copy)
+
+    async def _advance(self, copy: Copy, events_max: int) -> int:
+        count = await copy.advance(events_max)
+        self._position = copy.generation.position
+        self._failures = self._overtaken = 0
+        await self._troubles.clear(self._model, self._feed.ledger_id)
+        return count
+
+    def _log_failure(self, error: Exception, pause: float) -> None:
+        about = {"ledger_id": self._feed.ledger_id, "projection": self._model.name, "position": self._position}
+        is_ours = not isinstance(error, (*STORE_ERRORS, PyMongoError, DaybookError))
+        log.error("projection stopped", **about, error=repr(error), again_in_seconds=round(pause, 2), exc_info=is_ours)
+
+
+def _pause(attempts: int, bounds: tuple[float, float]) -> float:
+    """Doubles with each attempt; a little random, so that two workers do not keep step."""
+    shortest, longest = bounds
+    return min(math.ldexp(shortest, min(attempts - 1, 20)), longest) * random.uniform(0.5, 1.0)  # noqa: S311 # not a secret
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -1,0 +1,455 @@
+"""Writes read models: one sink for each store.
+
+The rule that everything rests on: a batch and the step of its checkpoint are one atomic act, and it happens only where the
+checkpoint is exactly at the batch's beginning. Whatever comes twice, late, shuffled or from a worker that was thought dead
+then changes nothing. MongoDB does it in a transaction, Redis in a script. Never write a read model in any other way, and
+never do arithmetic on money in a script: its numbers are doubles.
+"""
+
+import hashlib
+import re
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+import pymongo
+from motor.motor_asyncio import AsyncIOMotorClientSession
+from pymongo import InsertOne, UpdateOne
+from pymongo.errors import BulkWriteError, CollectionInvalid, DuplicateKeyError, OperationFailure
+from redis.asyncio import Redis
+
+from projector.changes import DocumentChanges, KeyChanges, pieces
+from shared.connections import MongoDatabase
+from shared.errors import ReadModelDamaged
+from shared.events import canonical
+from shared.read_models import Generation, ReadModel, checkpoint_id, pointer_id, pointer_key
+
+C_contra = TypeVar("C_contra", DocumentChanges, KeyChanges, contravariant=True)
+
+
+class Pointer(msgspec.Struct, frozen=True):
+    """Which generation readers see, and which one is being built."""
+
+    live: int | None = None
+    building: int | None = None
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """Where a generation stands: `log_hash` is that of the event at `position`, hexadecimal, or empty at 0."""
+
+    position: int
+    log_hash: str
+    model_version: int
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A batch takes the checkpoint from `before` to `after`; `log_hash` is that of the event there."""
+
+    before: int
+    after: int
+    log_hash: str
+
+
+class Sink(Protocol[C_contra]):
+    """A store that holds read models."""
+
+    async def read_pointer(self, model: ReadModel, ledger_id: str) -> Pointer: ...
+
+    async def move_pointer(self, model: ReadModel, ledger_id: str, before: Pointer, after: Pointer) -> bool:
+        """False where the pointer is no longer as it was `before`."""
+
+    async def read_checkpoint(self, generation: Generation) -> Checkpoint | None:
+        """None where the generation does not exist, or no longer in the place where it was made."""
+
+    async def prepare(self, generation: Generation) -> None:
+        """Makes an empty generation at position 0; leaves one that exists as it is."""
+
+    async def apply(self, generation: Generation, step: Step, changes: C_contra) -> bool:
+        """The batch and its checkpoint, at once. False, and nothing done, where the checkpoint is not at the step's start.
+
+        Raises:
+            ReadModelDamaged: the data are not what the checkpoint says they are.
+        """
+
+    async def index(self, generation: Generation) -> None:
+        """Makes the indexes that are missing."""
+
+    async def switch(self, generation: Generation, pointer: Pointer) -> bool:
+        """Makes the generation that was built the live one. False where it is behind the live one, or someone was first."""
+
+    async def numbers(self, model: ReadModel, ledger_id: str) -> set[int]:
+        """The generations of which anything at all is there."""
+
+    async def drop(self, generation: Generation) -> None:
+        """Deletes all of a generation that no pointer names."""
+
+    def content(self, generation: Generation) -> AsyncIterator[bytes]:
+        """All that the generation holds, in one canonical form and order, without its number."""
+
+
+async def digest(sink: Sink[Any], generation: Generation) -> str:
+    """SHA-256 of the content: equal where the content is, in whichever store, generation and order of writes."""
+    sha = hashlib.sha256()
+    async for part in sink.content(generation):
+        sha.update(part)
+        sha.update(b"\n")
+    return sha.hexdigest()
+
+
+# ── MongoDB ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_NOT_RETIRED: Final = {"retired": {"$ne": True}}
+
+
+class _OvertakenError(Exception):
+    """Ends a transaction that came too late."""
+
+
+class MongoSink:
+    """Each generation is a collection; pointers and checkpoints have one each."""
+
+    def __init__(self, mongo: MongoDatabase) -> None:
+        self._mongo = mongo
+
+    async def read_pointer(self, model: ReadModel, ledger_id: str) -> Pointer:
+        found = await self._mongo.read_models.find_one({"_id": pointer_id(model, ledger_id)})
+        return Pointer(found["live"], found["building"]) if found else Pointer()
+
+    async def move_pointer(self, model: ReadModel, ledger_id: str, before: Pointer, after: Pointer) -> bool:
+        wanted = {"_id": pointer_id(model, ledger_id), **msgspec.structs.asdict(before)}
+        try:
+            moved = await self._mongo.read_models.update_one(
+                wanted, {"$set": msgspec.structs.asdict(after)}, upsert=before == Pointer()
+            )
+        except DuplicateKeyError:  # the upsert found another pointer there
+            return False
+        return bool(moved.matched_count or moved.upserted_id)
+
+    async def read_checkpoint(self, generation: Generation) -> Checkpoint | None:
+        found = await self._mongo.checkpoints.find_one({"_id": checkpoint_id(generation)})
+        if found is None or found["collection_uuid"] != await self._collection_uuid(generation):
+            return None
+        return Checkpoint(found["position"], found["log_hash"], found["model_version"])
+
+    async def _collection_uuid(self, generation: Generation) -> str | None:
+        """Another than before where the collection was dropped, and perhaps made anew by the next write."""
+        name = generation.collection(self._mongo).name
+        async for found in await self._mongo.list_collections(filter={"name": name}):
+            return bytes(found["info"]["uuid"]).hex()
+        return None
+
+    async def prepare(self, generation: Generation) -> None:
+        with suppress(CollectionInvalid):
+            await self._mongo.create_collection(generation.collection(self._mongo).name)
+        checkpoint = {
+            "position": 0,
+            "log_hash": "",
+            "model_version": generation.model.version,
+            "collection_uuid": await self._collection_uuid(generation),
+        }
+        await self._mongo.checkpoints.update_one({"_id": checkpoint_id(generation)}, {"$setOnInsert": checkpoint}, upsert=True)
+
+    async def apply(self, generation: Generation, step: Step, changes: DocumentChanges) -> bool:
+        with suppress(_OvertakenError):
+            if changes:
+                async with self._transaction() as session:
+                    await self._step(generation, step, session)
+                    await self._write(generation, changes, session)
+            else:
+                await self._step(generation, step, None)
+            return True
+        return False
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncIOMotorClientSession]:
+        """Raises:
+        _OvertakenError: another transaction wrote the same documents first.
+        """
+        try:
+            async with await self._mongo.client.start_session() as session, session.start_transaction():
+                yield session
+        except OperationFailure as failure:
+            if failure.has_error_label("TransientTransactionError"):
+                raise _OvertakenError from failure
+            raise
+
+    async def _step(self, generation: Generation, step: Step, session: AsyncIOMotorClientSession | None) -> None:
+        stepped = await self._mongo.checkpoints.update_one(
+            {"_id": checkpoint_id(generation), "position": step.before, **_NOT_RETIRED},
+            {"$set": {"position": step.after, "log_hash": step.log_hash}},
+            session=session,
+        )
+        if not stepped.matched_count:
+            raise _OvertakenError
+
+    async def _write(self, generation: Generation, changes: DocumentChanges, session: AsyncIOMotorClientSession) -> None:
+        writes: list[InsertOne[Any] | UpdateOne] = [InsertOne(document) for document in changes.inserted.values()]
+        for document_id, change in changes.changed.items():
+            update = {"$set": change.fields, "$inc": change.counts} if change.counts else {"$set": change.fields}
+            writes.append(UpdateOne({"_id": document_id}, update))
+        try:
+            written = await generation.collection(self._mongo).bulk_write(writes, ordered=False, session=session)
+        except BulkWriteError as error:
+            raise _damaged(generation, f"{(error.details or {}).get('writeErrors', error)}") from error
+        if written.matched_count != len(changes.changed):
+            raise _damaged(generation, f"{len(changes.changed) - written.matched_count} documents are missing")
+
+    async def index(self, generation: Generation) -> None:
+        collection = generation.collection(self._mongo)
+        with pymongo.timeout(None):  # sorting millions of documents takes as long as it takes
+            for keys in generation.model.indexes:
+                await collection.create_index(list(keys))
+
+    async def switch(self, generation: Generation, pointer: Pointer) -> bool:
+        with suppress(_OvertakenError):
+            async with self._transaction() as session:
+                await self._switch(generation, pointer, session)
+            return True
+        return False
+
+    async def _switch(self, generation: Generation, pointer: Pointer, session: AsyncIOMotorClientSession) -> None:
+        """Retiring the old generation here fences whoever still writes to it, so that positions never go back."""
+        built = await self._mongo.checkpoints.find_one({"_id": checkpoint_id(generation)}, session=session)
+        if built is None or pointer.building != generation.number:
+            raise _OvertakenError
+        if pointer.live is not None:
+            old = Generation(generation.model, generation.ledger_id, pointer.live)
+            retired = await self._mongo.checkpoints.update_one(
+                {"_id": checkpoint_id(old), "position": {"$lte": built["position"]}},
+                {"$set": {"retired": True}},
+                session=session,
+            )
+            if not retired.matched_count:
+                raise _OvertakenError
+        moved = await self._mongo.read_models.update_one(
+            {"_id": pointer_id(generation.model, generation.ledger_id), **msgspec.structs.asdict(pointer)},
+            {"$set": {"live": generation.number, "building": None}},
+            session=session,
+        )
+        if not moved.matched_count:
+            raise _OvertakenError
+
+    async def numbers(self, model: ReadModel, ledger_id: str) -> set[int]:
+        collections = re.compile(re.escape(f"{ledger_id}.{model.name}.") + r"(\d+)")
+        checkpoints = re.compile(re.escape(f"{pointer_id(model, ledger_id)}/") + r"(\d+)")
+        names = await self._mongo.list_collection_names()
+        ids = await self._mongo.checkpoints.distinct("_id")
+        matches = [*map(collections.fullmatch, names), *map(checkpoints.fullmatch, ids)]
+        return {int(match[1]) for match in matches if match}
+
+    async def drop(self, generation: Generation) -> None:
+        await self._mongo.checkpoints.delete_one({"_id": checkpoint_id(generation)})
+        await generation.collection(self._mongo).drop()
+
+    async def content(self, generation: Generation) -> AsyncIterator[bytes]:
+        async for document in generation.collection(self._mongo).find().sort("_id", 1):
+            yield canonical(document)
+
+
+def _damaged(generation: Generation, what: str) -> ReadModelDamaged:
+    name = generation.model.name
+    return ReadModelDamaged(f"the data of {name} are not what its checkpoint says ({what}): run `daybook replay {name}`")
+
+
+# ── Redis ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+# KEYS: pointer, checkpoint, origin. ARGV: generation, before, after, log hash; then commands, each as its length and words.
+# A script that fails is not undone. Redis refuses for want of memory or disk only before the first write; whatever fails later
+# finds data that are not ours, and then the generation must not go on: without its checkpoint it counts as lost.
+_APPLY: Final = """
+local number = ARGV[1]
+if redis.call('HGET', KEYS[1], 'live') ~= number and redis.call('HGET', KEYS[1], 'building') ~= number then return 0 end
+if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 0 end
+local at = 5
+while at <= #ARGV do
+    local words = tonumber(ARGV[at])
+    local answer = redis.pcall(unpack(ARGV, at + 1, at + words))
+    if type(answer) == 'table' and answer.err then
+        if at > 5 then redis.call('DEL', KEYS[2]) end
+        return answer
+    end
+    at = at + words + 1
+end
+redis.call('SET', KEYS[2], ARGV[3])
+redis.call('HSET', KEYS[3], 'log_hash', ARGV[4])
+return 1
+"""
+
+# KEYS: pointer. ARGV: live and building as they must be, then as they shall be; '' is none.
+_MOVE_POINTER: Final = """
+if (redis.call('HGET', KEYS[1], 'live') or '') ~= ARGV[1] then return 0 end
+if (redis.call('HGET', KEYS[1], 'building') or '') ~= ARGV[2] then return 0 end
+redis.call('DEL', KEYS[1])
+if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'live', ARGV[3]) end
+if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'building', ARGV[4]) end
+return 1
+"""
+
+# KEYS: checkpoint, origin. ARGV: version of the read model.
+_PREPARE: Final = """
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+redis.call('SET', KEYS[1], '0')
+redis.call('HSET', KEYS[2], 'log_hash', '', 'model_version', ARGV[1])
+return 1
+"""
+
+# KEYS: pointer, the built generation's checkpoint, the live one's. ARGV: live and building as the caller knows them.
+_SWITCH: Final = """
+if (redis.call('HGET', KEYS[1], 'live') or '') ~= ARGV[1] then return 0 end
+if redis.call('HGET', KEYS[1], 'building') ~= ARGV[2] then return 0 end
+local built, live = redis.call('GET', KEYS[2]), redis.call('GET', KEYS[3])
+if not built then return 0 end
+if live and tonumber(live) > tonumber(built) then return 0 end
+redis.call('HSET', KEYS[1], 'live', ARGV[2])
+redis.call('HDEL', KEYS[1], 'building')
+return 1
+"""
+
+_WORDS_MAX: Final = 500
+"""Pairs in one command: a script can unpack a few thousand words onto its stack, no more."""
+
+_NOT_DATA: Final = frozenset({"checkpoint", "origin"})
+
+Command = tuple[str | int, ...]
+
+
+class RedisSink:
+    """Each generation is a set of keys with a prefix of their own."""
+
+    def __init__(self, redis: "Redis") -> None:
+        self._redis: Any = redis  # redis-py types its commands for both its clients at once
+        self._apply = redis.register_script(_APPLY)
+        self._move_pointer = redis.register_script(_MOVE_POINTER)
+        self._prepare = redis.register_script(_PREPARE)
+        self._switch = redis.register_script(_SWITCH)
+
+    async def read_pointer(self, model: ReadModel, ledger_id: str) -> Pointer:
+        found = await self._redis.hgetall(pointer_key(model, ledger_id))
+        live, building = found.get("live"), found.get("building")
+        return Pointer(int(live) if live else None, int(building) if building else None)
+
+    async def move_pointer(self, model: ReadModel, ledger_id: str, before: Pointer, after: Pointer) -> bool:
+        arguments = [number or "" for number in (before.live, before.building, after.live, after.building)]
+        return bool(await self._move_pointer(keys=[pointer_key(model, ledger_id)], args=arguments))
+
+    async def read_checkpoint(self, generation: Generation) -> Checkpoint | None:
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.get(generation.key("checkpoint"))
+            pipe.hgetall(generation.key("origin"))
+            position, origin = await pipe.execute()
+        if position is None or not origin:
+            return None
+        return Checkpoint(int(position), origin["log_hash"], int(origin["model_version"]))
+
+    async def prepare(self, generation: Generation) -> None:
+        keys = [generation.key("checkpoint"), generation.key("origin")]
+        await self._prepare(keys=keys, args=[generation.model.version])
+
+    async def apply(self, generation: Generation, step: Step, changes: KeyChanges) -> bool:
+        sums = await self._new_sums(generation, step, changes)
+        if sums is None:
+            return False
+        arguments: list[str | int] = [generation.number, step.before, step.after, step.log_hash]
+        for command in _commands(changes, sums):
+            name, key, *words = command
+            arguments += (len(command), name, generation.key(str(key)), *words)
+        pointer = pointer_key(generation.model, generation.ledger_id)
+        keys = [pointer, generation.key("checkpoint"), generation.key("origin")]
+        return bool(await self._apply(keys=keys, args=arguments))
+
+    async def _new_sums(self, generation: Generation, step: Step, changes: KeyChanges) -> dict[str, dict[str, int]] | None:
+        """What sums of money will be: added up here, in integers without a limit. None where the batch is out of turn."""
+        if not changes.sums:
+            return {}
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.get(generation.key("checkpoint"))
+            for key, sums in changes.sums.items():
+                pipe.hmget(generation.key(key), list(sums))
+            position, *stored = await pipe.execute()
+        if position != str(step.before):
+            return None
+        return {
+            key: {name: int(before or 0) + more for (name, more), before in zip(sums.items(), values, strict=True)}
+            for (key, sums), values in zip(changes.sums.items(), stored, strict=True)
+        }
+
+    async def index(self, generation: Generation) -> None:
+        """Redis has none."""
+
+    async def switch(self, generation: Generation, pointer: Pointer) -> bool:
+        if pointer.building != generation.number:
+            return False
+        live = Generation(generation.model, generation.ledger_id, pointer.live or 0)
+        keys = [pointer_key(generation.model, generation.ledger_id), generation.key("checkpoint"), live.key("checkpoint")]
+        return bool(await self._switch(keys=keys, args=[pointer.live or "", generation.number]))
+
+    async def numbers(self, model: ReadModel, ledger_id: str) -> set[int]:
+        prefix = pointer_key(model, ledger_id) + ":"
+        return {int(key.removeprefix(prefix).partition(":")[0]) async for key in self._scan(prefix)}
+
+    async def drop(self, generation: Generation) -> None:
+        await self._redis.delete(generation.key("checkpoint"))
+        async for key in self._scan(generation.key("")):
+            await self._redis.unlink(key)
+
+    async def content(self, generation: Generation) -> AsyncIterator[bytes]:
+        prefix = generation.key("")
+        names = {key.removeprefix(prefix) async for key in self._scan(prefix)} - _NOT_DATA
+        for some in _lists(sorted(names), _WORDS_MAX):
+            values = await self.read_values([generation.key(name) for name in some])
+            for name, value in zip(some, values, strict=True):
+                yield canonical([name, value])
+
+    async def read_values(self, keys: list[str]) -> list[Any]:
+        """What stands under each key: a dict for a hash or a sorted set, a list for a list, None for nothing."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.type(key)
+            kinds = await pipe.execute()
+        async with self._redis.pipeline(transaction=True) as pipe:
+            for key, kind in zip(keys, kinds, strict=True):
+                _read(pipe, key, kind)
+            values = await pipe.execute()
+        return [dict(value) if kind == "zset" else value for value, kind in zip(values, kinds, strict=True)]
+
+    async def _scan(self, prefix: str) -> AsyncIterator[str]:
+        pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*"
+        async for key in self._redis.scan_iter(match=pattern, count=1_000):
+            yield key
+
+
+def _read(pipe: Any, key: str, kind: str) -> None:
+    match kind:
+        case "hash":
+            pipe.hgetall(key)
+        case "zset":
+            pipe.zrange(key, 0, -1, withscores=True)
+        case "list":
+            pipe.lrange(key, 0, -1)
+        case _:
+            pipe.get(key)
+
+
+def _commands(changes: KeyChanges, sums: dict[str, dict[str, int]]) -> Iterator[Command]:
+    """What the script shall do; fields are set before they are counted up."""
+    to_set: list[tuple[str, Mapping[str, Any]]] = [*changes.fields.items(), *sums.items()]
+    for key, fields in to_set:
+        for some in pieces(fields, _WORDS_MAX):
+            yield "HSET", key, *(word for pair in some for word in pair)
+    for key, counts in changes.counts.items():
+        yield from (("HINCRBY", key, name, count) for name, count in counts.items())
+    for key, scores in changes.scores.items():
+        for some in pieces({m: score for m, score in scores.items() if score is not None}, _WORDS_MAX):
+            yield "ZADD", key, *(word for member, score in some for word in (score, member))
+        yield from (("ZREM", key, member) for member, score in scores.items() if score is None)
+    for key, counts in changes.score_counts.items():
+        yield from (("ZINCRBY", key, count, member) for member, count in counts.items())
+    for key, values in changes.pushed.items():
+        yield "LPUSH", key, *values
+        yield "LTRIM", key, 0, (values.maxlen or 0) - 1
+
+
+def _lists(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    listed = list(items)
+    return (listed[start : start + size] for start in range(0, len(listed), size))
