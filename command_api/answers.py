@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from command_api.account import AccountState, OpenAccount
-from command_api.handler import Outcome
+from command_api.batch import Outcome
 from command_api.transfer import Deposit, TransferFunds, Withdraw
 from command_api.user import CreateUser, UserState
 from shared.events import account_stream, timestamp, user_stream

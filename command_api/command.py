@@ -35,6 +35,10 @@ class Command(Fields):
         """Streams that only the states of the first ones can name."""
         return ()
 
+    def new_streams(self) -> tuple[str, ...]:
+        """Those of its streams that come into being with it: they need not be read, the append finds out if they exist."""
+        return ()
+
     def decide(self, states: States) -> list[Event]:
         """What follows: one event, or none where nothing is left to do.
 

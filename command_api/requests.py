@@ -19,9 +19,9 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from command_api import handler
+from command_api import batch
+from command_api.batch import Outcome, Reply
 from command_api.command import Command
-from command_api.handler import Outcome, Reply
 from shared.errors import (
     AmountOutOfRange,
     BadRequest,
@@ -140,7 +140,7 @@ class Call(Request):
         """Has the command handled and answers: 201 with the `Location` below `/v1/<new>/` for something new, 200 for a change."""
         reply = await self.state.handler.handle(
             self._ledger_id(),
-            handler.Request(
+            batch.Request(
                 command=command,
                 replies=_Replies(command, describe, 201 if new else 200, self.state.request_id),
                 metadata={"command": type(command).__name__, "request_id": self.state.request_id},
@@ -197,7 +197,7 @@ class Call(Request):
 
 
 class _Replies(msgspec.Struct, frozen=True):
-    """How one call is answered (see `handler.Replies`)."""
+    """How one call is answered (see `batch.Replies`)."""
 
     command: Command
     describe: Describe

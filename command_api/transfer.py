@@ -64,6 +64,9 @@ class MoneyCommand(Command):
     reference: Reference | None = None
     metadata: Metadata | None = None
 
+    def new_streams(self) -> tuple[str, ...]:
+        return (transfer_stream(self.id),)
+
     def require_new(self, states: States) -> None:
         if states[transfer_stream(self.id)].recorded:
             raise IdTaken

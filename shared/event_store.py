@@ -1,8 +1,8 @@
 """The log: append, read, lock. The only SQL on its tables, and the only place that knows how events are chained.
 
-Appending takes one transaction: `find_answers`, `lock`, `append`. The lock on the ledger's head makes positions dense and the
-same as the order of commits: whoever reads the events after a position can never miss one that comes later with a lower
-number. It is held for two round trips, and group commit makes them few.
+Appending takes one transaction, which ends by moving the ledger's head from where the batch found it. The lock on that row makes
+positions dense and the same as the order of commits: whoever reads the events after a position can never miss one that
+comes later with a lower number. `lock` takes it beforehand; without `lock`, `append` finds out whether the head has moved.
 
 Every function takes the caller's connection: none of them begins or commits.
 """
@@ -101,39 +101,43 @@ _HEAD: Final = """
 READ_HEAD: Final = text(_HEAD)
 LOCK_HEAD: Final = text(_HEAD + "FOR UPDATE")
 
-# One round trip for all that a batch writes. Constraints that two batches can race for are told apart by their names.
+# One round trip for all that a batch writes, and all of it only if the head is where the batch found it. Constraints that two
+# batches can race for are told apart by their names.
 APPEND: Final = text("""
     WITH head AS (
         UPDATE log_heads
-        SET position = :position + cardinality(CAST(:event_ids AS uuid[])), hash = :hash, recorded_at = :recorded_at
-        WHERE ledger_id = :ledger_id
+        SET position = :position + cardinality(CAST(:event_ids AS uuid[])), hash = :new_hash, recorded_at = :recorded_at
+        WHERE ledger_id = :ledger_id AND position = :position AND hash = :hash
+        RETURNING ledger_id
     ), new_events AS (
         INSERT INTO events (ledger_id, position, event_id, type, schema_version, data, metadata, recorded_at, hash)
         SELECT :ledger_id, :position + n, event_id, type, schema_version, CAST(data AS jsonb), CAST(metadata AS jsonb),
                :recorded_at, hash
-        FROM unnest(CAST(:event_ids AS uuid[]), CAST(:types AS text[]), CAST(:schema_versions AS smallint[]),
-                    CAST(:data AS text[]), CAST(:metadata AS text[]), CAST(:hashes AS bytea[]))
-             WITH ORDINALITY AS e (event_id, type, schema_version, data, metadata, hash, n)
+        FROM head, unnest(CAST(:event_ids AS uuid[]), CAST(:types AS text[]), CAST(:schema_versions AS smallint[]),
+                          CAST(:data AS text[]), CAST(:metadata AS text[]), CAST(:hashes AS bytea[]))
+                   WITH ORDINALITY AS e (event_id, type, schema_version, data, metadata, hash, n)
     ), new_stream_events AS (
         INSERT INTO stream_events (ledger_id, stream_id, version, position)
         SELECT :ledger_id, stream_id, version, position
-        FROM unnest(CAST(:member_ids AS text[]), CAST(:member_versions AS bigint[]), CAST(:member_positions AS bigint[]))
-             AS m (stream_id, version, position)
+        FROM head, unnest(CAST(:member_ids AS text[]), CAST(:member_versions AS bigint[]), CAST(:member_positions AS bigint[]))
+                   AS m (stream_id, version, position)
     ), new_heads AS (
         INSERT INTO streams AS s (ledger_id, stream_id, version, position, fold_version, snapshot)
         SELECT :ledger_id, stream_id, version, position, fold_version, CAST(snapshot AS jsonb)
-        FROM unnest(CAST(:stream_ids AS text[]), CAST(:stream_versions AS bigint[]), CAST(:stream_positions AS bigint[]),
-                    CAST(:fold_versions AS smallint[]), CAST(:snapshots AS text[]))
-             AS h (stream_id, version, position, fold_version, snapshot)
+        FROM head, unnest(CAST(:stream_ids AS text[]), CAST(:stream_versions AS bigint[]), CAST(:stream_positions AS bigint[]),
+                          CAST(:fold_versions AS smallint[]), CAST(:snapshots AS text[]))
+                   AS h (stream_id, version, position, fold_version, snapshot)
         ON CONFLICT ON CONSTRAINT streams_pkey DO UPDATE
         SET version = excluded.version, position = excluded.position,
             fold_version = excluded.fold_version, snapshot = excluded.snapshot
+    ), new_keys AS (
+        INSERT INTO idempotency_keys (ledger_id, principal, key, request_hash, status, body, position)
+        SELECT :ledger_id, principal, key, request_hash, status, body, position
+        FROM head, unnest(CAST(:principals AS text[]), CAST(:keys AS text[]), CAST(:request_hashes AS bytea[]),
+                          CAST(:statuses AS smallint[]), CAST(:bodies AS bytea[]), CAST(:key_positions AS bigint[]))
+                   AS k (principal, key, request_hash, status, body, position)
     )
-    INSERT INTO idempotency_keys (ledger_id, principal, key, request_hash, status, body, position)
-    SELECT :ledger_id, principal, key, request_hash, status, body, position
-    FROM unnest(CAST(:principals AS text[]), CAST(:keys AS text[]), CAST(:request_hashes AS bytea[]),
-                CAST(:statuses AS smallint[]), CAST(:bodies AS bytea[]), CAST(:key_positions AS bigint[]))
-         AS k (principal, key, request_hash, status, body, position)
+    SELECT count(*) FROM head
 """)
 
 
@@ -186,20 +190,24 @@ async def append(
     stream_events: Sequence[StreamEvent],
     stream_heads: Iterable[StreamHead],
     answers: Sequence[Answer],
-) -> None:
-    """Writes a batch at the locked `head`: the events at the positions after it, and everything that goes with them.
+) -> Head | None:
+    """Writes a batch at `head`: the events at the positions after it, and everything that goes with them.
+
+    Gives the new head; None, and nothing is written, where the log does not end at `head` any more.
 
     Raises:
         sqlalchemy.exc.IntegrityError: another transaction took a version, an event's id or a key first; begin anew.
     """
     events = [_event_columns(event) for event in new_events]
     hashes = _chain(ledger_id, head, events)
-    await connection.execute(
+    new_head = Head(head.position + len(events), hashes[-1] if hashes else head.hash, head.now)
+    appended = await connection.scalar(
         APPEND,
         {
             "ledger_id": ledger_id,
             "position": head.position,
-            "hash": hashes[-1] if hashes else head.hash,
+            "hash": head.hash,
+            "new_hash": new_head.hash,
             "recorded_at": head.now,
             **_columns(events, "event_ids", "types", "schema_versions", "data", "metadata"),
             "hashes": hashes,
@@ -214,6 +222,7 @@ async def append(
             ),
         },
     )
+    return new_head if appended else None
 
 
 _fields = msgspec.structs.astuple
@@ -288,7 +297,8 @@ READ_TYPE: Final = text(f"""
 READ_STREAM: Final = text(f"""
     SELECT {_EVENT_COLUMNS} FROM stream_events s
     JOIN events e ON e.ledger_id = s.ledger_id AND e.position = s.position
-    WHERE s.ledger_id = :ledger_id AND s.stream_id = :stream_id AND s.version > :after
+    WHERE s.ledger_id = :ledger_id AND s.stream_id = :stream_id AND s.version > :after AND s.position > :after_position
+    AND (CAST(:type AS text) IS NULL OR e.type = :type)
     ORDER BY s.version LIMIT :limit
 """)  # noqa: S608 # built of constants
 
@@ -362,14 +372,40 @@ async def read_type(connection: AsyncConnection, ledger_id: str, type_name: str,
     return [StoredEvent(*row) for row in rows]
 
 
-async def read_stream(
-    connection: AsyncConnection, ledger_id: str, stream_id: str, after_version: int = 0, limit: int = PAGE_EVENTS
+async def read_stream(  # noqa: PLR0913, PLR0917 # the narrowing arguments are rarely used together
+    connection: AsyncConnection,
+    ledger_id: str,
+    stream_id: str,
+    after_version: int = 0,
+    limit: int = PAGE_EVENTS,
+    after_position: int = 0,
+    type_name: str | None = None,
 ) -> list[StoredEvent]:
-    """The events of one stream after a version; the first has version `after_version + 1`, and there are no gaps."""
+    """The events of one stream after a version; the first has version `after_version + 1`, and there are no gaps.
+
+    `after_position` and `type_name` leave out those before a position and those of other types.
+    """
     rows = await connection.execute(
-        READ_STREAM, {"ledger_id": ledger_id, "stream_id": stream_id, "after": after_version, "limit": limit}
+        READ_STREAM,
+        {
+            "ledger_id": ledger_id,
+            "stream_id": stream_id,
+            "after": after_version,
+            "after_position": after_position,
+            "type": type_name,
+            "limit": limit,
+        },
     )
     return [StoredEvent(*row) for row in rows]
+
+
+async def read_recorded_at(connection: AsyncConnection, ledger_id: str, positions: Iterable[int]) -> dict[int, datetime]:
+    """When the events at these positions were recorded, as far as they exist."""
+    rows = await connection.execute(
+        text("SELECT position, recorded_at FROM events WHERE ledger_id = :ledger_id AND position = ANY (:positions)"),
+        {"ledger_id": ledger_id, "positions": list(positions)},
+    )
+    return {row[0]: row[1] for row in rows}
 
 
 async def read_heads(connection: AsyncConnection) -> dict[str, tuple[int, datetime]]:

@@ -1,0 +1,303 @@
+"""What one transaction decides and writes.
+
+A batch comes to its states in one of two ways. The careful one asks for answers given before and locks the streams and the
+log's head while it reads them. The short one takes the states that the last batch left (`View`) and lets the append say whether
+anybody else has moved the head since: if nobody has, no stream can have changed. A key that was answered before, or an id
+that is taken, then breaks a unique constraint. Whatever the reason, a batch that loses is decided again, carefully.
+
+The answers are the same either way. Alone on its ledger, a writer spends one round trip between BEGIN and COMMIT.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from command_api.account import ACCOUNT
+from command_api.command import Command, States
+from command_api.fold import Fold
+from command_api.transfer import TRANSFER
+from command_api.user import EMAIL, USER
+from shared import event_store
+from shared.errors import DaybookError, IdempotencyKeyReused, Rejection, VersionMismatch
+from shared.event_store import Answer, Head, NewEvent, StreamEvent, StreamHead
+from shared.events import Event
+from shared.ids import new_id
+
+FOLDS: Final = {"account": ACCOUNT, "user": USER, "email": EMAIL, "transfer": TRANSFER}
+
+
+def fold_of(stream_id: str) -> Fold:
+    return FOLDS[stream_id.partition("-")[0]]
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a command came to. `version` and `position` are those of its first stream, also where nothing was left to do."""
+
+    events: list[Event]
+    states: States
+    version: int
+    position: int
+    recorded_at: datetime
+
+
+class Replies(Protocol):
+    """How the caller wants to be answered. Each gives a status and a body."""
+
+    def accepted(self, outcome: Outcome) -> tuple[int, bytes]: ...
+
+    def refused(self, rejection: Rejection) -> tuple[int, bytes]: ...
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A command with everything that its caller said about it."""
+
+    command: Command
+    replies: Replies
+    metadata: dict[str, Any]
+    principal: str = ""
+    idempotency_key: str | None = None
+    request_hash: bytes = b""
+    expected_version: int | None = None
+
+    @property
+    def key(self) -> "Key | None":
+        return None if self.idempotency_key is None else (self.principal, self.idempotency_key)
+
+
+Key = tuple[str, str]
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """`replayed`: this is what the first request with the same key was answered."""
+
+    status: int
+    body: bytes
+    position: int | None
+    replayed: bool = False
+
+
+NO_HEAD: Final = Head(0, b"", datetime.min.replace(tzinfo=UTC))
+"""Before the ledger was read, and for good where all requests were answered before."""
+
+
+class LostRace(Exception):
+    """Somebody else has written to the ledger since the view of it."""
+
+
+class Stream(msgspec.Struct, frozen=True):
+    """Where a stream is, and what it folds to."""
+
+    version: int
+    position: int
+    state: Any
+
+
+class View:
+    """What a writer knows of its ledger: the head as its last batch left it, and streams as of that head.
+
+    Holds at most `streams_max` streams, the ones used last.
+    """
+
+    def __init__(self, streams_max: int) -> None:
+        self.head: Head | None = None
+        self.trusted = False
+        """Nobody else wrote to the ledger when we last looked."""
+        self._streams: dict[str, Stream] = {}
+        self._streams_max = streams_max
+
+    def doubt(self) -> None:
+        self.trusted = False
+
+    def find(self, stream_ids: Iterable[str]) -> dict[str, Stream] | None:
+        """These streams, or None unless all are known."""
+        found = {stream_id: self._streams.get(stream_id) for stream_id in stream_ids}
+        return None if None in found.values() else found  # type: ignore[return-value]
+
+    def update(self, head: Head, streams: dict[str, Stream], *, alone: bool, trusted: bool) -> None:
+        """Takes over what a batch left. `alone`: the head was where the batch before had left it, so older streams hold."""
+        if not alone:
+            self._streams.clear()
+        for stream_id, stream in streams.items():
+            self._streams.pop(stream_id, None)
+            self._streams[stream_id] = stream
+        while len(self._streams) > self._streams_max:
+            del self._streams[next(iter(self._streams))]
+        self.head, self.trusted = head, trusted
+
+
+class Batch:
+    """`verdicts` are in the order of the requests, and true once the transaction is committed."""
+
+    def __init__(self, ledger_id: str, requests: list[Request], view: View) -> None:
+        self.verdicts: list[Reply | DaybookError] = []
+        self.new_events: list[NewEvent] = []
+        self.complete = False
+        """All is written; only the commit is left."""
+        self._ledger_id = ledger_id
+        self._requests = requests
+        self._view = view
+        self._head = NO_HEAD
+        self._alone = False
+        self._answers: dict[Key, Answer] = {}
+        self._new_answers: list[Answer] = []
+        self._streams: dict[str, Stream] = {}
+        self._states: dict[str, Any] = {}
+        self._stream_events: list[StreamEvent] = []
+
+    async def record(self, connection: AsyncConnection) -> None:
+        """Decides and writes.
+
+        Raises:
+            LostRace: the short way was wrong; nothing was written.
+        """
+        short = self._take_view()
+        if not short:
+            await self._read(connection)
+        self.verdicts = [self._verdict(request) for request in self._requests]
+        if self.new_events or self._new_answers:
+            await self._append(connection)
+        elif short:
+            raise LostRace  # nothing is appended, so nothing has confirmed the view
+        self.complete = True
+
+    def update_view(self) -> None:
+        """Once the batch is committed."""
+        if self._head is NO_HEAD:
+            return
+        created = {stream_id for request in self._requests for stream_id in request.command.new_streams()}
+        streams = {stream_id: stream for stream_id, stream in self._streams.items() if stream_id not in created}
+        replayed = any(isinstance(verdict, Reply) and verdict.replayed for verdict in self.verdicts)
+        self._view.update(self._head, streams, alone=self._alone, trusted=self._alone and not replayed)
+
+    # ── states ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _take_view(self) -> bool:
+        """The short way, where it is open: the view is trusted and has every stream that does not come into being here."""
+        if not self._view.trusted or self._view.head is None:
+            return False
+        commands = [request.command for request in self._requests]
+        new = {stream_id for command in commands for stream_id in command.new_streams()}
+        known = self._view.find({stream_id for command in commands for stream_id in command.streams()} - new)
+        if known is None:
+            return False
+        self._take(known | {stream_id: Stream(0, 0, fold_of(stream_id).initial) for stream_id in new})
+        further = self._view.find({stream_id for command in commands for stream_id in command.further_streams(self._states)})
+        if further is None:
+            return False
+        self._take(further)
+        now = max(datetime.now(UTC), self._view.head.now)
+        self._head, self._alone = msgspec.structs.replace(self._view.head, now=now), True
+        return True
+
+    def _take(self, streams: dict[str, Stream]) -> None:
+        self._streams |= streams
+        self._states |= {stream_id: stream.state for stream_id, stream in streams.items()}
+
+    async def _read(self, connection: AsyncConnection) -> None:
+        """The careful way."""
+        keys = {request.key for request in self._requests if request.key}
+        self._answers = await event_store.find_answers(connection, self._ledger_id, keys) if keys else {}
+        commands = [request.command for request in self._requests if request.key not in self._answers]
+        if not commands:
+            return
+        self._head = await self._lock(connection, {stream_id for command in commands for stream_id in command.streams()})
+        further = {stream_id for command in commands for stream_id in command.further_streams(self._states)}
+        if further - self._states.keys():
+            await self._lock(connection, further - self._states.keys())
+        self._alone = self._view.head is not None and self._head.position == self._view.head.position
+
+    async def _lock(self, connection: AsyncConnection, stream_ids: set[str]) -> Head:
+        head, heads = await event_store.lock(connection, self._ledger_id, stream_ids)
+        self._take({stream_id: await self._stream(connection, stream_id, heads.get(stream_id)) for stream_id in stream_ids})
+        return head
+
+    async def _stream(self, connection: AsyncConnection, stream_id: str, head: StreamHead | None) -> Stream:
+        fold = fold_of(stream_id)
+        if head is None:
+            return Stream(0, 0, fold.initial)
+        if head.fold_version != fold.version:
+            return Stream(head.version, head.position, await fold_stream(connection, self._ledger_id, stream_id))
+        return Stream(head.version, head.position, fold.read(head.snapshot))
+
+    # ── decide ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _verdict(self, request: Request) -> Reply | DaybookError:
+        key = request.key
+        if key is None:
+            return self._decide(request)
+        if answer := self._answers.get(key):
+            if answer.request_hash != request.request_hash:
+                return IdempotencyKeyReused()
+            return Reply(answer.status, answer.body, answer.position, replayed=True)
+        reply = self._decide(request)
+        answer = Answer(*key, request.request_hash, reply.status, reply.body, reply.position)
+        self._answers[key] = answer
+        self._new_answers.append(answer)
+        return reply
+
+    def _decide(self, request: Request) -> Reply:
+        """A refusal is an answer too: under its key it stays the answer, whatever the account holds by then."""
+        try:
+            outcome = self._outcome(request)
+        except Rejection as rejection:
+            return Reply(*request.replies.refused(rejection), position=None)
+        return Reply(*request.replies.accepted(outcome), position=outcome.position)
+
+    def _outcome(self, request: Request) -> Outcome:
+        stream_ids = request.command.streams()
+        events = request.command.decide(self._states)
+        if request.expected_version not in {None, self._streams[stream_ids[0]].version}:
+            raise VersionMismatch(current_version=self._streams[stream_ids[0]].version)
+        for event in events:
+            self._apply(event, request.metadata, self._head)
+        return Outcome(
+            events=events,
+            states={stream_id: self._states[stream_id] for stream_id in stream_ids},
+            version=self._streams[stream_ids[0]].version,
+            position=self._streams[stream_ids[0]].position,
+            recorded_at=self._head.now,
+        )
+
+    def _apply(self, event: Event, metadata: dict[str, Any], head: Head) -> None:
+        self.new_events.append(NewEvent(new_id(), event, metadata))
+        position = head.position + len(self.new_events)
+        for stream_id in event.streams():
+            before = self._streams[stream_id]
+            stream = Stream(before.version + 1, position, fold_of(stream_id).evolve(before.state, event))
+            self._streams[stream_id], self._states[stream_id] = stream, stream.state
+            self._stream_events.append(StreamEvent(stream_id, stream.version, position))
+
+    # ── append ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _append(self, connection: AsyncConnection) -> None:
+        changed = sorted({stream_event.stream_id for stream_event in self._stream_events})
+        new_head = await event_store.append(
+            connection,
+            self._ledger_id,
+            self._head,
+            self.new_events,
+            self._stream_events,
+            [self._stream_head(stream_id) for stream_id in changed],
+            self._new_answers,
+        )
+        if new_head is None:
+            raise LostRace
+        self._head = new_head
+
+    def _stream_head(self, stream_id: str) -> StreamHead:
+        fold, stream = fold_of(stream_id), self._streams[stream_id]
+        return StreamHead(stream_id, stream.version, stream.position, fold.version, fold.write(stream.state))
+
+
+async def fold_stream(connection: AsyncConnection, ledger_id: str, stream_id: str) -> Any:
+    """The state of a stream from its events, however many there are."""
+    fold = fold_of(stream_id)
+    state, version = fold.initial, 0
+    while page := await event_store.read_stream(connection, ledger_id, stream_id, version):
+        for stored in page:
+            state = fold.evolve(state, stored.decoded().event)
+        version += len(page)
+    return state
