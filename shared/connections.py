@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -105,6 +105,21 @@ async def open_redis(settings: Settings) -> AsyncIterator["Redis"]:
         yield client
     finally:
         await client.aclose()
+
+
+class Stores(NamedTuple):
+    """All three at once."""
+
+    engine: AsyncEngine
+    mongo: MongoDatabase
+    redis: "Redis"
+
+
+@asynccontextmanager
+async def open_stores(settings: Settings, role: Role) -> AsyncIterator[Stores]:
+    """Connections are made when they are first needed: nothing has answered yet."""
+    async with open_postgres(settings, role) as engine, open_mongo(settings) as mongo, open_redis(settings) as redis:
+        yield Stores(engine, mongo, redis)
 
 
 STORE_ERRORS: Final = (SQLAlchemyError, RedisError, RedisConnectionError, RedisTimeoutError, OSError, TimeoutError)

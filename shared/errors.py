@@ -89,7 +89,7 @@ class InsufficientFunds(Rejection):
 
 
 class BalanceOutOfRange(Rejection):
-    """The balance would leave the range in which amounts are exact."""
+    """The amount, or the balance after it, is outside the range of 2^53 − 1 minor units."""
 
     code = "amount-out-of-range"
     retryable = True

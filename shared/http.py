@@ -296,4 +296,5 @@ def _subclasses(error_type: type[DaybookError]) -> Iterator[type[DaybookError]]:
         yield from _subclasses(subclass)
 
 
-_ERRORS: Final = {error.code: error for error in _subclasses(DaybookError) if getattr(error, "code", None) in STATUS}
+# Where several share a code, the first of them in the tree stands for all.
+_ERRORS: Final = {error.code: error for error in [*_subclasses(DaybookError)][::-1] if getattr(error, "code", None) in STATUS}
