@@ -30,6 +30,7 @@ from command_api.user import ChangeUser, CreateUser, DeactivateUser, ReactivateU
 from command_api.wake import Waker
 from shared.connections import open_postgres, open_redis, require_durable_postgres, require_schema
 from shared.fields import Id
+from shared.garbage import calm_collector
 from shared.health import Check, ask_postgres, health_router
 from shared.http import prepare, problem_responses
 from shared.settings import Settings, settings_or_exit
@@ -188,6 +189,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await require_durable_postgres(engine)
             waker = Waker(redis, configured.wake_timeout_ms)
             handler = CommandHandler(engine, configured, waker.wake)
+            calm_collector()
             yield State(settings=configured, handler=handler, engine=engine)
             await handler.close()
             await waker.close()

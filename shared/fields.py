@@ -13,6 +13,8 @@ from shared.money import CURRENCIES
 _UUID: Final = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 Id = Annotated[str, StringConstraints(pattern=_UUID, to_lower=True), Field(json_schema_extra={"format": "uuid"})]
 
+LEDGER_ID: Final = re.compile(r"[a-z][a-z0-9-]{0,30}")
+
 
 def _known_currency(value: str) -> str:
     if value not in CURRENCIES:

@@ -203,7 +203,7 @@ def _pointer(location: tuple[str | int, ...]) -> str:
     """`("body", "metadata", "a/b")` → `#/metadata/a~1b`; `("query", "limit")` → `query: limit`."""
     place, *path = location or ("body",)
     if place != "body":
-        return f"{place}: {'.'.join(map(str, path))}"
+        return f"{place}: {'.'.join(_printable(str(part)) for part in path)}"
     return "#" + "".join("/" + _printable(str(part)).replace("~", "~0").replace("/", "~1") for part in path)
 
 
