@@ -8,19 +8,21 @@ start children in the main thread only.
 import asyncio
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from shared.errors import StackError
 
 LOOK_SECONDS: Final = 0.03
-STOP_SECONDS: Final = 7.0
 KILL_SECONDS: Final = 2.0
+LINE_MAX: Final = 300
 
 Command = Sequence[str | Path]
 
@@ -29,6 +31,7 @@ class Child:
     """One process: started, watched, signalled and ended by us; what it prints goes to its log."""
 
     stop_signal = signal.SIGTERM
+    stop_seconds = 6.0
     shuns_root = False
 
     def __init__(
@@ -52,11 +55,14 @@ class Child:
         self.spawn(self.command)
 
     def spawn(self, command: Command) -> None:
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            raise StackError("nothing can be started without `setpriv`: install the package util-linux")
         # A log is for its owner only: what servers print can hold what people typed.
         out = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", self.stop_signal.name[3:], *(drop_root() if self.shuns_root else ()), *command],
+                [setpriv, "--pdeathsig", self.stop_signal.name[3:], *(drop_root() if self.shuns_root else ()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -64,9 +70,6 @@ class Child:
                 pass_fds=self.inherit,
                 start_new_session=True,
             )
-        except FileNotFoundError:
-            msg = "cannot start anything without `setpriv`: install the package util-linux"
-            raise StackError(msg) from None
         finally:
             os.close(out)
 
@@ -94,7 +97,7 @@ class Child:
         """Asks the process to end; kills it if it does not."""
         if self.running:
             self.signal(signal.SIGCONT, self.stop_signal)
-            if not await self.ended(STOP_SECONDS):
+            if not await self.ended(self.stop_seconds):
                 await self.kill()
 
     async def kill(self) -> None:
@@ -120,17 +123,22 @@ class Child:
         for pid in family(self.pid):
             _send(pid, signal.SIGCONT)
 
-    def how_it_ended(self) -> str:
-        """For people: the exit code or the signal, and the last lines of the log."""
+    def outcome(self) -> str:
+        """For people: the exit code, or the signal that ended it."""
         code = self.process.poll() if self.process else None
-        how = "runs" if code is None else f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-        return "\n  ".join([f"{how}; log {self.log}", *last_lines(self.log)])
+        if code is None:
+            return "still runs"
+        return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+    def last_words(self) -> str:
+        """For people: how it ended, where its log is, and the end of that."""
+        return "\n  ".join([f"{self.outcome()}; from {self.log}:", *last_lines(self.log)])
 
 
 def last_lines(log: Path, count: int = 5) -> list[str]:
     try:
         with log.open(errors="replace") as lines:
-            return [line.strip() for line in deque(lines, maxlen=count)]
+            return [line.strip()[:LINE_MAX] for line in deque(lines, maxlen=count)]
     except FileNotFoundError:
         return []
 
@@ -150,10 +158,8 @@ def _alive(pid: int) -> bool:
 
 
 def _send(pid: int, signal_: signal.Signals) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal_)
-    except ProcessLookupError:
-        pass
 
 
 # ── root ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

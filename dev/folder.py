@@ -18,17 +18,16 @@ from dev.servers import write_private
 from shared.errors import StackError
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-DATA_FOLDER: Final = ROOT / ".daybook"
+DATA_FOLDER: Final = Path(os.environ.get("DAYBOOK_DATA_DIR") or ROOT / ".daybook")
 CLOSE_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True)
 class Running:
-    """A stack that is ready: its supervisor, the `DAYBOOK_…` variables that lead to it, and its processes."""
+    """A stack that is ready: its supervisor, and the `DAYBOOK_…` variables that lead to it."""
 
     pid: int
     environment: dict[str, str]
-    started: tuple[str, ...]
 
 
 @contextmanager
@@ -49,11 +48,16 @@ def hold(folder: Path) -> Iterator[int]:
                 raise StackError(msg)
             # Its supervisor was killed, and its servers are about to follow.
             time.sleep(0.1)
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        os.pwrite(descriptor, f"{os.getpid():>10}".encode(), 0)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def stack_environment(folder: Path = DATA_FOLDER) -> dict[str, str]:
+    """The variables that lead to the running stack; none when nothing runs."""
+    running = find_running(folder)
+    return running.environment if running else {}
 
 
 def publish(folder: Path, running: Running) -> None:
@@ -72,7 +76,7 @@ def find_running(folder: Path = DATA_FOLDER) -> Running | None:
         state = json.loads(_state(folder).read_text())
     except FileNotFoundError:
         return None
-    return Running(state["pid"], state["environment"], tuple(state["started"]))
+    return Running(state["pid"], state["environment"])
 
 
 def held_by(folder: Path) -> int | None:

@@ -9,9 +9,9 @@ from typing import Final
 import httpx2
 
 from dev.children import LOOK_SECONDS, Child
+from dev.folder import ROOT
 from shared.errors import StackError
 
-ROOT: Final = Path(__file__).resolve().parents[1]
 READY_SECONDS: Final = 30.0
 DRAIN_SECONDS: Final = "3"
 """How long an API that was told to end waits for the requests that it is working on."""
@@ -44,7 +44,7 @@ class Api(Child):
                 except httpx2.TransportError:
                     pass
                 await asyncio.sleep(LOOK_SECONDS)
-        msg = f"{self.name} does not get ready: {self.how_it_ended()}"
+        msg = f"{self.name} does not get ready: {self.last_words()}"
         raise StackError(msg)
 
 
@@ -66,15 +66,22 @@ async def start_processes(*processes: Child) -> None:
     for process in processes:
         await process.start()
     await asyncio.gather(*(process.ready() for process in processes if isinstance(process, Api)))
+    require_running(*processes)
+
+
+def require_running(*processes: Child) -> None:
+    """Raises:
+    StackError: one has ended.
+    """
     for process in processes:
         if not process.running:
-            msg = f"{process.name} does not start: {process.how_it_ended()}"
+            msg = f"{process.name} does not start: {process.last_words()}"
             raise StackError(msg)
 
 
 async def migrate(folder: Path, environment: Mapping[str, str]) -> None:
     """In a process of its own, since alembic has no way to be stopped inside ours."""
-    command = [sys.executable, "-m", "alembic", "--config", ROOT / "alembic.ini", "upgrade", "head"]
+    command = [sys.executable, "-m", "alembic", "--config", str(ROOT / "alembic.ini"), "upgrade", "head"]
     child = Child("migrations", folder / "migrations.log", command, environment=environment)
     await child.start()
     try:
@@ -82,5 +89,5 @@ async def migrate(folder: Path, environment: Mapping[str, str]) -> None:
     finally:
         await child.stop()
     if child.process and child.process.returncode:
-        msg = f"the migrations failed: {child.how_it_ended()}"
+        msg = f"the migrations failed: {child.last_words()}"
         raise StackError(msg)

@@ -36,6 +36,8 @@ NOT_YET: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.Interfac
 class Server(Child):
     """A database server, its folder and its port."""
 
+    stop_seconds = 3.0
+
     def __init__(self, name: str, folder: Path, *, inherit: Sequence[int] = ()) -> None:
         """The data lie in `folder/name`, beside `folder/name.log`; `folder` must exist."""
         super().__init__(name, folder / f"{name}.log", inherit=inherit)
@@ -58,10 +60,10 @@ class Server(Child):
                 return
             if kept or port_is_free(self.port):
                 break
-        how = self.how_it_ended()
+        words = self.last_words()
         await self.kill()
-        hint = "\n  install that library: apt install libcurl4" if "shared libraries" in how else ""
-        msg = f"{self.name} does not start: {how}{hint}"
+        hint = "\n  install that library: apt install libcurl4" if "shared libraries" in words else ""
+        msg = f"{self.name} does not start: {words}{hint}"
         raise StackError(msg)
 
     async def _answers(self) -> bool:
@@ -87,11 +89,7 @@ class Server(Child):
         raise NotImplementedError
 
     def _password(self, name: str) -> str:
-        """Made up once and then kept for the folder's owner only."""
-        path = self.folder / f"{name}.password"
-        if not path.exists():
-            write_private(path, secrets.token_urlsafe(24))
-        return path.read_text()
+        return keep_secret(self.folder / f"{name}.password")
 
 
 class Postgres(Server):
@@ -131,14 +129,17 @@ class Postgres(Server):
         await super()._prepare()
         if self._data.exists():
             return
-        # Made under another name, so that a first start that was interrupted leaves nothing that looks complete.
-        unfinished = self.folder / "unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
         self._password("postgres")
         if user := unprivileged():
             for path in (self.folder, *self.folder.iterdir()):
                 os.chown(path, user.pw_uid, user.pw_gid)
-        initdb = _Initdb("initdb", self.log)
+        await self._make_cluster()
+
+    async def _make_cluster(self) -> None:
+        # Made under another name, so that a first start that was interrupted leaves nothing that looks complete.
+        unfinished = self.folder / "unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        initdb = _Initdb("initdb", self.log, inherit=self.inherit)
         initdb.spawn(
             [
                 *(_program("initdb"), "--pgdata", unfinished, "--username", "postgres"),
@@ -146,9 +147,12 @@ class Postgres(Server):
                 *("--encoding", "UTF8", "--locale-provider", "builtin", "--locale", "C.UTF-8"),
             ]
         )
-        if not await initdb.ended(START_SECONDS) or initdb.process is None or initdb.process.returncode:
-            await initdb.kill()
-            msg = f"postgres cannot make its data folder: {initdb.how_it_ended()}"
+        try:
+            await initdb.ended(START_SECONDS)
+        finally:
+            await initdb.stop()
+        if initdb.process is None or initdb.process.returncode:
+            msg = f"postgres cannot make its data folder: {initdb.last_words()}"
             raise StackError(msg)
         unfinished.rename(self._data)
 
@@ -280,10 +284,17 @@ def port_is_free(port: int) -> bool:
     return True
 
 
+def keep_secret(path: Path) -> str:
+    """Made up once and then kept, for the folder's owner only."""
+    if not path.exists():
+        write_private(path, secrets.token_urlsafe(32))
+    return path.read_text()
+
+
 def write_private(path: Path, text: str) -> None:
     """Whole or not at all, and readable by its owner only from the first moment."""
     unfinished = path.with_suffix(".new")
-    with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
     unfinished.rename(path)
 

@@ -44,7 +44,9 @@ class DocumentChanges:
     def change(self, document_id: str, fields: Mapping[str, Any], counts: Mapping[str, int]) -> None:
         document = self.inserted.get(document_id)
         if document is None:
-            change = self.changed.setdefault(document_id, DocumentChange({}, {}))
+            change = self.changed.get(document_id)
+            if change is None:
+                change = self.changed[document_id] = DocumentChange({}, {})
             change.fields.update(fields)
             _raise(change.counts, counts)
         else:
@@ -63,7 +65,7 @@ class KeyChanges:
     """For a read model of Redis keys. A key is a hash, a sorted set or a list for good."""
 
     def __init__(self) -> None:
-        self.fields: Final[defaultdict[str, dict[str, str]]] = defaultdict(dict)
+        self.fields: Final[defaultdict[str, dict[str, Any]]] = defaultdict(dict)
         self.counts: Final[defaultdict[str, dict[str, int]]] = defaultdict(dict)
         self.sums: Final[defaultdict[str, dict[str, int]]] = defaultdict(dict)
         self.scores: Final[defaultdict[str, dict[str, int | None]]] = defaultdict(dict)
@@ -76,8 +78,8 @@ class KeyChanges:
         return by_key + sum(map(len, self.scores.values())) + sum(map(len, self.score_counts.values()))
 
     def set(self, key: str, fields: Mapping[str, Any]) -> None:
-        """Fields of a hash."""
-        self.fields[key].update((name, str(value)) for name, value in fields.items())
+        """Fields of a hash; what is no string is written as one."""
+        self.fields[key].update(fields)
 
     def count(self, key: str, counts: Mapping[str, int]) -> None:
         """Raises fields of a hash that count things, and so stay far below 2^63."""
@@ -102,7 +104,7 @@ class KeyChanges:
     def apply_to(self, keys: Keys) -> None:
         """In memory, what a sink does in the store."""
         for key, fields in self.fields.items():
-            _hash(keys, key).update(fields)
+            _hash(keys, key).update((name, str(value)) for name, value in fields.items())
         for key, counts in (*self.counts.items(), *self.sums.items()):
             values = _hash(keys, key)
             values.update((name, str(int(values.get(name, 0)) + count)) for name, count in counts.items())

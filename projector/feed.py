@@ -4,19 +4,28 @@ What a feed gives is dense: where an event is missing or cannot be read, it stop
 """
 
 import asyncio
+import time
 from collections import deque
 from functools import partial
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import LogDamaged, UnknownEvent
-from shared.event_store import StoredEvent, read_head, read_stored
+from shared.event_store import PAGE_EVENTS, StoredEvent, read_head, read_stored
 from shared.events import RecordedEvent
 
 Page = list[RecordedEvent]
 
-PAGES_KEPT: Final = 4
+PAGES_KEPT: Final = 8
+AHEAD_MAX: Final = (PAGES_KEPT - 2) * PAGE_EVENTS
+"""How far a reader may be ahead of another one, so that what it read is still there for the other."""
+
+AHEAD_SECONDS: Final = 1.0
+"""A reader that has not asked for so long is not waited for: its store is slow, or gone."""
+
+LOOK_SECONDS: Final = 0.005
 READS_AT_ONCE: Final = 2
 """Of one feed; so that many followers that start together leave connections for others."""
 
@@ -30,16 +39,19 @@ class Feed:
         # Reading needs no transaction, and without one it is one round trip.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._pages: deque[Page] = deque(maxlen=PAGES_KEPT)
+        self._readers: WeakKeyDictionary[object, tuple[int, float]] = WeakKeyDictionary()
         self._reads: dict[int, asyncio.Task[Page]] = {}
         self._reading = asyncio.Semaphore(READS_AT_ONCE)
         self._moved = asyncio.Event()
 
-    async def page(self, after: int) -> Page:
-        """The next events, at most `event_store.PAGE_EVENTS`; none at the end of the log.
+    async def page(self, after: int, reader: object) -> Page:
+        """The next events, at most `PAGE_EVENTS`; none at the end of the log.
 
         Raises:
             UnknownEvent, LogDamaged: the very next event cannot be read, or is missing.
         """
+        while self._is_far_ahead(after, reader):  # noqa: ASYNC110 # also time ends this
+            await asyncio.sleep(LOOK_SECONDS)
         for page in self._pages:
             if page[0].position <= after + 1 <= page[-1].position:
                 return page[after + 1 - page[0].position :]
@@ -49,6 +61,11 @@ class Feed:
             read.add_done_callback(partial(self._forget, after))
         # Others may be waiting for the same page.
         return await asyncio.shield(read)
+
+    def _is_far_ahead(self, after: int, reader: object) -> bool:
+        now = time.monotonic()
+        self._readers[reader] = after, now
+        return any(after - other > AHEAD_MAX and now - asked < AHEAD_SECONDS for other, asked in self._readers.values())
 
     async def refresh(self) -> int:
         """The head as it is now.

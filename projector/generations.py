@@ -168,7 +168,7 @@ class Copy:
     async def _next_page(self, after: int, *, is_first: bool) -> list[Any]:
         """What was folded already is written before an error is raised."""
         try:
-            return await self._feed.page(after)
+            return await self._feed.page(after, self)
         except (UnknownEvent, LogDamaged):
             if is_first:
                 raise

@@ -8,8 +8,9 @@ never do arithmetic on money in a script: its numbers are doubles.
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
+from itertools import chain
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -254,22 +255,21 @@ def _damaged(generation: Generation, what: str) -> ReadModelDamaged:
 
 # ── Redis ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# KEYS: pointer, checkpoint, origin. ARGV: generation, before, after, log hash; then commands, each as its length and words.
-# A script that fails is not undone. Redis refuses for want of memory or disk only before the first write; whatever fails later
-# finds data that are not ours, and then the generation must not go on: without its checkpoint it counts as lost.
+# KEYS: pointer, checkpoint, origin. ARGV: generation, before, after, log hash, prefix of the keys, commands in MessagePack,
+# where every word is a string. A script that fails is not undone. Redis refuses for want of memory or disk only before the
+# first write; whatever fails later finds data that are not ours, and then the generation must not go on: without its
+# checkpoint it counts as lost.
 _APPLY: Final = """
 local number = ARGV[1]
 if redis.call('HGET', KEYS[1], 'live') ~= number and redis.call('HGET', KEYS[1], 'building') ~= number then return 0 end
 if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 0 end
-local at = 5
-while at <= #ARGV do
-    local words = tonumber(ARGV[at])
-    local answer = redis.pcall(unpack(ARGV, at + 1, at + words))
+for place, command in ipairs(cmsgpack.unpack(ARGV[6])) do
+    command[2] = ARGV[5] .. command[2]
+    local answer = redis.pcall(unpack(command))
     if type(answer) == 'table' and answer.err then
-        if at > 5 then redis.call('DEL', KEYS[2]) end
+        if place > 1 then redis.call('DEL', KEYS[2]) end
         return answer
     end
-    at = at + words + 1
 end
 redis.call('SET', KEYS[2], ARGV[3])
 redis.call('HSET', KEYS[3], 'log_hash', ARGV[4])
@@ -311,7 +311,8 @@ _WORDS_MAX: Final = 500
 
 _NOT_DATA: Final = frozenset({"checkpoint", "origin"})
 
-Command = tuple[str | int, ...]
+Command = tuple[str, ...]
+_pack: Final = msgspec.msgpack.encode
 
 
 class RedisSink:
@@ -350,15 +351,13 @@ class RedisSink:
         sums = await self._new_sums(generation, step, changes)
         if sums is None:
             return False
-        arguments: list[str | int] = [generation.number, step.before, step.after, step.log_hash]
-        for command in _commands(changes, sums):
-            name, key, *words = command
-            arguments += (len(command), name, generation.key(str(key)), *words)
         pointer = pointer_key(generation.model, generation.ledger_id)
         keys = [pointer, generation.key("checkpoint"), generation.key("origin")]
+        commands = _pack(list(_commands(changes, sums)))
+        arguments: list[Any] = [generation.number, step.before, step.after, step.log_hash, generation.key(""), commands]
         return bool(await self._apply(keys=keys, args=arguments))
 
-    async def _new_sums(self, generation: Generation, step: Step, changes: KeyChanges) -> dict[str, dict[str, int]] | None:
+    async def _new_sums(self, generation: Generation, step: Step, changes: KeyChanges) -> dict[str, dict[str, str]] | None:
         """What sums of money will be: added up here, in integers without a limit. None where the batch is out of turn."""
         if not changes.sums:
             return {}
@@ -370,7 +369,7 @@ class RedisSink:
         if position != str(step.before):
             return None
         return {
-            key: {name: int(before or 0) + more for (name, more), before in zip(sums.items(), values, strict=True)}
+            key: {name: str(int(before or 0) + more) for (name, more), before in zip(sums.items(), values, strict=True)}
             for (key, sums), values in zip(changes.sums.items(), stored, strict=True)
         }
 
@@ -390,8 +389,8 @@ class RedisSink:
 
     async def drop(self, generation: Generation) -> None:
         await self._redis.delete(generation.key("checkpoint"))
-        async for key in self._scan(generation.key("")):
-            await self._redis.unlink(key)
+        for some in _lists({key async for key in self._scan(generation.key(""))}, _WORDS_MAX):
+            await self._redis.unlink(*some)
 
     async def content(self, generation: Generation) -> AsyncIterator[bytes]:
         prefix = generation.key("")
@@ -431,23 +430,22 @@ def _read(pipe: Any, key: str, kind: str) -> None:
             pipe.get(key)
 
 
-def _commands(changes: KeyChanges, sums: dict[str, dict[str, int]]) -> Iterator[Command]:
+def _commands(changes: KeyChanges, sums: dict[str, dict[str, str]]) -> Iterator[Command]:
     """What the script shall do; fields are set before they are counted up."""
-    to_set: list[tuple[str, Mapping[str, Any]]] = [*changes.fields.items(), *sums.items()]
-    for key, fields in to_set:
+    for key, fields in (*changes.fields.items(), *sums.items()):
         for some in pieces(fields, _WORDS_MAX):
-            yield "HSET", key, *(word for pair in some for word in pair)
+            yield "HSET", key, *map(str, chain.from_iterable(some))
     for key, counts in changes.counts.items():
-        yield from (("HINCRBY", key, name, count) for name, count in counts.items())
+        yield from (("HINCRBY", key, name, str(count)) for name, count in counts.items())
     for key, scores in changes.scores.items():
         for some in pieces({m: score for m, score in scores.items() if score is not None}, _WORDS_MAX):
-            yield "ZADD", key, *(word for member, score in some for word in (score, member))
+            yield "ZADD", key, *(word for member, score in some for word in (str(score), member))
         yield from (("ZREM", key, member) for member, score in scores.items() if score is None)
     for key, counts in changes.score_counts.items():
-        yield from (("ZINCRBY", key, count, member) for member, count in counts.items())
+        yield from (("ZINCRBY", key, str(count), member) for member, count in counts.items())
     for key, values in changes.pushed.items():
         yield "LPUSH", key, *values
-        yield "LTRIM", key, 0, (values.maxlen or 0) - 1
+        yield "LTRIM", key, "0", str((values.maxlen or 0) - 1)
 
 
 def _lists(items: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -24,6 +24,7 @@ from shared.read_models import Generation, ReadModel, checkpoint_id, live_genera
 from shared.settings import Settings
 
 T = TypeVar("T")
+U = TypeVar("U")
 Document = dict[str, Any]
 
 POLL_SECONDS: Final = 0.01
@@ -62,6 +63,10 @@ class AsOf(msgspec.Struct, Generic[T], frozen=True):
     position: int
     data: T
     stale: bool = False
+
+    def holding(self, data: U) -> "AsOf[U]":
+        """Other data as of the same position."""
+        return AsOf(self.position, data, self.stale)
 
 
 class View:
