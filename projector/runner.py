@@ -20,12 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from projector.feed import Feed
 from projector.generations import BUILD_EVENTS_MAX, Copy, Generations, OvertakenError
 from projector.projections import PROJECTIONS, Projection
-from projector.sinks import MongoSink, RedisSink, Sink
+from projector.sinks import make_sinks
 from projector.troubles import Troubles
 from shared.connections import STORE_ERRORS, MongoDatabase
 from shared.errors import DaybookError
 from shared.event_store import read_heads
-from shared.read_models import WAKE_CHANNEL, Store
+from shared.read_models import WAKE_CHANNEL
 from shared.settings import Settings
 
 log = structlog.get_logger()
@@ -53,7 +53,7 @@ class Runner:
     ) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._redis = redis
-        self._sinks: dict[Store, Sink[Any]] = {"mongo": MongoSink(mongo), "redis": RedisSink(redis)}
+        self._sinks = make_sinks(mongo, redis)
         self._troubles = Troubles(mongo, redis)
         self._events_max = settings.projector_batch_events_max
         self._look_seconds = settings.projector_look_ms / 1000

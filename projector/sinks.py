@@ -8,7 +8,7 @@ never do arithmetic on money in a script: its numbers are doubles.
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from itertools import chain
 from typing import Any, Final, Protocol, TypeVar
@@ -19,12 +19,13 @@ from motor.motor_asyncio import AsyncIOMotorClientSession
 from pymongo import InsertOne, UpdateOne
 from pymongo.errors import BulkWriteError, CollectionInvalid, DuplicateKeyError, OperationFailure
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from projector.changes import DocumentChanges, KeyChanges, pieces
 from shared.connections import MongoDatabase
 from shared.errors import ReadModelDamaged
 from shared.events import canonical
-from shared.read_models import Generation, ReadModel, checkpoint_id, pointer_id, pointer_key
+from shared.read_models import Generation, ReadModel, Store, checkpoint_id, pointer_id, pointer_key
 
 C_contra = TypeVar("C_contra", DocumentChanges, KeyChanges, contravariant=True)
 
@@ -132,6 +133,11 @@ class MongoSink:
         if found is None or found["collection_uuid"] != await self._collection_uuid(generation):
             return None
         return Checkpoint(found["position"], found["log_hash"], found["model_version"])
+
+    async def read_position(self, generation: Generation, session: AsyncIOMotorClientSession) -> int | None:
+        """The position alone, as of the session's moment."""
+        found = await self._mongo.checkpoints.find_one({"_id": checkpoint_id(generation)}, session=session)
+        return found["position"] if found else None
 
     async def _collection_uuid(self, generation: Generation) -> str | None:
         """Another than before where the collection was dropped, and perhaps made anew by the next write."""
@@ -393,24 +399,32 @@ class RedisSink:
             await self._redis.unlink(*some)
 
     async def content(self, generation: Generation) -> AsyncIterator[bytes]:
-        prefix = generation.key("")
-        names = {key.removeprefix(prefix) async for key in self._scan(prefix)} - _NOT_DATA
-        for some in _lists(sorted(names), _WORDS_MAX):
-            values = await self.read_values([generation.key(name) for name in some])
-            for name, value in zip(some, values, strict=True):
-                yield canonical([name, value])
+        for names in _lists(await self.key_names(generation), _WORDS_MAX):
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for name in names:
+                    pipe.type(generation.key(name))
+                kinds = dict(zip(names, await pipe.execute(), strict=True))
+            _, values = await self.read_keys(generation, kinds)
+            for name in names:
+                yield canonical([name, values[name]])
 
-    async def read_values(self, keys: list[str]) -> list[Any]:
-        """What stands under each key: a dict for a hash or a sorted set, a list for a list, None for nothing."""
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for key in keys:
-                pipe.type(key)
-            kinds = await pipe.execute()
+    async def key_names(self, generation: Generation) -> set[str]:
+        """Of its data, without the prefix."""
+        prefix = generation.key("")
+        return {key.removeprefix(prefix) async for key in self._scan(prefix)} - _NOT_DATA
+
+    async def read_keys(self, generation: Generation, kinds: Mapping[str, str | None]) -> tuple[int | None, dict[str, Any]]:
+        """The position, and what stands under each key as of it; `kinds` says what should.
+
+        That is a dict for a hash or a sorted set, a list for a list, None for nothing, and text about anything else.
+        """
         async with self._redis.pipeline(transaction=True) as pipe:
-            for key, kind in zip(keys, kinds, strict=True):
-                _read(pipe, key, kind)
-            values = await pipe.execute()
-        return [dict(value) if kind == "zset" else value for value, kind in zip(values, kinds, strict=True)]
+            pipe.get(generation.key("checkpoint"))
+            for name, kind in kinds.items():
+                _read(pipe, generation.key(name), kind)
+            position, *values = await pipe.execute(raise_on_error=False)
+        found = {name: _plain(value, kind) for (name, kind), value in zip(kinds.items(), values, strict=True)}
+        return (None if position is None else int(position)), found
 
     async def _scan(self, prefix: str) -> AsyncIterator[str]:
         pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*"
@@ -418,7 +432,7 @@ class RedisSink:
             yield key
 
 
-def _read(pipe: Any, key: str, kind: str) -> None:
+def _read(pipe: Any, key: str, kind: str | None) -> None:
     match kind:
         case "hash":
             pipe.hgetall(key)
@@ -427,7 +441,15 @@ def _read(pipe: Any, key: str, kind: str) -> None:
         case "list":
             pipe.lrange(key, 0, -1)
         case _:
-            pipe.get(key)
+            pipe.type(key)
+
+
+def _plain(value: Any, kind: str | None) -> Any:
+    if isinstance(value, ResponseError):
+        return f"a key of another type ({value})"
+    if kind in {"hash", "zset", "list"}:
+        return (dict(value) if kind == "zset" else value) or None
+    return None if value == "none" else f"a key of type {value}"
 
 
 def _commands(changes: KeyChanges, sums: dict[str, dict[str, str]]) -> Iterator[Command]:
@@ -449,5 +471,10 @@ def _commands(changes: KeyChanges, sums: dict[str, dict[str, str]]) -> Iterator[
 
 
 def _lists(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    listed = list(items)
+    listed = sorted(items)
     return (listed[start : start + size] for start in range(0, len(listed), size))
+
+
+def make_sinks(mongo: MongoDatabase, redis: "Redis") -> dict[Store, Sink[Any]]:
+    """The sink of each store."""
+    return {"mongo": MongoSink(mongo), "redis": RedisSink(redis)}

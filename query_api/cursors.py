@@ -1,7 +1,7 @@
 """Cursors: where a page ended, opaque to clients and signed.
 
-A cursor is bound to its scope: the list, the ledger, the filters and the order that it was issued for. In any other scope it is as
-invalid as a forged one, so a cursor can never carry a reader into data that the request itself could not ask for.
+A cursor is bound to its scope: the list, the ledger, the filters and the order that it was issued for. In any other scope it
+is as invalid as a forged one, so a cursor can never carry a reader into data that the request itself could not ask for.
 """
 
 import base64

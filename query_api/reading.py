@@ -1,8 +1,8 @@
-"""How a read model is read: its data and its checkpoint as of one moment, in one round trip, once it is as far as the caller needs.
+"""How a read model is read: data and checkpoint as of one moment, in one round trip, once it is as far as the caller needs.
 
-Which generation is live is asked in the same round trip as the data. MongoDB must be told a collection's name beforehand, so we name
-the one that was live last time and look again if it no longer is; Redis finds the keys by itself, in a script. A generation that
-is replaced or dropped between two questions is therefore never seen half. Nothing here writes.
+Which generation is live is asked in the same round trip as the data. MongoDB must be told a collection's name beforehand, so
+we name the one that was live last time and look again if it no longer is; Redis finds the keys by itself, in a script. A
+generation that is replaced or dropped between two questions is therefore never seen half. Nothing here writes.
 """
 
 import asyncio

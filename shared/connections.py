@@ -36,8 +36,10 @@ _REDIS_RETRIES: Final = 3
 @asynccontextmanager
 async def open_postgres(settings: Settings, role: Role) -> AsyncIterator[AsyncEngine]:
     """An engine whose sessions act as `role` and so can do no more than that role may."""
+    with _readable("DAYBOOK_DATABASE_URL"):
+        url = make_url(settings.database_url).set(drivername="postgresql+asyncpg")
     engine = create_async_engine(
-        make_url(settings.database_url).set(drivername="postgresql+asyncpg"),
+        url,
         pool_size=settings.database_pool_size,
         max_overflow=settings.database_pool_overflow_max,
         pool_timeout=settings.database_pool_timeout_ms / 1000,
@@ -69,15 +71,16 @@ async def open_mongo(settings: Settings, operation_timeout_ms: int | None = None
 
     An operation may take five times as long as finding the server, unless told otherwise.
     """
-    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(
-        settings.mongo_url,
-        w="majority",
-        journal=True,
-        readConcernLevel="majority",
-        serverSelectionTimeoutMS=settings.mongo_timeout_ms,
-        connectTimeoutMS=settings.mongo_timeout_ms,
-        timeoutMS=operation_timeout_ms or settings.mongo_timeout_ms * 5,
-    )
+    with _readable("DAYBOOK_MONGO_URL"):
+        client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(
+            settings.mongo_url,
+            w="majority",
+            journal=True,
+            readConcernLevel="majority",
+            serverSelectionTimeoutMS=settings.mongo_timeout_ms,
+            connectTimeoutMS=settings.mongo_timeout_ms,
+            timeoutMS=operation_timeout_ms or settings.mongo_timeout_ms * 5,
+        )
     try:
         yield client[settings.mongo_database]
     finally:
@@ -88,8 +91,8 @@ async def open_mongo(settings: Settings, operation_timeout_ms: int | None = None
 async def open_redis(settings: Settings) -> AsyncIterator["Redis"]:
     """A client that answers or raises within the timeout, and that outlives a restart of the server."""
     timeout = settings.redis_timeout_ms / 1000
-    client: Redis = Redis.from_pool(
-        BlockingConnectionPool.from_url(
+    with _readable("DAYBOOK_REDIS_URL"):
+        pool = BlockingConnectionPool.from_url(
             settings.redis_url,
             decode_responses=True,
             max_connections=64,
@@ -100,11 +103,20 @@ async def open_redis(settings: Settings) -> AsyncIterator["Redis"]:
             retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), _REDIS_RETRIES),
             retry_on_error=[RedisConnectionError],
         )
-    )
+    client: Redis = Redis.from_pool(pool)
     try:
         yield client
     finally:
         await client.aclose()
+
+
+@contextmanager
+def _readable(variable: str) -> Iterator[None]:
+    """What a driver says of a URL that it cannot read may hold a part of it, and so a password: only the variable is named."""
+    try:
+        yield
+    except (ArgumentError, PyMongoError, ValueError):
+        raise SettingsInvalid([f"{variable}: not a URL that its driver can read"]) from None
 
 
 class Stores(NamedTuple):
@@ -126,11 +138,22 @@ STORE_ERRORS: Final = (SQLAlchemyError, RedisError, RedisConnectionError, RedisT
 """What a store that is down, slow or restarting makes its driver raise (MongoDB's own are in `pymongo.errors`)."""
 
 
+@contextmanager
+def _answering(store: str) -> Iterator[None]:
+    """For the start of a process, whose failure an operator reads in one line."""
+    try:
+        yield
+    except (*STORE_ERRORS, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        reason = str(getattr(error, "orig", error)).partition("\n")[0] or type(error).__name__
+        raise StoreUnavailable(f"{store} does not answer: {reason}") from error
+
+
 async def require_schema(engine: AsyncEngine, wait_seconds: int) -> None:
     """Waits at most `wait_seconds` for the migrations.
 
     Raises:
         SchemaMismatch: the schema is missing, older or newer than this code.
+        StoreUnavailable: nobody can say.
     """
     end = time.monotonic() + wait_seconds
     while (found := await _schema_revision(engine)) != SCHEMA_REVISION:

@@ -303,6 +303,49 @@ READ_STREAM: Final = text(f"""
 """)  # noqa: S608 # built of constants
 
 
+# The page is cut before it is joined, so that its cost does not depend on the size of the tables.
+READ_MEMBERS: Final = text("""
+    SELECT s.stream_id, s.version, s.position, e.type, e.schema_version, CAST(e.data AS text), h.version, h.position,
+           h.fold_version, CASE WHEN h.version = s.version THEN CAST(h.snapshot AS text) END
+    FROM (
+        SELECT ledger_id, stream_id, version, position FROM stream_events
+        WHERE ledger_id = :ledger_id AND (stream_id, version) > (:stream_id, :version)
+        ORDER BY stream_id, version LIMIT :limit
+    ) s
+    LEFT JOIN events e ON e.ledger_id = s.ledger_id AND e.position = s.position
+    LEFT JOIN streams h ON h.ledger_id = s.ledger_id AND h.stream_id = s.stream_id
+    ORDER BY s.stream_id, s.version
+""")
+
+READ_STREAM_IDS: Final = text("""
+    SELECT h.stream_id, EXISTS (
+        SELECT FROM stream_events s WHERE s.ledger_id = h.ledger_id AND s.stream_id = h.stream_id AND s.version = 1
+    )
+    FROM streams h
+    WHERE h.ledger_id = :ledger_id AND h.stream_id > :after
+    ORDER BY h.stream_id LIMIT :limit
+""")
+
+
+class Member(msgspec.Struct, frozen=True):
+    """An event as a stream holds it, beside the head that the stream had at the same moment.
+
+    `type`, `schema_version` and `data` are None where the log has no such event, those of the head where the stream has none.
+    `snapshot` is there for the last version only.
+    """
+
+    stream_id: str
+    version: int
+    position: int
+    type: str | None
+    schema_version: int | None
+    data: str | None
+    head_version: int | None
+    head_position: int | None
+    fold_version: int | None
+    snapshot: str | None
+
+
 class StoredEvent(msgspec.Struct, frozen=True):
     """A row of `events`, not yet decoded. `data` and `metadata` are JSON as PostgreSQL prints it."""
 
@@ -372,7 +415,7 @@ async def read_type(connection: AsyncConnection, ledger_id: str, type_name: str,
     return [StoredEvent(*row) for row in rows]
 
 
-async def read_stream(  # noqa: PLR0913, PLR0917 # the narrowing arguments are rarely used together
+async def read_stream(
     connection: AsyncConnection,
     ledger_id: str,
     stream_id: str,
@@ -397,6 +440,22 @@ async def read_stream(  # noqa: PLR0913, PLR0917 # the narrowing arguments are r
         },
     )
     return [StoredEvent(*row) for row in rows]
+
+
+async def read_members(
+    connection: AsyncConnection, ledger_id: str, after: tuple[str, int], limit: int = PAGE_EVENTS
+) -> list[Member]:
+    """All streams of the ledger with all their events, stream by stream and in order, after a (stream, version)."""
+    parameters = {"ledger_id": ledger_id, "stream_id": after[0], "version": after[1], "limit": limit}
+    return [Member(*row) for row in await connection.execute(READ_MEMBERS, parameters)]
+
+
+async def read_stream_ids(
+    connection: AsyncConnection, ledger_id: str, after: str, limit: int = PAGE_EVENTS
+) -> list[tuple[str, bool]]:
+    """The streams that have a head, in order, and whether they have a first event too."""
+    rows = await connection.execute(READ_STREAM_IDS, {"ledger_id": ledger_id, "after": after, "limit": limit})
+    return [(row[0], row[1]) for row in rows]
 
 
 async def read_recorded_at(connection: AsyncConnection, ledger_id: str, positions: Iterable[int]) -> dict[int, datetime]:

@@ -1,0 +1,46 @@
+"""The `daybook` command: each command stands in a module of its own and is added here."""
+
+import os
+import sys
+
+import typer
+
+from cli import berka, dev, migrate, status
+from dev.folder import stack_environment
+from shared.errors import OperatorError
+
+app = typer.Typer(
+    help="Daybook, an event-sourced backend for money.", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown"
+)
+app.command()(dev.dev)
+app.command()(dev.down)
+app.command()(dev.env)
+app.command()(status.status)
+app.command()(migrate.migrate)
+imports = typer.Typer(help="Load data from elsewhere, through the command API.", no_args_is_help=True)
+imports.command()(berka.berka)
+app.add_typer(imports, name="import")
+
+OF_THE_STACK = {"dev", "down", "env"}
+"""These start, end and show a stack; what another stack is configured with must not reach them."""
+
+
+@app.callback()
+def find_stack(context: typer.Context) -> None:
+    """Points the command to the running dev stack, as far as the environment does not say otherwise."""
+    if context.invoked_subcommand not in OF_THE_STACK:
+        for variable, value in stack_environment().items():
+            os.environ.setdefault(variable, value)
+
+
+def main() -> None:
+    """Everything that a person must act upon is one line on stderr, and exit code 1."""
+    try:
+        app()
+    except OperatorError as error:
+        typer.echo(f"daybook: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""What verifying finds: the first place where something is not what the log says it must be."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+SHOWN_CHARACTERS_MAX: Final = 200
+
+
+class DifferenceFound(Exception):
+    """Says where, what was expected and what was found."""
+
+    def __init__(self, where: str, expected: object, found: object) -> None:
+        super().__init__(f"{where}: expected {_shown(expected)}, found {_shown(found)}")
+
+
+def require_equal(where: str, expected: Any, found: Any) -> None:
+    """Raises:
+    DifferenceFound: names the field, or the place in a list, where the two begin to differ.
+    """
+    if expected == found:
+        return
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        for name in sorted(expected.keys() | found.keys()):
+            require_equal(f"{where}, {name}", expected.get(name), found.get(name))
+    if isinstance(expected, list) and isinstance(found, list):
+        for place, (one, other) in enumerate(zip(expected, found, strict=False)):
+            require_equal(f"{where}, item {place}", one, other)
+    raise DifferenceFound(where, expected, found)
+
+
+def _shown(value: object) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS_MAX else text[:SHOWN_CHARACTERS_MAX] + "…"

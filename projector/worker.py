@@ -1,0 +1,153 @@
+"""The projector as an arq worker: `arq projector.worker.WorkerSettings`.
+
+arq hosts: it keeps the process alive through restarts of Redis, reports health under `HEALTH_KEY`, and wakes the runner now
+and then. It never carries an event, and nothing is lost with its queue: the log is what there is to do.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+import msgspec
+import structlog
+import uvloop
+from arq import cron
+from arq.connections import RedisSettings
+from pymongo.errors import PyMongoError
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from projector.runner import Runner
+from shared.connections import (
+    STORE_ERRORS,
+    open_stores,
+    require_durable_postgres,
+    require_lasting_redis,
+    require_schema,
+)
+from shared.errors import DaybookError, StoreUnavailable
+from shared.settings import Settings, read_settings
+
+log = structlog.get_logger()
+
+HEALTH_KEY: Final = "daybook:projector:health"
+"""Lives while a worker does, and at most `HEALTH_SECONDS` + 1 longer."""
+
+HEALTH_SECONDS: Final = 3
+QUEUE: Final = "daybook:projector:queue"
+ANSWER_SECONDS: Final = 2.0
+DRAIN_SECONDS: Final = 5.0
+CLOSE_SECONDS: Final = 2.0
+EVERY_FIVE_SECONDS: Final = set(range(0, 60, 5))
+
+# arq's own commands are sound: when Redis refuses one, for want of memory or disk say, it does so only for now.
+_PASSING: Final[list[type[Exception]]] = [RedisConnectionError, RedisTimeoutError, ResponseError]
+_FOR_EVER: Final = -1
+
+Context = dict[str, Any]
+
+
+async def require_stores(settings: Settings) -> None:
+    """Raises:
+    OperatorError: the schema is not ours, or a store could lose what was acknowledged.
+    StoreUnavailable: one does not answer.
+    """
+    async with open_stores(settings, "daybook_projector") as (engine, mongo, redis):
+        await _require("PostgreSQL", require_schema(engine, settings.schema_wait_seconds), settings.schema_wait_seconds)
+        await _require("PostgreSQL", require_durable_postgres(engine))
+        await _require("MongoDB", mongo.command("ping"))
+        await _require("Redis", require_lasting_redis(redis))
+
+
+async def _require(store: str, check: Awaitable[Any], wait_seconds: int = 0) -> None:
+    try:
+        async with asyncio.timeout(wait_seconds + ANSWER_SECONDS):
+            await check
+    except (*STORE_ERRORS, PyMongoError) as error:
+        raise StoreUnavailable(f"{store} does not answer ({type(error).__name__})") from error
+
+
+async def start(context: Context, settings: Settings) -> None:
+    """Opens the stores and lets the runner go."""
+    logging.getLogger("arq").setLevel(logging.WARNING)
+    context["stack"] = stack = AsyncExitStack()
+    stores = await stack.enter_async_context(open_stores(settings, "daybook_projector"))
+    context["runner"] = runner = Runner(*stores, settings)
+    context["running"] = running = asyncio.create_task(runner.run())
+    # Without a runner the worker ends, so that whoever supervises it starts another.
+    running.add_done_callback(lambda _: signal.raise_signal(signal.SIGTERM))
+    main = asyncio.current_task()
+    if main is not None:
+        main.add_done_callback(lambda _: _drain(context))
+    log.info("projector started")
+
+
+def _drain(context: Context) -> None:
+    """The loop of arq has ended. Its closing waits for Redis, for ever if need be; ours does not."""
+    context["runner"].stop()
+    asyncio.get_running_loop().call_later(DRAIN_SECONDS + CLOSE_SECONDS, sys.exit, "daybook projector: Redis does not answer")
+
+
+async def stop(context: Context) -> None:
+    """Lets the batches under way end. A runner that had ended by itself makes the process fail."""
+    running: asyncio.Task[None] | None = context.get("running")
+    if running is not None:
+        context["runner"].stop()
+        await asyncio.wait([running], timeout=DRAIN_SECONDS)
+        running.cancel()
+        await asyncio.wait([running])
+    await context["stack"].aclose()
+    if running is not None and not running.cancelled() and (error := running.exception()):
+        log.error("projector failed", exc_info=error)
+        sys.exit(1)
+    log.info("projector stopped")
+
+
+async def look(ctx: Context, *_args: Any, **_kwargs: Any) -> None:
+    """One more way in which a projector that missed something comes to look."""
+    ctx["runner"].wake()
+
+
+def make_worker_settings(settings: Settings) -> type:
+    """What the command `arq` takes: a class whose attributes are the arguments of `arq.Worker`."""
+    redis = RedisSettings.from_dsn(settings.redis_url)
+    redis.conn_timeout = max(settings.redis_timeout_ms // 1000, 1)
+    redis.retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), _FOR_EVER)
+    redis.retry_on_error = _PASSING
+
+    async def on_startup(context: Context) -> None:
+        await start(context, settings)
+
+    attributes = {
+        "redis_settings": redis,
+        "on_startup": staticmethod(on_startup),
+        "on_shutdown": staticmethod(stop),
+        "cron_jobs": [cron(look, second=EVERY_FIVE_SECONDS)],
+        "queue_name": QUEUE,
+        "health_check_key": HEALTH_KEY,
+        "health_check_interval": HEALTH_SECONDS,
+        "keep_result": 0,
+        "job_serializer": msgspec.json.encode,
+        "job_deserializer": msgspec.json.decode,
+    }
+    return type("WorkerSettings", (), attributes)
+
+
+def __getattr__(name: str) -> type:
+    """`WorkerSettings` is made when `arq` asks for it: importing this module reads no settings and needs no store."""
+    if name != "WorkerSettings":
+        raise AttributeError(name)
+    try:
+        settings = read_settings()
+        asyncio.run(require_stores(settings))
+    except DaybookError as error:
+        sys.exit(f"daybook projector: {error}")
+    asyncio.set_event_loop(uvloop.new_event_loop())
+    return make_worker_settings(settings)

@@ -1,0 +1,273 @@
+"""What questions are answered with: the shapes for the OpenAPI document, each with an example. Answers are encoded without them.
+
+A test holds real answers against these shapes.
+"""
+
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+AsOfPosition = Annotated[int, Field(description="The answer holds everything up to this position of the ledger's log.")]
+FactPosition = Annotated[int, Field(description="Where in the ledger's log this fact stands.")]
+MinorUnits = Annotated[int, Field(description="Minor units of the currency.")]
+Moment = Annotated[str, Field(description="RFC 3339 in UTC, with microseconds.")]
+Version = Annotated[int, Field(description="How many events this has; send it as `If-Match` with a command.")]
+Account = Annotated[str | None, Field(description="null is the outside world.")]
+
+ADA: Final = "0198c5a0-0000-7000-8000-00000000ada0"
+EUROS: Final = "0198c5a0-0000-7000-8000-0000000000e1"
+SAVINGS: Final = "0198c5a0-0000-7000-8000-0000000000e2"
+TRANSFER: Final = "0198c5a0-0000-7000-8000-000000000042"
+EVENT: Final = "0198c5a0-0000-7000-8000-0000000000ee"
+MOMENT: Final = "2026-11-21T09:30:00.000000Z"
+
+
+class Answer(BaseModel):
+    """All members are always there; one that has no value is null."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class UserItem(Answer):
+    id: str
+    name: str
+    email: str
+    status: Literal["active", "inactive"]
+    created_at: Moment
+    changed_at: Moment
+    version: Version
+
+
+class UserAnswer(UserItem):
+    position: AsOfPosition
+
+
+class Balance(Answer):
+    """`available` is what can be taken now: posted, less what is held, plus the overdraft limit."""
+
+    account_id: str
+    currency: str
+    posted: MinorUnits
+    held: MinorUnits
+    available: MinorUnits
+
+
+class BalanceAnswer(Balance):
+    position: AsOfPosition
+
+
+class AccountItem(Answer):
+    id: str
+    owner_id: str
+    currency: str
+    status: Literal["open", "frozen", "closed"]
+    overdraft_limit: MinorUnits
+    opened_at: Moment
+    changed_at: Moment
+    version: Version
+    balance: Balance
+
+
+class AccountAnswer(AccountItem):
+    position: AsOfPosition
+
+
+class Activity(Answer):
+    id: str
+    kind: Literal["deposit", "withdrawal", "transfer"]
+    from_account_id: Account
+    to_account_id: Account
+    amount: MinorUnits
+    currency: str
+    occurred_at: Moment
+    recorded_at: Moment
+    reference: str | None
+    position: FactPosition
+
+
+class TransferAnswer(Activity):
+    metadata: dict[str, str] | None
+
+
+class EntryItem(Answer):
+    """One side of a movement of money: `amount` is negative where it left the account, `balance` what was there after it."""
+
+    account_id: str
+    transfer_id: str
+    kind: Literal["deposit", "withdrawal", "transfer"]
+    amount: MinorUnits
+    balance: MinorUnits
+    currency: str
+    counterparty_account_id: Account
+    occurred_at: Moment
+    recorded_at: Moment
+    reference: str | None
+    position: FactPosition
+
+
+class EventItem(Answer):
+    """An event as it was stored."""
+
+    position: FactPosition
+    event_id: str
+    type: str
+    schema_version: int
+    data: dict[str, Any]
+    metadata: dict[str, Any]
+    recorded_at: Moment
+    hash: Annotated[str, Field(description="SHA-256 over the hash before it and this event, hexadecimal.")]
+
+
+class StreamEventItem(EventItem):
+    version: Annotated[int, Field(description="The event's place in the stream.")]
+
+
+class ProgressItem(Answer):
+    name: str
+    generation: Annotated[int | None, Field(description="The one that readers see, or that is being built for want of one.")]
+    state: Annotated[
+        Literal["live", "behind", "rebuilding", "failed"],
+        Field(description="`behind`: an event has waited for 2 seconds. `failed`: something keeps it from going on."),
+    ]
+    position: int | None
+    lag_events: int | None
+    lag_seconds: Annotated[float | None, Field(description="The age of the oldest event that is not in yet.")]
+    cause: Annotated[str | None, Field(description="Why it is not further.")]
+
+
+ItemT = TypeVar("ItemT")
+
+
+class Page(Answer, Generic[ItemT]):
+    items: list[ItemT]
+    next: Annotated[str | None, Field(description="Send it as `cursor` for the next page; null on the last one.")]
+    position: AsOfPosition
+
+
+class AccountsByStatus(Answer):
+    open: int
+    frozen: int
+    closed: int
+
+
+class UsersByStatus(Answer):
+    active: int
+    inactive: int
+
+
+class CurrencyStatistics(Answer):
+    currency: str
+    accounts: AccountsByStatus
+    posted: Annotated[int, Field(description="The sum of all balances, in minor units.")]
+    outside: Annotated[int, Field(description="The balance of the outside world; with `posted` it is zero.")]
+
+
+class DayStatistics(Answer):
+    day: Annotated[str, Field(description="Of `occurred_at`, in UTC.")]
+    transfers: Annotated[int, Field(description="Deposits and withdrawals included.")]
+    amounts: Annotated[dict[str, int], Field(description="What moved, by currency, in minor units.")]
+
+
+class BusyAccount(Answer):
+    account_id: str
+    transfers: int
+
+
+class RankedAccount(Answer):
+    account_id: str
+    posted: MinorUnits
+
+
+class StatisticsAnswer(Answer):
+    users: UsersByStatus
+    currencies: list[CurrencyStatistics]
+    days: Annotated[list[DayStatistics], Field(description="The latest days on which money moved, newest first.")]
+    busiest: Annotated[list[BusyAccount], Field(description="Accounts by number of transfers.")]
+    ranking: Annotated[list[RankedAccount] | None, Field(description="Accounts by balance; null without `currency`.")]
+    position: AsOfPosition
+
+
+# ── examples ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+USER_EXAMPLE: Final = {
+    "id": ADA,
+    "name": "Ada",
+    "email": "ada@example.com",
+    "status": "active",
+    "created_at": MOMENT,
+    "changed_at": MOMENT,
+    "version": 1,
+}
+BALANCE_EXAMPLE: Final = {"account_id": EUROS, "currency": "EUR", "posted": 1250, "held": 0, "available": 1250}
+ACCOUNT_EXAMPLE: Final = {
+    "id": EUROS,
+    "owner_id": ADA,
+    "currency": "EUR",
+    "status": "open",
+    "overdraft_limit": 0,
+    "opened_at": MOMENT,
+    "changed_at": MOMENT,
+    "version": 2,
+    "balance": BALANCE_EXAMPLE,
+}
+ACTIVITY_EXAMPLE: Final = {
+    "id": TRANSFER,
+    "kind": "transfer",
+    "from_account_id": EUROS,
+    "to_account_id": SAVINGS,
+    "amount": 1250,
+    "currency": "EUR",
+    "occurred_at": MOMENT,
+    "recorded_at": MOMENT,
+    "reference": "rent",
+    "position": 5,
+}
+TRANSFER_EXAMPLE: Final = {**ACTIVITY_EXAMPLE, "metadata": {"order": "1042"}}
+ENTRY_EXAMPLE: Final = {
+    "account_id": EUROS,
+    "transfer_id": TRANSFER,
+    "kind": "transfer",
+    "amount": -1250,
+    "balance": 0,
+    "currency": "EUR",
+    "counterparty_account_id": SAVINGS,
+    "occurred_at": MOMENT,
+    "recorded_at": MOMENT,
+    "reference": "rent",
+    "position": 5,
+}
+EVENT_EXAMPLE: Final = {
+    "position": 4,
+    "event_id": EVENT,
+    "type": "FundsDeposited",
+    "schema_version": 1,
+    "data": {"account_id": EUROS, "amount": 1250, "balance": 1250, "currency": "EUR", "transfer_id": TRANSFER},
+    "metadata": {"command": "Deposit"},
+    "recorded_at": MOMENT,
+    "hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+}
+STREAM_EVENT_EXAMPLE: Final = {"version": 2, **EVENT_EXAMPLE}
+PROGRESS_EXAMPLE: Final = {
+    "name": "accounts",
+    "generation": 1,
+    "state": "live",
+    "position": 42,
+    "lag_events": 0,
+    "lag_seconds": 0.0,
+    "cause": None,
+}
+STATISTICS_EXAMPLE: Final = {
+    "users": {"active": 1, "inactive": 0},
+    "currencies": [{"currency": "EUR", "accounts": {"open": 2, "frozen": 0, "closed": 0}, "posted": 1250, "outside": -1250}],
+    "days": [{"day": "2026-11-21", "transfers": 2, "amounts": {"EUR": 2500}}],
+    "busiest": [{"account_id": EUROS, "transfers": 2}],
+    "ranking": [{"account_id": SAVINGS, "posted": 1250}, {"account_id": EUROS, "posted": 0}],
+}
+
+
+def as_of(example: dict[str, Any]) -> dict[str, Any]:
+    return {**example, "position": 42}
+
+
+def page_of(example: dict[str, Any]) -> dict[str, Any]:
+    return {"items": [example], "next": None, "position": 42}

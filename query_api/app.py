@@ -1,0 +1,284 @@
+"""The routes of the query API: what each question is called in HTTP.
+
+A route is one line that asks `queries` (or, about events themselves, `events`) and answers with what was found. `parameters` says
+what may be asked, `answers` what comes back, and `requests` reads the one and writes the other.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+from typing import Annotated, Any, Final, TypedDict
+
+from fastapi import APIRouter, FastAPI, Query, Request, Response
+
+from query_api import answers, events, progress, queries
+from query_api.answers import as_of, page_of
+from query_api.cursors import Cursors
+from query_api.parameters import (
+    AccountParameters,
+    ActivityParameters,
+    EntryParameters,
+    EventParameters,
+    ProjectionName,
+    StatisticsParameters,
+    StreamId,
+    StreamParameters,
+    TransferParameters,
+    UserParameters,
+)
+from query_api.reading import AsOf, Reader
+from query_api.requests import (
+    ANSWER_HEADERS,
+    IF_NONE_MATCH,
+    JSON_LINES,
+    LEDGER_HEADER,
+    PAGE_HEADERS,
+    QUESTION_HEADERS,
+    VERSIONED_HEADERS,
+    QueryRoute,
+    Question,
+)
+from shared.connections import open_mongo, open_postgres, open_redis, require_lasting_redis, require_schema
+from shared.fields import Id
+from shared.health import Check, ask_postgres, ask_redis, health_router
+from shared.http import prepare, problem_responses
+from shared.settings import Settings, settings_or_exit
+
+router = APIRouter(prefix="/v1", route_class=QueryRoute)
+
+ANY_QUESTION: Final = ("validation-failed", "not-found", "store-unavailable")
+READ_MODEL: Final = (*ANY_QUESTION, "rebuilding", "projection-behind")
+LOG: Final = (*ANY_QUESTION, "projection-behind")
+
+
+def documented(
+    shape: Any,
+    example: dict[str, Any],
+    *problems: str,
+    headers: Sequence[dict[str, Any]] = QUESTION_HEADERS,
+    answer_headers: dict[str, Any] = ANSWER_HEADERS,
+) -> dict[str, Any]:
+    """What the documentation of all questions has in common."""
+    answer = {"content": {"application/json": {"example": example}}, "headers": answer_headers}
+    return {
+        "response_model": shape,
+        "openapi_extra": {"parameters": list(headers)},
+        "responses": {200: answer, **problem_responses(*problems)},
+    }
+
+
+def documented_one(shape: Any, example: dict[str, Any]) -> dict[str, Any]:
+    """One thing that has versions."""
+    headers = [*QUESTION_HEADERS, IF_NONE_MATCH]
+    arguments = documented(shape, as_of(example), *READ_MODEL, headers=headers, answer_headers=VERSIONED_HEADERS)
+    arguments["responses"][304] = {"description": "The caller has this version already."}
+    return arguments
+
+
+def documented_page(item: Any, example: dict[str, Any], *problems: str) -> dict[str, Any]:
+    return documented(answers.Page[item], page_of(example), *problems, "cursor-invalid", answer_headers=PAGE_HEADERS)
+
+
+# ── users ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@router.get("/users", tags=["users"], **documented_page(answers.UserItem, answers.USER_EXAMPLE, *READ_MODEL))
+async def list_users(question: Question, parameters: Annotated[UserParameters, Query()]) -> Response:
+    """List users, in the order in which they were created unless told otherwise."""
+    found = await queries.list_users(question.view(), parameters, question.key(parameters))
+    return question.page(found, parameters)
+
+
+@router.get("/users/{user_id}", tags=["users"], **documented_one(answers.UserAnswer, answers.USER_EXAMPLE))
+async def get_user(question: Question, user_id: Id) -> Response:
+    """Get a user."""
+    return question.one(await queries.get_user(question.view(), user_id))
+
+
+# ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@router.get("/accounts", tags=["accounts"], **documented_page(answers.AccountItem, answers.ACCOUNT_EXAMPLE, *READ_MODEL))
+async def list_accounts(question: Question, parameters: Annotated[AccountParameters, Query()]) -> Response:
+    """List accounts with their balances. Ordered by balance, an account whose balance changes between two pages may move."""
+    found = await queries.list_accounts(question.view(), parameters, question.key(parameters))
+    return question.page(found, parameters)
+
+
+@router.get("/accounts/{account_id}", tags=["accounts"], **documented_one(answers.AccountAnswer, answers.ACCOUNT_EXAMPLE))
+async def get_account(question: Question, account_id: Id) -> Response:
+    """Get an account with its balance."""
+    return question.one(await queries.get_account(question.view(), account_id))
+
+
+@router.get(
+    "/accounts/{account_id}/balance",
+    tags=["accounts"],
+    **documented(answers.BalanceAnswer, as_of(answers.BALANCE_EXAMPLE), *READ_MODEL),
+)
+async def get_balance(question: Question, account_id: Id) -> Response:
+    """Get the balance of an account."""
+    return question.one(await queries.get_balance(question.view(), account_id))
+
+
+@router.get(
+    "/accounts/{account_id}/entries",
+    tags=["accounts"],
+    **documented_page(answers.EntryItem, answers.ENTRY_EXAMPLE, *READ_MODEL),
+)
+async def list_entries(question: Question, account_id: Id, parameters: Annotated[EntryParameters, Query()]) -> Response:
+    """List what moved on an account, newest first, each entry with the balance after it."""
+    found = await queries.list_entries(question.view(), account_id, parameters, question.key(parameters))
+    return question.page(found, parameters)
+
+
+# ── transfers ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@router.get("/transfers", tags=["transfers"], **documented_page(answers.TransferAnswer, answers.TRANSFER_EXAMPLE, *READ_MODEL))
+async def list_transfers(question: Question, parameters: Annotated[TransferParameters, Query()]) -> Response:
+    """List transfers, deposits and withdrawals, newest first unless told otherwise."""
+    found = await queries.list_transfers(question.view(), parameters, question.key(parameters))
+    return question.page(found, parameters)
+
+
+@router.get(
+    "/transfers/{transfer_id}",
+    tags=["transfers"],
+    **documented(answers.TransferAnswer, answers.TRANSFER_EXAMPLE, *READ_MODEL),
+)
+async def get_transfer(question: Question, transfer_id: Id) -> Response:
+    """Get a transfer, a deposit or a withdrawal. Its `position` is its own; that of the answer is in `Daybook-Position`."""
+    return question.one(await queries.get_transfer(question.view(), transfer_id))
+
+
+# ── statistics ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@router.get(
+    "/stats",
+    tags=["statistics"],
+    **documented(answers.StatisticsAnswer, as_of(answers.STATISTICS_EXAMPLE), *READ_MODEL),
+)
+async def get_stats(question: Question, parameters: Annotated[StatisticsParameters, Query()]) -> Response:
+    """Count users, accounts and transfers, and sum up the balances of each currency."""
+    return question.one(await queries.get_statistics(question.view(), parameters))
+
+
+@router.get(
+    "/activity",
+    tags=["statistics"],
+    **documented(answers.Page[answers.Activity], page_of(answers.ACTIVITY_EXAMPLE), *READ_MODEL),
+)
+async def list_activity(question: Question, parameters: Annotated[ActivityParameters, Query()]) -> Response:
+    """List the transfers recorded last, newest first."""
+    return question.page(await queries.list_activity(question.view(), parameters.limit))
+
+
+# ── the log ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def documented_events(item: Any, example: dict[str, Any]) -> dict[str, Any]:
+    arguments = documented_page(item, example, *LOG)
+    lines = {"schema": {"type": "string", "description": "One event a line; position and next page are in the headers."}}
+    arguments["responses"][200]["content"][JSON_LINES] = lines
+    return arguments
+
+
+@router.get("/events", tags=["log"], **documented_events(answers.EventItem, answers.EVENT_EXAMPLE))
+async def list_events(question: Question, parameters: Annotated[EventParameters, Query()]) -> Response:
+    """List events in the order of the log, after a position; JSON Lines if `Accept` is `application/x-ndjson`."""
+    found = await events.list_events(question.view(), parameters, question.key(parameters))
+    return question.page(found, parameters, as_lines=question.accepts_lines())
+
+
+@router.get("/streams/{stream}", tags=["log"], **documented_events(answers.StreamEventItem, answers.STREAM_EVENT_EXAMPLE))
+async def list_stream(question: Question, stream: StreamId, parameters: Annotated[StreamParameters, Query()]) -> Response:
+    """List the events of one stream, after a version; JSON Lines if `Accept` is `application/x-ndjson`."""
+    found = await events.list_stream(question.view(), stream, parameters, question.key(parameters))
+    return question.page(found, parameters, as_lines=question.accepts_lines())
+
+
+@router.get(
+    "/projections",
+    tags=["log"],
+    **documented(answers.Page[answers.ProgressItem], page_of(answers.PROGRESS_EXAMPLE), *ANY_QUESTION, headers=[LEDGER_HEADER]),
+)
+async def list_projections(question: Question) -> Response:
+    """List the read models: how far each is, and why it is not further. `position` is the end of the log."""
+    head, items = await progress.list_progress(question.state.reader, question.ledger_id())
+    return question.page(AsOf(head, queries.Page(items, None)))
+
+
+@router.get(
+    "/projections/{name}",
+    tags=["log"],
+    **documented(answers.ProgressItem, answers.PROGRESS_EXAMPLE, *ANY_QUESTION, headers=[LEDGER_HEADER]),
+)
+async def get_projection(question: Question, name: ProjectionName) -> Response:
+    """Get one read model's progress."""
+    head, items = await progress.list_progress(question.state.reader, question.ledger_id())
+    return question.one(AsOf(head, next((item for item in items if item["name"] == name), None)))
+
+
+# ── the app ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class State(TypedDict):
+    """What lives as long as the app and reaches a request as `request.state`."""
+
+    settings: Settings
+    reader: Reader
+    cursors: Cursors
+
+
+def checks(request: Request) -> dict[str, Check]:
+    reader: Reader = request.state.reader
+    return {
+        "postgres": partial(ask_postgres, reader.postgres),
+        "mongo": partial(reader.mongo.command, "ping"),
+        "redis": partial(ask_redis, reader.redis),
+    }
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The query API; its settings come from the environment unless they are given."""
+    configured = settings or settings_or_exit()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[State]:
+        async with (
+            open_postgres(configured, "daybook_query") as postgres,
+            open_mongo(configured, configured.mongo_timeout_ms) as mongo,
+            open_redis(configured) as redis,
+        ):
+            await require_schema(postgres, configured.schema_wait_seconds)
+            await require_lasting_redis(redis)
+            yield State(
+                settings=configured,
+                reader=Reader(postgres, mongo, redis, configured),
+                cursors=Cursors(configured.secret.get_secret_value()),
+            )
+
+    app = FastAPI(
+        title="Daybook queries",
+        version=version("daybook"),
+        summary="Answers what is known about users, accounts and the movement of money.",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.include_router(router)
+    app.include_router(health_router(checks))
+    prepare(app)
+    return app
+
+
+DESCRIPTION: Final = """\
+Every answer says in `Daybook-Position` up to which position of the ledger's log it holds everything. To read what you have
+written, send the `Daybook-Position` of the command as `Daybook-Min-Position`: the answer waits for it.
+
+Lists have pages: `next` is the cursor of the next one. A read model that is not there answers 503 `rebuilding`, never a zero.
+Errors are `application/problem+json` with a stable `code`.
+"""
