@@ -1,9 +1,8 @@
 """`daybook replay`: builds read models anew from event 1, beside those that are being read."""
 
 import asyncio
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final
 
 import typer
@@ -11,42 +10,40 @@ from pymongo.errors import PyMongoError
 
 from cli.progress import Progress
 from projector.feed import Feed
-from projector.generations import BUILD_EVENTS_MAX, Copy, Generations, OvertakenError
+from projector.generations import Generations
 from projector.projections import PROJECTIONS, Projection
-from projector.sinks import digest, make_sinks
+from projector.rebuild import Rebuilt, rebuild
+from projector.sinks import make_sinks
 from shared.connections import STORE_ERRORS, Stores, open_stores
-from shared.errors import NotFound, StoreUnavailable
-from shared.read_models import Generation
+from shared.errors import NotFound, StackError
 from shared.settings import Settings, read_settings
 
-TICK_SECONDS: Final = 0.25
 INTERRUPTED: Final = 130
-
+TICK_SECONDS: Final = 0.25
 NAMES: Final = {projection.name: projection for projection in PROJECTIONS}
 
 
 def replay(
     projections: Annotated[
-        list[str] | None, typer.Argument(help=f"Read models to rebuild: {', '.join(NAMES)}. Default: all.")
+        list[str] | None, typer.Argument(help=f"Read models to rebuild: {', '.join(NAMES)}. Default: all of them.")
     ] = None,
     ledger: Annotated[str, typer.Option(help="The ledger whose read models are rebuilt.")] = "main",
 ) -> None:
     """Rebuild read models from the first event, beside those that are being read, and switch when they are complete.
 
-    Interrupted, it leaves what it has built; started again, it goes on from there. It may run beside the projector.
-    At the end stands a digest for each read model: the same log always gives the same digests.
+    Interrupted, it leaves what it has built; started again, it goes on from there. It may run beside the projector. At the end
+    stands a digest of each read model: the same log always gives the same digests.
 
     Example: daybook replay users accounts
     """
     wanted = [_projection(name) for name in projections] if projections else list(PROJECTIONS)
-    settings = read_settings()
     try:
-        asyncio.run(_replay(settings, wanted, ledger))
+        rebuilt = asyncio.run(_replay(read_settings(), wanted, ledger))
     except KeyboardInterrupt:
         typer.echo("interrupted: what was built stays, and the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    except NotFound as error:
-        raise typer.BadParameter(error.detail) from None
+    for projection, result in zip(wanted, rebuilt, strict=True):
+        typer.echo(f"{projection.name:<12} {result.position:>12} {result.digest or '(it moves with the log)'}")
 
 
 def _projection(name: str) -> Projection[Any]:
@@ -55,32 +52,57 @@ def _projection(name: str) -> Projection[Any]:
     return NAMES[name]
 
 
-async def _replay(settings: Settings, projections: list[Projection[Any]], ledger_id: str) -> None:
+async def _replay(settings: Settings, projections: Sequence[Projection[Any]], ledger_id: str) -> list[Rebuilt]:
     try:
         async with open_stores(settings, "daybook_projector") as stores:
-            feed = Feed(stores.engine, ledger_id)
-            with Progress("replay", await feed.refresh(), "events") as progress:
-                rebuilds = [Rebuild(stores, projection, feed) for projection in projections]
-                async with _shown(progress, feed, rebuilds):
-                    async with asyncio.TaskGroup() as tasks:
-                        for rebuild in rebuilds:
-                            tasks.create_task(rebuild.run())
-    except* (*STORE_ERRORS, PyMongoError) as errors:
-        raise StoreUnavailable(f"a store does not answer: {errors.exceptions[0]!r}") from None
-    for rebuild in rebuilds:
-        typer.echo(f"{rebuild.name:<12} {rebuild.copy.generation.position:>10} {rebuild.digest}")
+            return await _rebuild_all(stores, projections, Feed(stores.engine, ledger_id))
+    except NotFound as error:
+        raise typer.BadParameter(error.detail) from None
+    except (*STORE_ERRORS, PyMongoError) as error:
+        raise StackError(f"a store does not answer ({type(error).__name__}); the same command goes on from here") from error
 
 
-class Rebuild:
-    """Takes one read model from event 1, or from where it was left, to the head, and makes it the live one."""
+async def _rebuild_all(stores: Stores, projections: Sequence[Projection[Any]], feed: Feed) -> list[Rebuilt]:
+    """All at once, so that each page of the log is read once."""
+    sinks = make_sinks(stores.mongo, stores.redis)
+    positions: dict[str, int] = {projection.name: 0 for projection in projections}
+    async with _shown(feed, positions):
+        rebuilds = [
+            asyncio.create_task(
+                rebuild(Generations(projection, sinks[projection.model.store], feed), _setter(positions, projection.name))
+            )
+            for projection in projections
+        ]
+        try:
+            return await asyncio.gather(*rebuilds)
+        finally:
+            for task in rebuilds:
+                task.cancel()
+            await asyncio.wait(rebuilds)
 
-    def __init__(self, stores: Stores, projection: Projection[Any], feed: Feed) -> None:
-        self.name = projection.name
-        self.position = 0
-        self.digest = ""
-        self._sink = make_sinks(stores.mongo, stores.redis)[projection.model.store]
-        self._generations = Generations(projection, self._sink, feed)
 
-    async def run(self) -> None:
-        generation = await self._generations.open_new()
-        
+def _setter(positions: dict[str, int], name: str) -> Any:
+    return lambda position: positions.__setitem__(name, position)
+
+
+@asynccontextmanager
+async def _shown(feed: Feed, positions: dict[str, int]) -> AsyncIterator[None]:
+    """Shows the mean of all positions."""
+    with Progress("replay", await feed.refresh(), "events") as progress:
+        shown = 0
+
+        async def show() -> None:
+            nonlocal shown
+            while True:
+                await asyncio.sleep(TICK_SECONDS)
+                mean = sum(positions.values()) // len(positions)
+                progress.extend(feed.head)
+                progress.advance(mean - shown)
+                shown = mean
+
+        showing = asyncio.create_task(show())
+        try:
+            yield
+        finally:
+            showing.cancel()
+            progress.advance(sum(positions.values()) // len(positions) - shown)

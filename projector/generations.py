@@ -5,6 +5,8 @@ the checkpoint, acts on what it saw, and the sink refuses the act if another was
 generation that is being built belongs to nobody, so whoever comes next resumes it.
 """
 
+import math
+import random
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +25,10 @@ CHANGES_MAX: Final = 10_000
 
 BUILD_EVENTS_MAX: Final = 100_000
 """Events in one batch of a generation that nobody reads yet. Where few documents take many events, few writes take them all."""
+
+
+OVERTAKEN_SECONDS: Final = (0.005, 0.5)
+"""How long to wait after another was faster: at first, and at most."""
 
 
 class OvertakenError(Exception):
@@ -45,6 +51,13 @@ class Generations:
         self.feed = feed
         self._model = projection.model
 
+    async def read_pointer(self) -> Pointer:
+        return await self.sink.read_pointer(self._model, self.feed.ledger_id)
+
+    def copy(self, generation: Generation) -> "Copy":
+        """Ready to go on from where the generation is."""
+        return Copy(self.projection, self.sink, self.feed, generation)
+
     async def open(self) -> Opened:
         """The generation to keep up with the log.
 
@@ -52,7 +65,7 @@ class Generations:
         one. Readers keep a live generation of an older code meanwhile. One that is not of this log they lose at once.
         """
         while True:
-            pointer = await self.sink.read_pointer(self._model, self.feed.ledger_id)
+            pointer = await self.read_pointer()
             live, flaw = await self._examine(pointer.live)
             if live and not flaw:
                 return Opened(live, live=True)
@@ -67,7 +80,7 @@ class Generations:
     async def open_new(self) -> Generation:
         """The generation that is being built beside the live one: one that was left unfinished, or a new one."""
         while True:
-            pointer = await self.sink.read_pointer(self._model, self.feed.ledger_id)
+            pointer = await self.read_pointer()
             building, flaw = await self._examine(pointer.building)
             if building and not flaw:
                 return building
@@ -115,7 +128,7 @@ class Generations:
         while True:
             while await copy.advance(BUILD_EVENTS_MAX):
                 pass
-            pointer = await self.sink.read_pointer(self._model, self.feed.ledger_id)
+            pointer = await self.read_pointer()
             if pointer.live == copy.generation.number:
                 break
             if pointer.building != copy.generation.number:
@@ -129,7 +142,7 @@ class Generations:
         """Drops every generation that no pointer names."""
         numbers = await self.sink.numbers(self._model, self.feed.ledger_id)
         # Asked for last: a generation that was begun meanwhile is not among the numbers.
-        pointer = await self.sink.read_pointer(self._model, self.feed.ledger_id)
+        pointer = await self.read_pointer()
         for number in sorted(numbers - {pointer.live, pointer.building}):
             await self.sink.drop(Generation(self._model, self.feed.ledger_id, number))
 
@@ -173,3 +186,9 @@ class Copy:
             if is_first:
                 raise
             return []
+
+
+def pause(attempts: int, bounds: tuple[float, float]) -> float:
+    """Seconds to wait: doubles with each attempt; a little random, so that two workers do not keep step."""
+    shortest, longest = bounds
+    return min(math.ldexp(shortest, min(attempts - 1, 20)), longest) * random.uniform(0.5, 1.0)  # noqa: S311 # not a secret

@@ -6,8 +6,6 @@ wake-up makes a follower look at once; without one it looks by itself, so that n
 """
 
 import asyncio
-import math
-import random
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -18,7 +16,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from projector.feed import Feed
-from projector.generations import BUILD_EVENTS_MAX, Copy, Generations, OvertakenError
+from projector.generations import BUILD_EVENTS_MAX, OVERTAKEN_SECONDS, Copy, Generations, OvertakenError, pause
 from projector.projections import PROJECTIONS, Projection
 from projector.sinks import make_sinks
 from projector.troubles import Troubles
@@ -32,9 +30,6 @@ log = structlog.get_logger()
 
 PAUSE_SECONDS: Final = (0.05, 5.0)
 """After the first failure, and at most."""
-
-OVERTAKEN_SECONDS: Final = (0.005, 0.5)
-"""Likewise, after another worker was faster."""
 
 EXAMINE_SECONDS: Final = 10.0
 """How often a follower makes sure that its read model is still there and of this log."""
@@ -142,19 +137,19 @@ class Follower:
                 await self._follow()
             except OvertakenError:
                 self._overtaken += 1
-                await _wait(self._stopping, _pause(self._overtaken, OVERTAKEN_SECONDS))
+                await _wait(self._stopping, pause(self._overtaken, OVERTAKEN_SECONDS))
             # Whatever one projection does, also a mistake in its code, must not end the others.
             except Exception as error:  # noqa: BLE001
                 self._failures += 1
-                pause = _pause(self._failures, PAUSE_SECONDS)
-                self._log_failure(error, pause)
+                seconds = pause(self._failures, PAUSE_SECONDS)
+                self._log_failure(error, seconds)
                 await self._troubles.note(self._model, self._feed.ledger_id, self._position, error)
-                await _wait(self._stopping, pause)
+                await _wait(self._stopping, seconds)
 
     async def _follow(self) -> None:
         """Until it is time to examine the read model anew."""
         opened = await self._generations.open()
-        copy = Copy(self._generations.projection, self._generations.sink, self._feed, opened.generation)
+        copy = self._generations.copy(opened.generation)
         self._position = opened.generation.position
         if not opened.live:
             await self._build(copy)
@@ -183,16 +178,10 @@ class Follower:
         await self._troubles.clear(self._model, self._feed.ledger_id)
         return count
 
-    def _log_failure(self, error: Exception, pause: float) -> None:
+    def _log_failure(self, error: Exception, seconds: float) -> None:
         about = {"ledger_id": self._feed.ledger_id, "projection": self._model.name, "position": self._position}
         is_ours = not isinstance(error, (*STORE_ERRORS, PyMongoError, DaybookError))
-        log.error("projection stopped", **about, error=repr(error), again_in_seconds=round(pause, 2), exc_info=is_ours)
-
-
-def _pause(attempts: int, bounds: tuple[float, float]) -> float:
-    """Doubles with each attempt; a little random, so that two workers do not keep step."""
-    shortest, longest = bounds
-    return min(math.ldexp(shortest, min(attempts - 1, 20)), longest) * random.uniform(0.5, 1.0)  # noqa: S311 # not a secret
+        log.error("projection stopped", **about, error=repr(error), again_in_seconds=round(seconds, 2), exc_info=is_ours)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

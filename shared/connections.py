@@ -6,11 +6,13 @@ Every connection has a bound on how long it may take: a store that hangs is a `S
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Literal, NamedTuple
 
+import asyncpg
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
+from pymongo.errors import PyMongoError
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
@@ -19,10 +21,10 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from shared.errors import SchemaMismatch, UnsafeStore
+from shared.errors import SchemaMismatch, SettingsInvalid, StoreUnavailable, UnsafeStore
 from shared.settings import Settings
 from shared.tables import SCHEMA_REVISION
 
@@ -156,11 +158,12 @@ async def require_schema(engine: AsyncEngine, wait_seconds: int) -> None:
         StoreUnavailable: nobody can say.
     """
     end = time.monotonic() + wait_seconds
-    while (found := await _schema_revision(engine)) != SCHEMA_REVISION:
-        if time.monotonic() >= end:
-            msg = f"the database's schema is {found or 'missing'}, this code needs {SCHEMA_REVISION}: run `daybook migrate`"
-            raise SchemaMismatch(msg)
-        await asyncio.sleep(0.2)
+    with _answering("PostgreSQL"):
+        while (found := await _schema_revision(engine)) != SCHEMA_REVISION:
+            if time.monotonic() >= end:
+                what = f"the database's schema is {found or 'missing'}, this code needs {SCHEMA_REVISION}"
+                raise SchemaMismatch(f"{what}: run `daybook migrate`")
+            await asyncio.sleep(0.2)
 
 
 async def _schema_revision(engine: AsyncEngine) -> str | None:
@@ -178,20 +181,24 @@ async def _schema_revision(engine: AsyncEngine) -> str | None:
 async def require_durable_postgres(engine: AsyncEngine) -> None:
     """Raises:
     UnsafeStore: an acknowledged command could be lost when the server loses power.
+    StoreUnavailable: nobody can say.
     """
-    async with engine.connect() as connection:
-        for setting, safe in DURABLE.items():
-            value = await connection.scalar(text("SELECT current_setting(:name)"), {"name": setting})
-            if value not in safe:
-                msg = f"PostgreSQL runs with {setting} = {value}: acknowledged commands could be lost; set it to on"
-                raise UnsafeStore(msg)
+    with _answering("PostgreSQL"):
+        async with engine.connect() as connection:
+            values = {name: await connection.scalar(text("SELECT current_setting(:name)"), {"name": name}) for name in DURABLE}
+    for name, value in values.items():
+        if value not in DURABLE[name]:
+            msg = f"PostgreSQL runs with {name} = {value}: acknowledged commands could be lost; set it to on"
+            raise UnsafeStore(msg)
 
 
 async def require_lasting_redis(redis: "Redis") -> None:
     """Raises:
     UnsafeStore: the server may evict keys, and with them balances.
+    StoreUnavailable: nobody can say.
     """
-    policy = (await redis.info("memory")).get("maxmemory_policy")
+    with _answering("Redis"):
+        policy = (await redis.info("memory")).get("maxmemory_policy")
     if policy != "noeviction":
         msg = f"Redis runs with maxmemory-policy {policy}: it may evict balances; set it to noeviction"
         raise UnsafeStore(msg)

@@ -24,7 +24,6 @@ from shared.errors import (
     BadRequest,
     DaybookError,
     NotFound,
-    OperatorError,
     PayloadTooLarge,
     Rejection,
     StoreUnavailable,
@@ -129,12 +128,12 @@ def enveloped(scope: Scope, send: Send) -> Send:
 
 
 def _one_line_failure(send: Send) -> Send:
-    """Starlette reports a failed start with a traceback; for an error that an operator must mend, the last line says it all."""
+    """Starlette reports a failed start with a traceback; for an error of ours, the last line says it all."""
 
     async def send_shortened(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "lifespan.startup.failed":
             last = message.get("message", "").rstrip().rpartition("\n")[2]
-            if any(last.startswith(f"shared.errors.{error.__name__}: ") for error in _subclasses(OperatorError)):
+            if any(last.startswith(f"shared.errors.{error.__name__}: ") for error in _subclasses(DaybookError)):
                 message = {**message, "message": f"daybook: {last.partition(': ')[2]}"}
         await send(message)
 

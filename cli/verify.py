@@ -1,0 +1,113 @@
+"""`daybook verify`: folds the log afresh and holds everything that was derived from it against the result."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Final
+
+import typer
+from pymongo.errors import PyMongoError
+
+from cli.progress import Progress
+from command_api.handler import fold_of
+from projector.difference import DifferenceFound
+from projector.feed import Feed
+from projector.projections import PROJECTIONS, Projection
+from projector.verify_log import verify_chain, verify_money, verify_streams
+from projector.verify_read_models import verify_read_model
+from shared.connections import STORE_ERRORS, Stores, open_stores
+from shared.errors import LogDamaged, NotFound, StackError, UnknownEvent
+from shared.settings import Settings, read_settings
+
+DIFFERENT: Final = 3
+
+Advanced = Callable[[int], None]
+Check = Callable[[Advanced], Awaitable[str]]
+"""Gives a line about what was found right."""
+
+
+def verify(
+    ledger: Annotated[str, typer.Option(help="The ledger that is verified.")] = "main",
+) -> None:
+    """Fold the log afresh and compare: the hash chain, balances, streams and snapshots, and all read models.
+
+    Prints a line for each check. Where something differs, the line names the first place, what was expected and what was
+    found, and the exit code is 3. May run while everything else does.
+
+    Example: daybook verify
+    """
+    try:
+        differences = asyncio.run(_verify(read_settings(), ledger))
+    except NotFound as error:
+        raise typer.BadParameter(error.detail) from None
+    except (*STORE_ERRORS, PyMongoError) as error:
+        raise StackError(f"a store does not answer ({type(error).__name__})") from error
+    if differences:
+        raise typer.Exit(DIFFERENT)
+
+
+async def _verify(settings: Settings, ledger_id: str) -> int:
+    """The number of checks that found a difference."""
+    async with open_stores(settings, "daybook_projector") as stores:
+        feed = Feed(stores.engine, ledger_id)
+        log = LogChecks(stores, ledger_id, await feed.refresh())
+        outcomes = [await _outcome(name, check, feed.head) for name, check in log.checks().items()]
+        with Progress("verify read models", feed.head * len(PROJECTIONS), "events") as progress:
+            read_models = [_read_model_check(stores, feed, projection) for projection in PROJECTIONS]
+            found = await asyncio.gather(*(_run(check, progress.advance) for check in read_models))
+        for projection, (line, is_right) in zip(PROJECTIONS, found, strict=True):
+            typer.echo(f"{projection.name:<12} {line}")
+            outcomes.append(is_right)
+    return outcomes.count(False)
+
+
+async def _outcome(name: str, check: Check, total: int) -> bool:
+    with Progress(f"verify {name}", total, "events") as progress:
+        line, is_right = await _run(check, progress.advance)
+    typer.echo(f"{name:<12} {line}")
+    return is_right
+
+
+async def _run(check: Check, advanced: Advanced) -> tuple[str, bool]:
+    try:
+        return f"ok  {await check(advanced)}", True
+    except (DifferenceFound, UnknownEvent, LogDamaged) as difference:
+        return f"DIFFERENT  {difference}", False
+
+
+class LogChecks:
+    """What can be checked without the read models; each check is told what the ones before it found."""
+
+    def __init__(self, stores: Stores, ledger_id: str, head: int) -> None:
+        self._engine = stores.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._ledger_id = ledger_id
+        self._head = head
+        self._members: int | None = None
+
+    def checks(self) -> dict[str, Check]:
+        return {"log": self._chain, "money": self._money, "streams": self._streams}
+
+    async def _chain(self, advanced: Advanced) -> str:
+        async with self._engine.connect() as connection:
+            head = await verify_chain(connection, self._ledger_id, advanced)
+        self._head = head.position
+        return f"{head.position} events, dense and unchanged; the last hash is {head.hash.hex()}"
+
+    async def _money(self, advanced: Advanced) -> str:
+        async with self._engine.connect() as connection:
+            books = await verify_money(connection, self._ledger_id, self._head, advanced)
+        self._members = books.members
+        return f"{books.accounts} accounts, none ever below its limit; every currency sums to zero"
+
+    async def _streams(self, advanced: Advanced) -> str:
+        async with self._engine.connect() as connection:
+            walk = await verify_streams(connection, self._ledger_id, self._head, self._members, fold_of, advanced)
+        return f"{walk.streams} streams hold what their events prescribe; {walk.snapshots} snapshots are what they fold to"
+
+
+def _read_model_check(stores: Stores, feed: Feed, projection: Projection[Any]) -> Check:
+    async def check(advanced: Advanced) -> str:
+        verified = await verify_read_model(stores, projection, feed, advanced)
+        what = "documents" if projection.model.store == "mongo" else "keys"
+        return f"{verified.count} {what} are what the log folds to at {verified.position}"
+
+    return check

@@ -1,0 +1,79 @@
+"""Builds a read model anew, from event 1, beside the one that is being read; then switches."""
+
+import asyncio
+from collections.abc import Callable
+from itertools import count
+from typing import Final
+
+import msgspec
+
+from projector.generations import BUILD_EVENTS_MAX, OVERTAKEN_SECONDS, Generations, OvertakenError, pause
+from projector.sinks import digest
+from shared.read_models import Generation
+
+DIGESTS_MAX: Final = 5
+
+
+class Rebuilt(msgspec.Struct, frozen=True):
+    """`digest` is that of the content as of `position`; empty where it would not stand still for one."""
+
+    position: int
+    digest: str
+
+
+async def rebuild(generations: Generations, moved: Callable[[int], None]) -> Rebuilt:
+    """Goes on with a generation that was left unfinished, so that it can be interrupted at any point and called again.
+
+    `moved` is called with each position that is reached.
+    """
+    number = 0
+    for attempt in count(1):
+        try:
+            pointer = await generations.read_pointer()
+            if number and pointer.live == number:
+                return await _digest_of_live(generations, number)
+            generation = await generations.open_new()
+            number = generation.number
+            return await _build(generations, generation, moved)
+        except OvertakenError:
+            # A worker builds the same generation: each takes the batches that it comes to first.
+            await asyncio.sleep(pause(attempt, OVERTAKEN_SECONDS))
+    raise AssertionError
+
+
+async def _build(generations: Generations, generation: Generation, moved: Callable[[int], None]) -> Rebuilt:
+    copy = generations.copy(generation)
+    moved(generation.position)
+    while await copy.advance(BUILD_EVENTS_MAX):
+        moved(copy.generation.position)
+    position = copy.generation.position
+    await generations.sink.index(generation)
+    found = await _digest(generations, copy.generation)
+    await generations.finish(copy)
+    return Rebuilt(position, found)
+
+
+async def _digest(generations: Generations, generation: Generation) -> str:
+    """Raises:
+    OvertakenError: it moved meanwhile.
+    """
+    found = await digest(generations.sink, generation)
+    checkpoint = await generations.sink.read_checkpoint(generation)
+    if checkpoint is None or checkpoint.position != generation.position:
+        raise OvertakenError
+    return found
+
+
+async def _digest_of_live(generations: Generations, number: int) -> Rebuilt:
+    """Somebody else finished it, and now it moves with the log."""
+    position = 0
+    for _ in range(DIGESTS_MAX):
+        live = (await generations.open()).generation
+        position = live.position
+        if live.number != number:
+            break
+        try:
+            return Rebuilt(position, await _digest(generations, live))
+        except OvertakenError:
+            continue
+    return Rebuilt(position, "")
