@@ -1,11 +1,13 @@
 """The `daybook` command: each command stands in a module of its own and is added here."""
 
+import logging
 import os
 import sys
 
+import structlog
 import typer
 
-from cli import berka, dev, migrate, status
+from cli import berka, dev, migrate, replay, status, verify
 from dev.folder import stack_environment
 from shared.errors import OperatorError
 
@@ -36,7 +38,11 @@ def find_stack(context: typer.Context) -> None:
 
 
 def main() -> None:
-    """Everything that a person must act upon is one line on stderr, and exit code 1."""
+    """Everything that a person must act upon is one line on stderr, and exit code 1. Results alone go to stdout."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     try:
         app()
     except OperatorError as error:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final
 
 import typer
+import uvloop
 from pymongo.errors import PyMongoError
 
 from cli.progress import Progress
@@ -38,7 +39,7 @@ def replay(
     """
     wanted = [_projection(name) for name in projections] if projections else list(PROJECTIONS)
     try:
-        rebuilt = asyncio.run(_replay(read_settings(), wanted, ledger))
+        rebuilt = uvloop.run(_replay(read_settings(), wanted, ledger))
     except KeyboardInterrupt:
         typer.echo("interrupted: what was built stays, and the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED) from None

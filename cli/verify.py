@@ -1,14 +1,15 @@
 """`daybook verify`: folds the log afresh and holds everything that was derived from it against the result."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated, Any, Final
 
 import typer
+import uvloop
 from pymongo.errors import PyMongoError
 
 from cli.progress import Progress
-from command_api.handler import fold_of
+from command_api.batch import fold_of
 from projector.difference import DifferenceFound
 from projector.feed import Feed
 from projector.projections import PROJECTIONS, Projection
@@ -36,7 +37,7 @@ def verify(
     Example: daybook verify
     """
     try:
-        differences = asyncio.run(_verify(read_settings(), ledger))
+        differences = uvloop.run(_verify(read_settings(), ledger))
     except NotFound as error:
         raise typer.BadParameter(error.detail) from None
     except (*STORE_ERRORS, PyMongoError) as error:
@@ -50,7 +51,7 @@ async def _verify(settings: Settings, ledger_id: str) -> int:
     async with open_stores(settings, "daybook_projector") as stores:
         feed = Feed(stores.engine, ledger_id)
         log = LogChecks(stores, ledger_id, await feed.refresh())
-        outcomes = [await _outcome(name, check, feed.head) for name, check in log.checks().items()]
+        outcomes = [await _outcome(name, check, total) for name, check, total in log.checks()]
         with Progress("verify read models", feed.head * len(PROJECTIONS), "events") as progress:
             read_models = [_read_model_check(stores, feed, projection) for projection in PROJECTIONS]
             found = await asyncio.gather(*(_run(check, progress.advance) for check in read_models))
@@ -83,8 +84,11 @@ class LogChecks:
         self._head = head
         self._members: int | None = None
 
-    def checks(self) -> dict[str, Check]:
-        return {"log": self._chain, "money": self._money, "streams": self._streams}
+    def checks(self) -> Iterator[tuple[str, Check, int]]:
+        """Name, check, and how much there is to look at; to be run one after another."""
+        yield "log", self._chain, self._head
+        yield "money", self._money, self._head
+        yield "streams", self._streams, self._members or self._head
 
     async def _chain(self, advanced: Advanced) -> str:
         async with self._engine.connect() as connection:

@@ -1,15 +1,16 @@
 """Accounts: opened in one currency for one owner, with a limit that no withdrawal or transfer passes."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, assert_never
 
 import msgspec
 from pydantic import ConfigDict, Field
 
 from command_api.command import Command, OverdraftLimit, States
-from command_api.fold import Fold, unexpected
+from command_api.fold import Fold
 from shared import errors
 from shared.events import (
     AccountClosed,
+    AccountEvent,
     AccountFrozen,
     AccountOpened,
     AccountUnfrozen,
@@ -43,7 +44,7 @@ class AccountState(msgspec.Struct, frozen=True):
         return self.posted + self.overdraft_limit
 
 
-def evolve_account(state: AccountState, event: Event) -> AccountState:
+def evolve_account(state: AccountState, event: AccountEvent) -> AccountState:
     match event:
         case AccountOpened():
             return AccountState(event.account_id, event.owner_id, event.currency, "open", event.overdraft_limit)
@@ -59,7 +60,7 @@ def evolve_account(state: AccountState, event: Event) -> AccountState:
             paying = event.from_account_id == state.account_id
             return msgspec.structs.replace(state, posted=event.from_balance if paying else event.to_balance)
         case _:
-            unexpected(event)
+            assert_never(event)
 
 
 ACCOUNT: Final = Fold(1, AccountState(), evolve_account)

@@ -4,7 +4,7 @@ The outside world has no lower limit, so it is no stream and takes no lock: depo
 what all accounts of a currency have together, negated.
 """
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, assert_never
 
 import msgspec
 from pydantic import ConfigDict, Field
@@ -19,13 +19,14 @@ from command_api.account import (
     require_not_frozen,
 )
 from command_api.command import Amount, Command, Metadata, Reference, States
-from command_api.fold import Fold, unexpected
+from command_api.fold import Fold
 from shared.errors import IdTaken, SameAccount
 from shared.events import (
     Event,
     FundsDeposited,
     FundsTransferred,
     FundsWithdrawn,
+    MoneyEvent,
     account_stream,
     transfer_stream,
 )
@@ -41,12 +42,12 @@ class TransferState(msgspec.Struct, frozen=True):
     recorded: bool = False
 
 
-def evolve_transfer(state: TransferState, event: Event) -> TransferState:  # noqa: ARG001
+def evolve_transfer(state: TransferState, event: MoneyEvent) -> TransferState:  # noqa: ARG001
     match event:
         case FundsDeposited() | FundsWithdrawn() | FundsTransferred():
             return TransferState(recorded=True)
         case _:
-            unexpected(event)
+            assert_never(event)
 
 
 TRANSFER: Final = Fold(1, TransferState(), evolve_transfer)

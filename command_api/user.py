@@ -4,20 +4,21 @@ An address is a stream of its own: to take it is to write into that stream, so t
 """
 
 import hashlib
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, assert_never
 
 import msgspec
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from command_api.command import Command, Email, Fields, Name, States
-from command_api.fold import Fold, unexpected
+from command_api.fold import Fold
 from shared.errors import EmailTaken, IdTaken, NotFound, UserInactive
 from shared.events import (
     Event,
     UserChanged,
     UserCreated,
     UserDeactivated,
+    UserEvent,
     UserReactivated,
     email_stream,
     user_stream,
@@ -39,7 +40,7 @@ class EmailState(msgspec.Struct, frozen=True):
     user_id: str | None = None
 
 
-def evolve_user(state: UserState, event: Event) -> UserState:
+def evolve_user(state: UserState, event: UserEvent) -> UserState:
     match event:
         case UserCreated() | UserChanged():
             return UserState(event.name, event.email, event.email_hash, "active")
@@ -48,10 +49,10 @@ def evolve_user(state: UserState, event: Event) -> UserState:
         case UserReactivated():
             return msgspec.structs.replace(state, status="active")
         case _:
-            unexpected(event)
+            assert_never(event)
 
 
-def evolve_email(state: EmailState, event: Event) -> EmailState:
+def evolve_email(state: EmailState, event: UserCreated | UserChanged) -> EmailState:
     """An address that a user gives up is free again."""
     match event:
         case UserCreated():
@@ -59,7 +60,7 @@ def evolve_email(state: EmailState, event: Event) -> EmailState:
         case UserChanged():
             return EmailState(None if state.user_id == event.user_id else event.user_id)
         case _:
-            unexpected(event)
+            assert_never(event)
 
 
 USER: Final = Fold(1, UserState(), evolve_user)
