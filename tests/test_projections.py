@@ -1,0 +1,257 @@
+"""What each event does to each read model. No server: events in, dictionaries out."""
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from projector.changes import DocumentChanges
+from projector.projections import PROJECTIONS, Projection
+from shared.events import (
+    EVENT_TYPES,
+    AccountClosed,
+    AccountFrozen,
+    AccountUnfrozen,
+    Event,
+    RecordedEvent,
+    UserDeactivated,
+    UserReactivated,
+)
+from shared.read_models import ACTIVITY_MAX, READ_MODELS, entry_id
+from tests.log import Book, recorded
+
+BY_NAME = {projection.name: projection for projection in PROJECTIONS}
+BOOK = Book()
+ADA = BOOK.create_user("Ada Lovelace", "ada@example.com")
+EUROS, MORE_EUROS = BOOK.open_account(ADA.user_id, overdraft_limit=500), BOOK.open_account(ADA.user_id)
+ONE, OTHER = EUROS.account_id, MORE_EUROS.account_id
+DEPOSIT = BOOK.deposit(ONE, 1_000, occurred_at="2020-02-29T12:00:00.000000Z", reference="salary")
+TRANSFER = BOOK.transfer(ONE, OTHER, 300, metadata={"order.id": "7"})
+WITHDRAWAL = BOOK.withdraw(OTHER, 100)
+MONEY: list[Event] = [EUROS, MORE_EUROS, DEPOSIT, TRANSFER, WITHDRAWAL]
+
+
+def moment(position: int) -> str:
+    return f"2026-01-01T00:00:{position:02d}.000000Z"
+
+
+def folded(name: str, *batches: list[RecordedEvent]) -> dict[str, Any]:
+    """What the batches make of an empty read model."""
+    contents: dict[str, Any] = {}
+    for batch in batches:
+        changes = BY_NAME[name].new_changes()
+        BY_NAME[name].fold(changes, batch)
+        changes.apply_to(contents)
+    return contents
+
+
+def project(name: str, *events: Event) -> dict[str, Any]:
+    return folded(name, recorded(events))
+
+
+def test_every_read_model_has_one_projection() -> None:
+    assert [projection.model for projection in PROJECTIONS] == list(READ_MODELS)
+
+
+def test_every_event_is_handled_by_some_projection() -> None:
+    assert frozenset().union(*(projection.handles for projection in PROJECTIONS)) == frozenset(EVENT_TYPES.values())
+
+
+# ── users ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_created_user_is_active_and_can_be_searched_for() -> None:
+    assert project("users", ADA) == {
+        ADA.user_id: {
+            "_id": ADA.user_id,
+            "name": "Ada Lovelace",
+            "email": "ada@example.com",
+            "search": ["ada", "com", "example", "lovelace"],
+            "status": "active",
+            "created_at": moment(1),
+            "changed_at": moment(1),
+            "version": 1,
+            "position": 1,
+        }
+    }
+
+
+def test_a_changed_user_has_the_new_name_address_and_search_words() -> None:
+    book = Book()
+    user = book.create_user("Ada")
+    changed = book.change_user(user.user_id, "Áda King", "king@example.com")
+    after = project("users", user, changed)[user.user_id]
+    assert (after["name"], after["email"], after["search"]) == (
+        "Áda King",
+        "king@example.com",
+        ["ada", "com", "example", "king"],
+    )
+    assert (after["created_at"], after["changed_at"], after["version"], after["position"]) == (moment(1), moment(2), 2, 2)
+
+
+def test_a_user_is_inactive_until_reactivated() -> None:
+    gone, back = UserDeactivated(user_id=ADA.user_id), UserReactivated(user_id=ADA.user_id)
+    assert project("users", ADA, gone)[ADA.user_id]["status"] == "inactive"
+    after = project("users", ADA, gone, back)[ADA.user_id]
+    assert (after["status"], after["version"], after["position"]) == ("active", 3, 3)
+
+
+# ── accounts and balances ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_opened_account_is_open_and_empty() -> None:
+    assert project("accounts", EUROS) == {
+        ONE: {
+            "_id": ONE,
+            "owner_id": ADA.user_id,
+            "currency": "EUR",
+            "status": "open",
+            "overdraft_limit": 500,
+            "posted": 0,
+            "held": 0,
+            "opened_at": moment(1),
+            "changed_at": moment(1),
+            "version": 1,
+            "position": 1,
+        }
+    }
+
+
+def test_money_sets_the_balance_of_each_account_that_it_touches() -> None:
+    accounts = project("accounts", *MONEY)
+    assert [(accounts[i]["posted"], accounts[i]["version"], accounts[i]["position"]) for i in (ONE, OTHER)] == [
+        (700, 3, 4),
+        (200, 3, 5),
+    ]
+
+
+@pytest.mark.parametrize("name", ["accounts", "balances"])
+def test_an_account_is_frozen_unfrozen_and_closed(name: str) -> None:
+    events: list[Event] = [
+        MORE_EUROS,
+        AccountFrozen(account_id=OTHER, currency="EUR"),
+        AccountUnfrozen(account_id=OTHER, currency="EUR"),
+        AccountClosed(account_id=OTHER, currency="EUR"),
+    ]
+    statuses = [next(iter(project(name, *events[:count]).values()))["status"] for count in range(1, 5)]
+    assert statuses == ["open", "frozen", "open", "closed"]
+
+
+def test_balances_are_the_accounts_as_text() -> None:
+    accounts, balances = project("accounts", *MONEY), project("balances", *MONEY)
+    for account_id, account in accounts.items():
+        del account["_id"]
+        assert balances[f"account:{account_id}"] == {name: str(value) for name, value in account.items()}
+
+
+# ── transfers, entries, activity ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_transfer_names_both_accounts_and_keeps_what_the_client_said() -> None:
+    transfer = project("transfers", *MONEY)[TRANSFER.transfer_id]
+    assert transfer == {
+        "_id": TRANSFER.transfer_id,
+        "kind": "transfer",
+        "from_account_id": ONE,
+        "to_account_id": OTHER,
+        "account_ids": [ONE, OTHER],
+        "amount": 300,
+        "currency": "EUR",
+        "occurred_at": moment(4),
+        "recorded_at": moment(4),
+        "reference": None,
+        "metadata": {"order.id": "7"},
+        "position": 4,
+    }
+
+
+def test_deposits_and_withdrawals_are_transfers_from_and_to_nobody() -> None:
+    transfers = project("transfers", *MONEY)
+    deposit, withdrawal = transfers[DEPOSIT.transfer_id], transfers[WITHDRAWAL.transfer_id]
+    assert (deposit["kind"], deposit["from_account_id"], deposit["to_account_id"]) == ("deposit", None, ONE)
+    assert (withdrawal["kind"], withdrawal["from_account_id"], withdrawal["to_account_id"]) == ("withdrawal", OTHER, None)
+    assert (deposit["occurred_at"], deposit["recorded_at"]) == ("2020-02-29T12:00:00.000000Z", moment(3))
+    assert deposit["account_ids"] == [ONE]
+
+
+def test_entries_have_signed_amounts_and_the_balance_after_them() -> None:
+    entries = project("entries", *MONEY)
+    assert {key: (entry["amount"], entry["balance"], entry["counterparty_account_id"]) for key, entry in entries.items()} == {
+        entry_id(ONE, 3): (1_000, 1_000, None),
+        entry_id(ONE, 4): (-300, 700, OTHER),
+        entry_id(OTHER, 4): (300, 300, ONE),
+        entry_id(OTHER, 5): (-100, 200, None),
+    }
+
+
+def test_recent_activity_is_newest_first_and_bounded() -> None:
+    book = Book()
+    account = book.open_account(book.create_user().user_id)
+    deposits = [book.deposit(account.account_id, 1) for _ in range(ACTIVITY_MAX + 20)]
+    events = recorded([account, *deposits])
+    recent = [json.loads(item)["id"] for item in folded("activity", events[:70], events[70:])["recent"]]
+    assert recent == [deposit.transfer_id for deposit in reversed(deposits)][:ACTIVITY_MAX]
+
+
+# ── statistics ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_statistics_count_users_accounts_and_money() -> None:
+    gone = UserDeactivated(user_id=ADA.user_id)
+    frozen = AccountFrozen(account_id=OTHER, currency="EUR")
+    assert project("statistics", ADA, *MONEY, gone, frozen) == {
+        "users": {"active": "0", "inactive": "1"},
+        "accounts": {"EUR:open": "1", "EUR:frozen": "1"},
+        "sums": {"EUR": "900"},
+        "transfers": {"2020-02-29": "1", "2026-01-01": "2"},
+        "volumes": {"2020-02-29:EUR": "1000", "2026-01-01:EUR": "400"},
+        "ranking:EUR": {ONE: 700, OTHER: 200},
+        "busiest": {ONE: 2, OTHER: 2},
+    }
+
+
+def test_a_closed_account_leaves_the_ranking() -> None:
+    closed = AccountClosed(account_id=OTHER, currency="EUR")
+    assert project("statistics", MORE_EUROS, closed) == {
+        "accounts": {"EUR:open": "0", "EUR:closed": "1"},
+        "sums": {"EUR": "0"},
+    }
+
+
+# ── laws ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+HISTORY = recorded(Book(seed=7).history(150))
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS, ids=lambda projection: projection.name)
+@hypothesis.settings(max_examples=20)
+@given(cuts=st.sets(st.integers(1, len(HISTORY) - 1)))
+def test_how_the_log_is_cut_into_batches_makes_no_difference(projection: Projection[Any], cuts: set[int]) -> None:
+    bounds = [0, *sorted(cuts), len(HISTORY)]
+    batches = [HISTORY[start:end] for start, end in pairwise(bounds)]
+    assert folded(projection.name, *batches) == folded(projection.name, HISTORY)
+
+
+def test_the_balances_of_a_currency_sum_to_what_came_in_and_did_not_go_out() -> None:
+    accounts = project("accounts", *(event.event for event in HISTORY)).values()
+    sums = project("statistics", *(event.event for event in HISTORY))["sums"]
+    for currency, total in sums.items():
+        assert sum(account["posted"] for account in accounts if account["currency"] == currency) == int(total)
+
+
+def test_every_version_is_the_number_of_events_of_its_stream() -> None:
+    accounts = project("accounts", *(event.event for event in HISTORY))
+    for account_id, account in accounts.items():
+        stream = [event for event in HISTORY if f"account-{account_id}" in event.event.streams()]
+        assert (account["version"], account["position"]) == (len(stream), stream[-1].position)
+
+
+def test_a_document_cannot_be_inserted_twice() -> None:
+    changes = DocumentChanges()
+    changes.insert("one", {})
+    with pytest.raises(ValueError, match="twice"):
+        changes.insert("one", {})
