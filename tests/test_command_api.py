@@ -304,6 +304,30 @@ async def test_an_expected_version_of_another_form_is_refused_and_not_ignored(ap
     assert code(answer) == "validation-failed"
 
 
+async def test_what_another_process_wrote_is_seen_even_where_nothing_is_left_to_do(settings: Settings) -> None:
+    """A writer that decides on the states of its last batch must not answer «it is open already» from them."""
+    async with command_api(settings) as one, command_api(settings) as two:
+        account_id = await one.account(balance=1)
+        for _ in range(3):
+            created(await one.deposit(account_id, 1))
+            frozen = await two.post(f"/v1/accounts/{account_id}/freeze")
+            unfrozen = await one.client.post(f"/v1/accounts/{account_id}/unfreeze")
+            assert unfrozen.json()["version"] == frozen.json()["version"] + 1
+
+
+async def test_a_refusal_is_never_decided_on_what_was_true_before_another_process_wrote(
+    settings: Settings, engine: AsyncEngine
+) -> None:
+    async with command_api(settings) as one, command_api(settings) as two:
+        account_id = await one.account(balance=1)
+        for _ in range(3):
+            created(await one.deposit(account_id, 1))
+            created(await two.deposit(account_id, 100))
+            created(await one.withdraw(account_id, 100))
+    log = await log_of(engine)
+    assert [stored.position for stored in log] == list(range(1, len(log) + 1))
+
+
 async def test_opposite_transfers_at_once_neither_deadlock_nor_lose_money(settings: Settings, engine: AsyncEngine) -> None:
     async with command_api(settings) as one, command_api(settings) as two:
         a, b = await one.account(balance=1000), await one.account(balance=1000)
