@@ -105,11 +105,11 @@ class Book:
         )
 
     def history(self, count: int, accounts: int = 10) -> Iterator[Event]:
-        """Any history of `count` events: users and accounts first, then everything that can happen to them."""
+        """Any `count` events: users and accounts first, then everything that can happen to them. Called again, it goes on."""
         return islice(self._endless(accounts), count)
 
     def _endless(self, accounts: int) -> Iterator[Event]:
-        for number in range(accounts):
+        for number in range(len(self.accounts), accounts):
             created = self.create_user(name=f"User {number}")
             yield created
             opened = self.open_account(created.user_id, self.random.choice(("EUR", "EUR", "JPY")), 1_000)

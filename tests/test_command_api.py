@@ -319,10 +319,13 @@ async def test_a_refusal_is_never_decided_on_what_was_true_before_another_proces
     settings: Settings, engine: AsyncEngine
 ) -> None:
     async with command_api(settings) as one, command_api(settings) as two:
-        account_id = await one.account(balance=1)
-        for _ in range(3):
+        account_id, other_id = await one.account(balance=1), await one.account()
+        for elsewhere in (False, True, False, True):
             created(await one.deposit(account_id, 1))
             created(await two.deposit(account_id, 100))
+            if elsewhere:  # learns there where the log ends now, but nothing of the account
+                created(await one.deposit(other_id, 1))
+                created(await one.deposit(other_id, 1))
             created(await one.withdraw(account_id, 100))
     log = await log_of(engine)
     assert [stored.position for stored in log] == list(range(1, len(log) + 1))
