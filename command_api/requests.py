@@ -9,7 +9,7 @@ import hashlib
 import inspect
 import json
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar, get_type_hints
 
 import msgspec
@@ -20,7 +20,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from command_api import batch
-from command_api.batch import Outcome, Reply
+from command_api.batch import Outcome, Replies, Reply
 from command_api.command import Command
 from shared.errors import (
     AmountOutOfRange,
@@ -138,18 +138,43 @@ class Call(Request):
 
     async def run(self, command: Command, describe: Describe, *, new: str | None = None, moves_money: bool = False) -> Response:
         """Has the command handled and answers: 201 with the `Location` below `/v1/<new>/` for something new, 200 for a change."""
-        reply = await self.state.handler.handle(
+        key = self._idempotency_key(required=moves_money)
+        replies = _Replies(command, describe, 201 if new else 200, self.state.request_id)
+        return self._response(await self._handle(command, replies, key, self._hash()), new)
+
+    async def run_each(self, commands: Sequence[Command], describe: Describe) -> Response:
+        """Has each command handled by itself and answers 200 with the status and the body of each, in their order.
+
+        Each has a key of its own, made of the request's with what no caller can send: a repeated request, also one that was
+        answered 503 half-way, has one effect for each command.
+        """
+        key, request_hash = self._idempotency_key(required=True), self._hash()
+        replies = await asyncio.gather(
+            *(
+                self._handle(command, _Replies(command, describe, 201, self.state.request_id), f"{key}\x1f{index}", request_hash)
+                for index, command in enumerate(commands)
+            )
+        )
+        results = b",".join(b'{"status":%d,"body":%b}' % (reply.status, reply.body) for reply in replies)
+        position = max((reply.position for reply in replies if reply.position is not None), default=None)
+        headers = {} if position is None else {"Daybook-Position": str(position)}
+        if all(reply.replayed for reply in replies):
+            headers["Idempotency-Replayed"] = "true"
+        return Response(b'{"results":[%b]}' % results, 200, headers, JSON)
+
+    async def _handle(self, command: Command, replies: Replies, key: str | None, request_hash: bytes) -> Reply:
+        reply: Reply = await self.state.handler.handle(
             self._ledger_id(),
             batch.Request(
                 command=command,
-                replies=_Replies(command, describe, 201 if new else 200, self.state.request_id),
+                replies=replies,
                 metadata={"command": type(command).__name__, "request_id": self.state.request_id},
-                idempotency_key=self._idempotency_key(required=moves_money),
-                request_hash=self._hash(),
+                idempotency_key=key,
+                request_hash=request_hash,
                 expected_version=self._expected_version(),
             ),
         )
-        return self._response(reply, new)
+        return reply
 
     def _ledger_id(self) -> str:
         ledger_id = self.headers.get("daybook-ledger", "main")

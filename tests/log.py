@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from command_api.batch import fold_of
+from command_api.folds import fold_of
 from shared import event_store
 from shared.event_store import Head, NewEvent, StreamEvent, StreamHead
 from shared.events import (

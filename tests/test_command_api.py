@@ -163,7 +163,7 @@ async def test_a_ledger_that_is_not_there_is_said_to_be_missing(api: Commands, l
         (b"{", {"content-type": "application/json"}, 400, "malformed-json"),
         (b"[1]", {"content-type": "application/json; charset=utf-8"}, 400, "malformed-json"),
         (b"{}", {"content-type": "application/json"}, 422, "validation-failed"),
-        (b" " * 70_000, {"content-type": "application/json"}, 413, "payload-too-large"),
+        (b" " * 300_000, {"content-type": "application/json"}, 413, "payload-too-large"),
     ],
 )
 async def test_a_body_that_cannot_be_a_command_is_a_problem_and_writes_nothing(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from command_api.account import CloseAccount, FreezeAccount, OpenAccount, UnfreezeAccount
-from command_api.batch import fold_of
+from command_api.folds import fold_of
 from command_api.command import Command
 from command_api.transfer import Deposit, TransferFunds, Withdraw
 from command_api.user import (
