@@ -138,9 +138,9 @@ class Call(Request):
 
     async def run(self, command: Command, describe: Describe, *, new: str | None = None, moves_money: bool = False) -> Response:
         """Has the command handled and answers: 201 with the `Location` below `/v1/<new>/` for something new, 200 for a change."""
-        key = self._idempotency_key(required=moves_money)
         replies = _Replies(command, describe, 201 if new else 200, self.state.request_id)
-        return self._response(await self._handle(command, replies, key, self._hash()), new)
+        [reply] = await self._handle([(self._idempotency_key(required=moves_money), command, replies)])
+        return self._response(reply, new)
 
     async def run_each(self, commands: Sequence[Command], describe: Describe) -> Response:
         """Has each command handled by itself and answers 200 with the status and the body of each, in their order.
@@ -148,33 +148,34 @@ class Call(Request):
         Each has a key of its own, made of the request's with what no caller can send: a repeated request, also one that was
         answered 503 half-way, has one effect for each command.
         """
-        key, request_hash = self._idempotency_key(required=True), self._hash()
-        replies = await asyncio.gather(
-            *(
-                self._handle(command, _Replies(command, describe, 201, self.state.request_id), f"{key}\x1f{index}", request_hash)
-                for index, command in enumerate(commands)
-            )
+        key, request_id = self._idempotency_key(required=True), self.state.request_id
+        replies = await self._handle(
+            [(f"{key}\x1f{n}", command, _Replies(command, describe, 201, request_id)) for n, command in enumerate(commands)]
         )
         results = b",".join(b'{"status":%d,"body":%b}' % (reply.status, reply.body) for reply in replies)
-        position = max((reply.position for reply in replies if reply.position is not None), default=None)
-        headers = {} if position is None else {"Daybook-Position": str(position)}
+        headers = {}
+        if positions := [reply.position for reply in replies if reply.position is not None]:
+            headers["Daybook-Position"] = str(max(positions))
         if all(reply.replayed for reply in replies):
             headers["Idempotency-Replayed"] = "true"
         return Response(b'{"results":[%b]}' % results, 200, headers, JSON)
 
-    async def _handle(self, command: Command, replies: Replies, key: str | None, request_hash: bytes) -> Reply:
-        reply: Reply = await self.state.handler.handle(
-            self._ledger_id(),
+    async def _handle(self, wanted: Sequence[tuple[str | None, Command, Replies]]) -> list[Reply]:
+        request_hash, expected_version = self._hash(), self._expected_version()
+        metadata = {"command": type(wanted[0][1]).__name__, "request_id": self.state.request_id}
+        requests = [
             batch.Request(
                 command=command,
                 replies=replies,
-                metadata={"command": type(command).__name__, "request_id": self.state.request_id},
+                metadata=metadata,
                 idempotency_key=key,
                 request_hash=request_hash,
-                expected_version=self._expected_version(),
-            ),
-        )
-        return reply
+                expected_version=expected_version,
+            )
+            for key, command, replies in wanted
+        ]
+        answers: list[Reply] = await self.state.handler.handle(self._ledger_id(), requests)
+        return answers
 
     def _ledger_id(self) -> str:
         ledger_id = self.headers.get("daybook-ledger", "main")
