@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared import event_store
 from shared.connections import open_postgres
 from shared.errors import SchemaMismatch, UnsafeStore
+from shared.events import FundsDeposited, FundsTransferred
 from shared.settings import Settings
 from tests.clients import Commands, command_api, created
 
@@ -208,7 +209,7 @@ async def test_money_does_not_move_without_a_key(api: Commands, engine: AsyncEng
     body = {"account_id": account_id, "amount": 1, "currency": "EUR"}
     assert code(await api.client.post("/v1/deposits", json=body)) == "idempotency-key-required"
     for key in ("", "x" * 256, "ä", "a\tb", " "):
-        raw = {"Idempotency-Key": key.encode()}
+        raw = {b"Idempotency-Key": key.encode()}
         assert code(await api.client.post("/v1/deposits", json=body, headers=raw)) == "idempotency-key-invalid"
     twice = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
     assert code(await api.client.post("/v1/deposits", json=body, headers=twice)) == "idempotency-key-invalid"
@@ -353,16 +354,14 @@ async def test_concurrent_transfers_conserve_money_and_pass_no_limit(settings: S
     running = dict.fromkeys(ids, 0)
     log = await log_of(engine)
     for event in (stored.decoded().event for stored in log):
-        match type(event).__name__, event:
-            case "FundsDeposited", deposited:
-                running[deposited.account_id] += deposited.amount
-            case "FundsTransferred", moved:
-                running[moved.from_account_id] -= moved.amount
-                running[moved.to_account_id] += moved.amount
-                assert (moved.from_balance, moved.to_balance) == (
-                    running[moved.from_account_id],
-                    running[moved.to_account_id],
-                )
+        match event:
+            case FundsDeposited():
+                running[event.account_id] += event.amount
+            case FundsTransferred():
+                ends = event.from_account_id, event.to_account_id
+                running[ends[0]] -= event.amount
+                running[ends[1]] += event.amount
+                assert (event.from_balance, event.to_balance) == (running[ends[0]], running[ends[1]])
         assert min(running.values()) >= -limit
     assert [stored.type for stored in log].count("FundsTransferred") == verdicts[201]
 
