@@ -116,7 +116,7 @@ class MoneyAnswer(BaseModel):
 
 
 class TransferAnswer(BaseModel):
-    """Both balances are those right after the transfer, the paying account's first."""
+    """Balances are those right after the transfer, the paying account's first. A customer sees those of own accounts only."""
 
     id: str
     position: Position
@@ -186,8 +186,13 @@ def describe_money(command: Deposit | Withdraw | TransferFunds, outcome: Outcome
         "position": outcome.position,
         "occurred_at": command.occurred_at or recorded_at,
         "recorded_at": recorded_at,
-        "balances": [_balance(state) for state in outcome.states.values() if isinstance(state, AccountState)],
+        "balances": [_balance(state) for state in outcome.states.values() if _is_seen(state, outcome.customer)],
     }
+
+
+def _is_seen(state: Any, customer: str | None) -> bool:
+    """Whoever pays learns nothing of what the payee has."""
+    return isinstance(state, AccountState) and customer in {None, state.owner_id}
 
 
 def _balance(account: AccountState) -> dict[str, Any]:
