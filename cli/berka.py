@@ -7,6 +7,7 @@ one after a break, changes nothing that is there.
 
 import asyncio
 import csv
+import os
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ import typer
 from rich.console import Console
 
 from cli.progress import Progress
+from dev.seed import bearer
 from shared.errors import DaybookError
 from shared.money import to_minor_units
 
@@ -145,11 +147,13 @@ def plan(bank: Bank) -> list[list[list[Post]]]:
     ]
 
 
-async def load(command_url: str, stages: list[list[list[Post]]], concurrency: int, advance: Callable[[], None]) -> int:
+async def load(
+    command_url: str, api_key: str, stages: list[list[list[Post]]], concurrency: int, advance: Callable[[], None]
+) -> int:
     """Posts everything; how many commands were new, and not answered before."""
     limits = httpx2.Limits(max_connections=concurrency)
     new = 0
-    async with httpx2.AsyncClient(base_url=command_url, limits=limits, timeout=30) as client:
+    async with httpx2.AsyncClient(base_url=command_url, headers=bearer(api_key), limits=limits, timeout=30) as client:
         for stage in stages:
             waiting = iter(stage)
 
@@ -198,7 +202,7 @@ def berka(
     concurrency: Annotated[int, typer.Option(help="Requests under way at once.", min=1, max=512)] = 64,
     command_url: Annotated[str, typer.Option(envvar="DAYBOOK_COMMAND_URL", help="The command API.")] = "http://127.0.0.1:8000",
 ) -> None:
-    """Load the PKDD'99 «Berka» bank transactions. A second run changes nothing.
+    """Load the PKDD'99 «Berka» bank transactions, with the API key in DAYBOOK_API_KEY. A second run changes nothing.
 
     Example: daybook import berka ../shared/data/berka --rows 3000
     """
@@ -209,7 +213,7 @@ def berka(
     total = sum(len(chain) for stage in stages for chain in stage)
     try:
         with Progress("import berka", total, "commands") as progress:
-            new = asyncio.run(load(command_url, stages, concurrency, progress.advance))
+            new = asyncio.run(load(command_url, os.environ.get("DAYBOOK_API_KEY", ""), stages, concurrency, progress.advance))
     except* ImportFailed as failures:
         Console(stderr=True).print(f"daybook: {failures.exceptions[0]}", markup=False, soft_wrap=True)
         raise typer.Exit(1) from None

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from dev.children import alive
 from dev.folder import DATA_FOLDER, Running, find_running, held_by
-from dev.seed import ADA, ADAS_EUROS
+from dev.seed import ADA, ADAS_EUROS, bearer
 from dev.stack import Wishes, run
 from shared.errors import StackError
 
@@ -82,21 +82,23 @@ def env(data_dir: DataDir = DATA_FOLDER) -> None:
 
 
 def show(running: Running, folder: Path) -> None:
+    api_key = running.environment["DAYBOOK_API_KEY"]
     command_url, query_url = (running.environment[f"DAYBOOK_{api}_URL"] for api in ("COMMAND", "QUERY"))
     table = Table("Daybook", "is ready")
     table.add_row("command API", command_url)
     table.add_row("query API", query_url)
     table.add_row("documentation", f"{command_url}/docs\n{query_url}/docs")
+    table.add_row("API key", f"{api_key} (all scopes; `daybook env` exports it)")
     table.add_row("data and logs", str(folder))
     Console(soft_wrap=True).print(table)
-    for line in curl_lines(command_url, query_url):
+    for line in curl_lines(command_url, query_url, api_key):
         typer.echo(f"\n{line}")
     typer.echo()
 
 
-def curl_lines(command_url: str, query_url: str) -> list[str]:
+def curl_lines(command_url: str, query_url: str, api_key: str) -> list[str]:
     """Create, transfer, read back. Empty when the ledger does not hold the money that we seed."""
-    funds = httpx2.get(f"{query_url}/v1/accounts/{ADAS_EUROS}/balance", trust_env=False)
+    funds = httpx2.get(f"{query_url}/v1/accounts/{ADAS_EUROS}/balance", headers=bearer(api_key), trust_env=False)
     if not funds.is_success:
         return []
     account_id = str(uuid.uuid4())
@@ -104,15 +106,22 @@ def curl_lines(command_url: str, query_url: str) -> list[str]:
     position = funds.json()["position"] + 2
     account = {"id": account_id, "owner_id": ADA, "currency": "EUR"}
     transfer = {"from_account_id": ADAS_EUROS, "to_account_id": account_id, "amount": 1250, "currency": "EUR"}
+    headers = f"-H '{_authorization(api_key)}' -H 'Daybook-Min-Position: {position}'"
     return [
-        _curl_post(f"{command_url}/v1/accounts", f"open-{account_id}", account),
-        _curl_post(f"{command_url}/v1/transfers", f"fund-{account_id}", transfer),
-        f"curl -s -H 'Daybook-Min-Position: {position}' {query_url}/v1/accounts/{account_id}/balance",
+        _curl_post(f"{command_url}/v1/accounts", api_key, f"open-{account_id}", account),
+        _curl_post(f"{command_url}/v1/transfers", api_key, f"fund-{account_id}", transfer),
+        f"curl -s {query_url}/v1/accounts/{account_id}/balance {headers}",
     ]
 
 
-def _curl_post(url: str, key: str, body: Mapping[str, object]) -> str:
-    return f"curl -s {url} -H 'Content-Type: application/json' -H 'Idempotency-Key: {key}' -d '{json.dumps(body)}'"
+def _curl_post(url: str, api_key: str, key: str, body: Mapping[str, object]) -> str:
+    headers = (_authorization(api_key), "Content-Type: application/json", f"Idempotency-Key: {key}")
+    named = " ".join(f"-H '{header}'" for header in headers)
+    return f"curl -s {url} {named} -d '{json.dumps(body)}'"
+
+
+def _authorization(api_key: str) -> str:
+    return f"Authorization: Bearer {api_key}"
 
 
 def _start_detached(wishes: Wishes) -> Running:

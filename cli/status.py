@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
 
-from dev.seed import list_projections
+from dev.seed import bearer, list_projections
 from shared.connections import open_redis
 from shared.errors import SettingsInvalid, StackError
 from shared.read_models import HEALTH_KEY
@@ -38,7 +38,8 @@ def status() -> None:
 
 
 async def _look(settings: Settings) -> tuple[list[tuple[str, str, str]], list[dict[str, Any]]]:
-    async with httpx2.AsyncClient(timeout=settings.query_wait_max_ms / 1000, trust_env=False) as client:
+    headers = bearer(settings.api_key.get_secret_value() if settings.api_key else "")
+    async with httpx2.AsyncClient(headers=headers, timeout=settings.query_wait_max_ms / 1000, trust_env=False) as client:
         return [
             ("command API", await _api_state(client, settings.command_url), settings.command_url),
             ("query API", await _api_state(client, settings.query_url), settings.query_url),

@@ -118,7 +118,7 @@ class MoneyAnswer(BaseModel):
 
 
 class TransferAnswer(BaseModel):
-    """Both balances are those right after the transfer, the paying account's first."""
+    """Balances are those right after the transfer, the paying account's first. A customer sees those of own accounts only."""
 
     id: str
     position: Position
@@ -219,9 +219,11 @@ def _describe_move(command: MoneyCommand, event: Event, position: int, outcome: 
         "position": position,
         "occurred_at": command.occurred_at or recorded_at,
         "recorded_at": recorded_at,
+        # Whoever pays learns nothing of what the payee has.
         "balances": [
             _balance(msgspec.structs.replace(outcome.states[account_stream(account_id)], posted=posted))
             for account_id, posted in _balances_after(event)
+            if outcome.customer in {None, outcome.states[account_stream(account_id)].owner_id}
         ],
     }
 

@@ -31,6 +31,8 @@ from command_api.transfer import Deposit, TransferFunds, Withdraw
 from command_api.transfers import TransferAll, TransferBatch
 from command_api.user import ChangeUser, CreateUser, DeactivateUser, ReactivateUser, UserChanges
 from command_api.wake import Waker
+from shared.access import Rule, only, own_or
+from shared.api_keys import KeyRing
 from shared.connections import open_postgres, open_redis, require_durable_postgres, require_schema
 from shared.fields import Id
 from shared.garbage import calm_collector
@@ -41,16 +43,18 @@ from shared.settings import Settings, settings_or_exit
 router = APIRouter(prefix="/v1", route_class=CommandRoute)
 
 
-def documented(*rejections: str, money: bool = False) -> dict[str, Any]:
-    """What every command's documentation has in common, with its own rejections."""
+def documented(*rejections: str, access: Rule, money: bool = False) -> dict[str, Any]:
+    """What every command's documentation has in common, with its own rejections and the rule of who may send it."""
     key = ("idempotency-key-required",) if money else ()
     return {
-        "openapi_extra": {"parameters": CALL_HEADERS},
+        "openapi_extra": {"parameters": CALL_HEADERS, **access.documented()},
         "responses": problem_responses(*rejections, *key, *ANY_COMMAND),
     }
 
 
 ANY_COMMAND: Final = (
+    "unauthorized",
+    "forbidden",
     "malformed-json",
     "validation-failed",
     "unsupported-media-type",
@@ -74,25 +78,31 @@ MONEY: Final = (
 # ── users ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@router.post("/users", status_code=201, response_model=UserAnswer, **documented("id-taken", "email-taken"))
+@router.post(
+    "/users", status_code=201, response_model=UserAnswer, **documented("id-taken", "email-taken", access=only("users:write"))
+)
 async def create_user(command: CreateUser, call: Call) -> Response:
     """Create a user. No two users have the same e-mail address."""
     return await call.run(command, describe_user, new="users")
 
 
-@router.patch("/users/{user_id}", response_model=UserAnswer, **documented("user-inactive", "email-taken"))
+@router.patch(
+    "/users/{user_id}",
+    response_model=UserAnswer,
+    **documented("user-inactive", "email-taken", access=own_or("users:write")),
+)
 async def change_user(user_id: Id, changes: UserChanges, call: Call) -> Response:
     """Change a user's name or e-mail address. An address that is given up can be taken by others."""
     return await call.run(ChangeUser(user_id=user_id, changes=changes), describe_user)
 
 
-@router.post("/users/{user_id}/deactivate", response_model=UserAnswer, **documented())
+@router.post("/users/{user_id}/deactivate", response_model=UserAnswer, **documented(access=only("users:write")))
 async def deactivate_user(user_id: Id, call: Call) -> Response:
     """Deactivate a user, who can then open no accounts. Doing it again changes nothing."""
     return await call.run(DeactivateUser(user_id=user_id), describe_user)
 
 
-@router.post("/users/{user_id}/reactivate", response_model=UserAnswer, **documented())
+@router.post("/users/{user_id}/reactivate", response_model=UserAnswer, **documented(access=only("users:write")))
 async def reactivate_user(user_id: Id, call: Call) -> Response:
     """Reactivate a user. Doing it again changes nothing."""
     return await call.run(ReactivateUser(user_id=user_id), describe_user)
@@ -105,20 +115,24 @@ async def reactivate_user(user_id: Id, call: Call) -> Response:
     "/accounts",
     status_code=201,
     response_model=AccountAnswer,
-    **documented("amount-out-of-range", "currency-unknown", "id-taken", "user-inactive"),
+    **documented("amount-out-of-range", "currency-unknown", "id-taken", "user-inactive", access=only("accounts:write")),
 )
 async def open_account(command: OpenAccount, call: Call) -> Response:
     """Open an account in one currency for a user. Its balance never goes below the negative of its overdraft limit."""
     return await call.run(command, describe_account, new="accounts")
 
 
-@router.post("/accounts/{account_id}/freeze", response_model=AccountAnswer, **documented("account-closed"))
+@router.post(
+    "/accounts/{account_id}/freeze", response_model=AccountAnswer, **documented("account-closed", access=only("accounts:write"))
+)
 async def freeze_account(account_id: Id, call: Call) -> Response:
     """Stop all money in and out of an account. Doing it again changes nothing."""
     return await call.run(FreezeAccount(account_id=account_id), describe_account)
 
 
-@router.post("/accounts/{account_id}/unfreeze", response_model=AccountAnswer, **documented("account-closed"))
+@router.post(
+    "/accounts/{account_id}/unfreeze", response_model=AccountAnswer, **documented("account-closed", access=only("accounts:write"))
+)
 async def unfreeze_account(account_id: Id, call: Call) -> Response:
     """Let money move again. Doing it again changes nothing."""
     return await call.run(UnfreezeAccount(account_id=account_id), describe_account)
@@ -127,7 +141,7 @@ async def unfreeze_account(account_id: Id, call: Call) -> Response:
 @router.post(
     "/accounts/{account_id}/close",
     response_model=AccountAnswer,
-    **documented("account-frozen", "account-not-empty"),
+    **documented("account-frozen", "account-not-empty", access=only("accounts:write")),
 )
 async def close_account(account_id: Id, call: Call) -> Response:
     """Close an empty account for good. Doing it again changes nothing."""
@@ -137,7 +151,12 @@ async def close_account(account_id: Id, call: Call) -> Response:
 # ── money ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@router.post("/deposits", status_code=201, response_model=MoneyAnswer, **documented(*MONEY, money=True))
+@router.post(
+    "/deposits",
+    status_code=201,
+    response_model=MoneyAnswer,
+    **documented(*MONEY, access=only("transfers:write"), money=True),
+)
 async def deposit(command: Deposit, call: Call) -> Response:
     """Bring money from the outside world into an account."""
     return await call.run(command, describe_money, new="transfers", moves_money=True)
@@ -147,7 +166,7 @@ async def deposit(command: Deposit, call: Call) -> Response:
     "/withdrawals",
     status_code=201,
     response_model=MoneyAnswer,
-    **documented(*MONEY, "insufficient-funds", money=True),
+    **documented(*MONEY, "insufficient-funds", access=own_or("transfers:write"), money=True),
 )
 async def withdraw(command: Withdraw, call: Call) -> Response:
     """Take money out of an account to the outside world."""
@@ -158,7 +177,7 @@ async def withdraw(command: Withdraw, call: Call) -> Response:
     "/transfers",
     status_code=201,
     response_model=TransferAnswer,
-    **documented(*MONEY, "same-account", "insufficient-funds", money=True),
+    **documented(*MONEY, "same-account", "insufficient-funds", access=own_or("transfers:write"), money=True),
 )
 async def transfer_funds(command: TransferFunds, call: Call) -> Response:
     """Move money from one account to another of the same currency."""
@@ -168,7 +187,7 @@ async def transfer_funds(command: TransferFunds, call: Call) -> Response:
 @router.post(
     "/transfers/batch",
     response_model=TransferResults,
-    **documented(*MONEY, "same-account", "insufficient-funds", money=True),
+    **documented(*MONEY, "same-account", "insufficient-funds", access=own_or("transfers:write"), money=True),
 )
 async def transfer_many(wanted: TransferBatch, call: Call) -> Response:
     """Move money many times in one request: each transfer with its own verdict, or all or none."""
@@ -185,6 +204,7 @@ class State(TypedDict):
 
     settings: Settings
     handler: CommandHandler
+    keys: KeyRing
     engine: AsyncEngine
 
 
@@ -204,9 +224,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await require_durable_postgres(engine)
             waker = Waker(redis, configured.wake_timeout_ms)
             handler = CommandHandler(engine, configured, waker.wake)
+            keys = KeyRing(engine)
             calm_collector()
-            yield State(settings=configured, handler=handler, engine=engine)
+            yield State(settings=configured, handler=handler, keys=keys, engine=engine)
             await handler.close()
+            await keys.close()
             await waker.close()
 
     app = CommandApp(

@@ -18,10 +18,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from command_api.command import Command, States
 from command_api.folds import fold_of
 from shared import event_store
-from shared.errors import DaybookError, IdempotencyKeyReused, Rejection, VersionMismatch
+from shared.errors import DaybookError, IdempotencyKeyReused, NotFound, Rejection, VersionMismatch
 from shared.event_store import Answer, Head, NewEvent, StreamEvent, StreamHead
 from shared.events import Event
 from shared.ids import new_id
+
+
+def _owner(stream_id: str, state: Any) -> str | None:
+    """Whose stream it is; None where it is nobody's."""
+    kind, _, stream_key = stream_id.partition("-")
+    return {"user": stream_key, "account": getattr(state, "owner_id", None)}.get(kind)
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -36,6 +42,8 @@ class Outcome(msgspec.Struct, frozen=True):
     version: int
     position: int
     recorded_at: datetime
+    customer: str | None = None
+    """The user who may be told of these states only what is theirs; None for those who may see everything."""
 
 
 class Replies(Protocol):
@@ -53,6 +61,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     replies: Replies
     metadata: dict[str, Any]
     principal: str = ""
+    customer: str | None = None
+    """The user whose own the command's `owned_streams` must be; None where anybody's will do."""
     idempotency_key: str | None = None
     request_hash: bytes = b""
     expected_version: int | None = None
@@ -243,6 +253,7 @@ class Batch:
 
     def _outcome(self, request: Request) -> Outcome:
         stream_ids = request.command.streams()
+        self._require_owned(request)
         events = request.command.decide(self._states)
         if request.expected_version not in {None, self._streams[stream_ids[0]].version}:
             raise VersionMismatch(current_version=self._streams[stream_ids[0]].version)
@@ -254,7 +265,22 @@ class Batch:
             version=self._streams[stream_ids[0]].version,
             position=positions[-1] if positions else self._streams[stream_ids[0]].position,
             recorded_at=self._head.now,
+            customer=request.customer,
         )
+
+    def _require_owned(self, request: Request) -> None:
+        """To a customer, what is not theirs is missing: the refusal is the very one that an empty stream would get.
+
+        Raises:
+            Rejection: something is not theirs.
+        """
+        if request.customer is None:
+            return
+        owned = request.command.owned_streams()
+        foreign = [stream_id for stream_id in owned if _owner(stream_id, self._states[stream_id]) != request.customer]
+        if foreign:
+            request.command.decide(self._states | {stream_id: fold_of(stream_id).initial for stream_id in foreign})
+            raise NotFound
 
     def _apply(self, event: Event, metadata: dict[str, Any], head: Head) -> int:
         """Gives the event's position."""

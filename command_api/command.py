@@ -39,6 +39,10 @@ class Command(Fields):
         """Those of its streams that come into being with it: they need not be read, the append finds out if they exist."""
         return ()
 
+    def owned_streams(self) -> tuple[str, ...]:
+        """Those of its streams that must be a customer's own; where one is not, it is decided as if it were empty."""
+        return self.streams()
+
     def decide(self, states: States) -> list[Event]:
         """What follows: one event, or none where nothing is left to do.
 

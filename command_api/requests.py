@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from command_api import batch
 from command_api.batch import Outcome, Replies, Reply
 from command_api.command import Command
+from shared.access import Principal, rule_of
 from shared.errors import (
     AmountOutOfRange,
     BadRequest,
@@ -36,12 +37,11 @@ from shared.errors import (
 )
 from shared.events import canonical
 from shared.fields import Id
-from shared.http import JSON, PROBLEM_JSON, STATUS, answer_error, enveloped, problem, validation_failed
+from shared.http import JSON, PROBLEM_JSON, STATUS, admit, answer_error, enveloped, problem, same_ledger, validation_failed
 
 BODY_TIMEOUT_SECONDS: Final = 5
 IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 IF_MATCH: Final = re.compile(r'"v(\d{1,18})"')
-LEDGER: Final = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
 
 # ── the body ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -134,6 +134,7 @@ Describe = Callable[[Any, Outcome], dict[str, Any]]
 class Call(Request):
     """An HTTP request that carries a command."""
 
+    principal: Principal
     fields: dict[str, Any] = {}  # noqa: RUF012 # the body; replaced where there is one, never changed
 
     async def run(self, command: Command, describe: Describe, *, new: str | None = None, moves_money: bool = False) -> Response:
@@ -162,27 +163,28 @@ class Call(Request):
 
     async def _handle(self, wanted: Sequence[tuple[str | None, Command, Replies]]) -> list[Reply]:
         request_hash, expected_version = self._hash(), self._expected_version()
-        metadata = {"command": type(wanted[0][1]).__name__, "request_id": self.state.request_id}
+        caller = self.principal
+        metadata = {
+            "command": type(wanted[0][1]).__name__,
+            "request_id": self.state.request_id,
+            "principal": caller.principal,
+            "key_id": caller.key_id,
+        }
         requests = [
             batch.Request(
                 command=command,
                 replies=replies,
                 metadata=metadata,
+                principal=caller.principal,
+                customer=caller.user_id,
                 idempotency_key=key,
                 request_hash=request_hash,
                 expected_version=expected_version,
             )
             for key, command, replies in wanted
         ]
-        answers: list[Reply] = await self.state.handler.handle(self._ledger_id(), requests)
+        answers: list[Reply] = await self.state.handler.handle(same_ledger(self, caller), requests)
         return answers
-
-    def _ledger_id(self) -> str:
-        ledger_id = self.headers.get("daybook-ledger", "main")
-        if not LEDGER.fullmatch(ledger_id):
-            msg = "Daybook-Ledger must be a lower-case name of letters, digits and hyphens, at most 31 long."
-            raise ValidationFailed(msg)
-        return ledger_id
 
     def _idempotency_key(self, *, required: bool) -> str | None:
         keys = self.headers.getlist("idempotency-key")
@@ -244,7 +246,7 @@ def _header(name: str, description: str, example: str) -> dict[str, Any]:
 CALL_HEADERS: Final = [
     _header("Idempotency-Key", "1 to 255 printable ASCII characters; required where money moves.", "order-1042-payment"),
     _header("If-Match", "The version that the first stream of the command must have.", '"v7"'),
-    _header("Daybook-Ledger", "The ledger to write to; `main` where absent.", "main"),
+    _header("Daybook-Ledger", "The ledger to write to; the API key's own, which is the only one it can be.", "main"),
 ]
 
 # ── the route ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -257,10 +259,12 @@ class CommandRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         endpoint: Callable[..., Awaitable[Response]] = self.endpoint
+        rule = rule_of(self.path, self.openapi_extra)
         bodies = [(name, kind) for name, kind in get_type_hints(endpoint).items() if _is_model(kind)]
 
         async def respond(request: Request) -> Response:
             call = Call(request.scope, request.receive)
+            call.principal = await admit(call, rule)
             arguments: dict[str, Any] = {name: _path_id(value) for name, value in call.path_params.items()}
             for name, model in bodies:
                 call.fields = strict_json(await read_body(call, call.state.settings.body_bytes_max))

@@ -92,6 +92,9 @@ class OutsideCommand(MoneyCommand):
     def streams(self) -> tuple[str, ...]:
         return account_stream(self.account_id), transfer_stream(self.id)
 
+    def owned_streams(self) -> tuple[str, ...]:
+        return (account_stream(self.account_id),)
+
     def usable_account(self, states: States) -> AccountState:
         self.require_new(states)
         account = existing(states, self.account_id)
@@ -147,6 +150,10 @@ class TransferFunds(MoneyCommand):
 
     def streams(self) -> tuple[str, ...]:
         return account_stream(self.from_account_id), account_stream(self.to_account_id), transfer_stream(self.id)
+
+    def owned_streams(self) -> tuple[str, ...]:
+        """Anybody may be paid."""
+        return (account_stream(self.from_account_id),)
 
     def decide(self, states: States) -> list[Event]:
         if self.from_account_id == self.to_account_id:

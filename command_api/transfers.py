@@ -47,6 +47,9 @@ class TransferAll(Command):
     def new_streams(self) -> tuple[str, ...]:
         return tuple(stream_id for transfer in self.transfers for stream_id in transfer.new_streams())
 
+    def owned_streams(self) -> tuple[str, ...]:
+        return tuple(stream_id for transfer in self.transfers for stream_id in transfer.owned_streams())
+
     def decide(self, states: States) -> list[Event]:
         running, events = dict(states), []
         for index, transfer in enumerate(self.transfers):

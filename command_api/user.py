@@ -136,6 +136,9 @@ class ChangeUser(UserCommand):
         user, email = user_stream(self.user_id), self.changes.email
         return (user,) if email is None else (user, email_stream(hash_email(email)))
 
+    def owned_streams(self) -> tuple[str, ...]:
+        return (user_stream(self.user_id),)
+
     def further_streams(self, states: States) -> tuple[str, ...]:
         """The address that the user gives up."""
         email_hash = states[user_stream(self.user_id)].email_hash

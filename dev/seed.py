@@ -36,14 +36,21 @@ SEED: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
 )
 
 
-async def seed(command_url: str, query_url: str) -> None:
+def bearer(api_key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+async def seed(command_url: str, query_url: str, api_key: str) -> None:
     """Does nothing to a ledger that has events, unless they are ours: then it finishes what was interrupted.
 
     Raises:
         StackError: the command API refused.
     """
-    async with httpx2.AsyncClient(timeout=10, trust_env=False) as client:
-        first = (await client.get(f"{query_url}/v1/events", params={"limit": 1})).json()["items"]
+    async with httpx2.AsyncClient(headers=bearer(api_key), timeout=10, trust_env=False) as client:
+        log = await client.get(f"{query_url}/v1/events", params={"limit": 1})
+        if not log.is_success:
+            raise StackError(f"cannot seed the ledger: GET /v1/events was answered {log.status_code}: {log.text}")
+        first = log.json()["items"]
         if first and first[0]["data"].get("user_id") != ADA:
             return
         for number, (path, body) in enumerate(SEED):
@@ -52,11 +59,11 @@ async def seed(command_url: str, query_url: str) -> None:
                 raise StackError(f"cannot seed the ledger: POST {path} was answered {answer.status_code}: {answer.text}")
 
 
-async def caught_up(query_url: str, within_seconds: float) -> bool:
+async def caught_up(query_url: str, api_key: str, within_seconds: float) -> bool:
     """Waits until every read model shows every event, for so long at most; says whether they do."""
     loop = asyncio.get_running_loop()
     end = loop.time() + within_seconds
-    async with httpx2.AsyncClient(timeout=2, trust_env=False) as client:
+    async with httpx2.AsyncClient(headers=bearer(api_key), timeout=2, trust_env=False) as client:
         while loop.time() < end:
             projections = await list_projections(client, query_url)
             if projections and all(each["lag_events"] == 0 for each in projections):

@@ -16,6 +16,7 @@ from typing import Final
 
 from dev.children import Child
 from dev.folder import DATA_FOLDER, Running, hold, publish, withdraw
+from dev.keys import development_key
 from dev.processes import command_api, migrate, query_api, require_running, start_processes, worker
 from dev.seed import caught_up, seed
 from dev.servers import (
@@ -74,10 +75,11 @@ async def _run(wishes: Wishes, lock: int, ready: Callable[[Running], None], say:
         servers = await _start_servers(exits, wishes, lock)
         environment = _environment(wishes, servers)
         await migrate(wishes.folder, environment)
+        environment["DAYBOOK_API_KEY"] = api_key = await development_key(wishes.folder, environment)
         processes = await _start_processes(exits, wishes, environment, lock)
         if wishes.seed:
-            await seed(environment["DAYBOOK_COMMAND_URL"], environment["DAYBOOK_QUERY_URL"])
-        if not await caught_up(environment["DAYBOOK_QUERY_URL"], CATCH_UP_SECONDS):
+            await seed(environment["DAYBOOK_COMMAND_URL"], environment["DAYBOOK_QUERY_URL"], api_key)
+        if not await caught_up(environment["DAYBOOK_QUERY_URL"], api_key, CATCH_UP_SECONDS):
             say("the read models are still catching up: `daybook status` shows how far they are")
         require_running(*processes)
         running = Running(os.getpid(), environment)

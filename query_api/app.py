@@ -40,6 +40,8 @@ from query_api.requests import (
     QueryRoute,
     Question,
 )
+from shared.access import Rule, only, own_or
+from shared.api_keys import KeyRing
 from shared.connections import open_mongo, open_postgres, open_redis, require_lasting_redis, require_schema
 from shared.fields import Id
 from shared.health import Check, ask_postgres, ask_redis, health_router
@@ -48,15 +50,19 @@ from shared.settings import Settings, settings_or_exit
 
 router = APIRouter(prefix="/v1", route_class=QueryRoute)
 
-ANY_QUESTION: Final = ("validation-failed", "not-found", "store-unavailable")
+ANY_QUESTION: Final = ("unauthorized", "forbidden", "validation-failed", "not-found", "store-unavailable")
 READ_MODEL: Final = (*ANY_QUESTION, "rebuilding", "projection-behind")
 LOG: Final = (*ANY_QUESTION, "projection-behind")
+
+
+PROGRESS: Final = only("ledger:read", "ops:admin")
 
 
 def documented(
     shape: Any,
     example: dict[str, Any],
     *problems: str,
+    access: Rule,
     headers: Sequence[dict[str, Any]] = QUESTION_HEADERS,
     answer_headers: dict[str, Any] = ANSWER_HEADERS,
 ) -> dict[str, Any]:
@@ -64,34 +70,40 @@ def documented(
     answer = {"content": {"application/json": {"example": example}}, "headers": answer_headers}
     return {
         "response_model": shape,
-        "openapi_extra": {"parameters": list(headers)},
+        "openapi_extra": {"parameters": list(headers), **access.documented()},
         "responses": {200: answer, **problem_responses(*problems)},
     }
 
 
-def documented_one(shape: Any, example: dict[str, Any]) -> dict[str, Any]:
+def documented_one(shape: Any, example: dict[str, Any], *, access: Rule) -> dict[str, Any]:
     """One thing that has versions."""
     headers = [*QUESTION_HEADERS, IF_NONE_MATCH]
-    arguments = documented(shape, as_of(example), *READ_MODEL, headers=headers, answer_headers=VERSIONED_HEADERS)
+    arguments = documented(shape, as_of(example), *READ_MODEL, access=access, headers=headers, answer_headers=VERSIONED_HEADERS)
     arguments["responses"][304] = {"description": "The caller has this version already."}
     return arguments
 
 
-def documented_page(item: Any, example: dict[str, Any], *problems: str) -> dict[str, Any]:
-    return documented(answers.Page[item], page_of(example), *problems, "cursor-invalid", answer_headers=PAGE_HEADERS)
+def documented_page(item: Any, example: dict[str, Any], *problems: str, access: Rule) -> dict[str, Any]:
+    return documented(
+        answers.Page[item], page_of(example), *problems, "cursor-invalid", access=access, answer_headers=PAGE_HEADERS
+    )
 
 
 # ── users ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@router.get("/users", tags=["users"], **documented_page(answers.UserItem, answers.USER_EXAMPLE, *READ_MODEL))
+@router.get(
+    "/users", tags=["users"], **documented_page(answers.UserItem, answers.USER_EXAMPLE, *READ_MODEL, access=own_or("ledger:read"))
+)
 async def list_users(question: Question, parameters: Annotated[UserParameters, Query()]) -> Response:
     """List users, in the order in which they were created unless told otherwise."""
     found = await queries.list_users(question.view(), parameters, question.key(parameters))
     return question.page(found, parameters)
 
 
-@router.get("/users/{user_id}", tags=["users"], **documented_one(answers.UserAnswer, answers.USER_EXAMPLE))
+@router.get(
+    "/users/{user_id}", tags=["users"], **documented_one(answers.UserAnswer, answers.USER_EXAMPLE, access=own_or("ledger:read"))
+)
 async def get_user(question: Question, user_id: Id) -> Response:
     """Get a user."""
     return question.one(await queries.get_user(question.view(), user_id))
@@ -100,14 +112,22 @@ async def get_user(question: Question, user_id: Id) -> Response:
 # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@router.get("/accounts", tags=["accounts"], **documented_page(answers.AccountItem, answers.ACCOUNT_EXAMPLE, *READ_MODEL))
+@router.get(
+    "/accounts",
+    tags=["accounts"],
+    **documented_page(answers.AccountItem, answers.ACCOUNT_EXAMPLE, *READ_MODEL, access=own_or("ledger:read")),
+)
 async def list_accounts(question: Question, parameters: Annotated[AccountParameters, Query()]) -> Response:
     """List accounts with their balances. Ordered by balance, an account whose balance changes between two pages may move."""
     found = await queries.list_accounts(question.view(), parameters, question.key(parameters))
     return question.page(found, parameters)
 
 
-@router.get("/accounts/{account_id}", tags=["accounts"], **documented_one(answers.AccountAnswer, answers.ACCOUNT_EXAMPLE))
+@router.get(
+    "/accounts/{account_id}",
+    tags=["accounts"],
+    **documented_one(answers.AccountAnswer, answers.ACCOUNT_EXAMPLE, access=own_or("ledger:read")),
+)
 async def get_account(question: Question, account_id: Id) -> Response:
     """Get an account with its balance."""
     return question.one(await queries.get_account(question.view(), account_id))
@@ -116,7 +136,7 @@ async def get_account(question: Question, account_id: Id) -> Response:
 @router.get(
     "/accounts/{account_id}/balance",
     tags=["accounts"],
-    **documented(answers.BalanceAnswer, as_of(answers.BALANCE_EXAMPLE), *READ_MODEL),
+    **documented(answers.BalanceAnswer, as_of(answers.BALANCE_EXAMPLE), *READ_MODEL, access=own_or("ledger:read")),
 )
 async def get_balance(question: Question, account_id: Id) -> Response:
     """Get the balance of an account."""
@@ -126,7 +146,7 @@ async def get_balance(question: Question, account_id: Id) -> Response:
 @router.get(
     "/accounts/{account_id}/entries",
     tags=["accounts"],
-    **documented_page(answers.EntryItem, answers.ENTRY_EXAMPLE, *READ_MODEL),
+    **documented_page(answers.EntryItem, answers.ENTRY_EXAMPLE, *READ_MODEL, access=own_or("ledger:read")),
 )
 async def list_entries(question: Question, account_id: Id, parameters: Annotated[EntryParameters, Query()]) -> Response:
     """List what moved on an account, newest first, each entry with the balance after it."""
@@ -137,7 +157,11 @@ async def list_entries(question: Question, account_id: Id, parameters: Annotated
 # ── transfers ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@router.get("/transfers", tags=["transfers"], **documented_page(answers.TransferAnswer, answers.TRANSFER_EXAMPLE, *READ_MODEL))
+@router.get(
+    "/transfers",
+    tags=["transfers"],
+    **documented_page(answers.TransferAnswer, answers.TRANSFER_EXAMPLE, *READ_MODEL, access=own_or("ledger:read")),
+)
 async def list_transfers(question: Question, parameters: Annotated[TransferParameters, Query()]) -> Response:
     """List transfers, deposits and withdrawals, newest first unless told otherwise."""
     found = await queries.list_transfers(question.view(), parameters, question.key(parameters))
@@ -147,7 +171,7 @@ async def list_transfers(question: Question, parameters: Annotated[TransferParam
 @router.get(
     "/transfers/{transfer_id}",
     tags=["transfers"],
-    **documented(answers.TransferAnswer, answers.TRANSFER_EXAMPLE, *READ_MODEL),
+    **documented(answers.TransferAnswer, answers.TRANSFER_EXAMPLE, *READ_MODEL, access=own_or("ledger:read")),
 )
 async def get_transfer(question: Question, transfer_id: Id) -> Response:
     """Get a transfer, a deposit or a withdrawal. Its `position` is its own; that of the answer is in `Daybook-Position`."""
@@ -160,7 +184,7 @@ async def get_transfer(question: Question, transfer_id: Id) -> Response:
 @router.get(
     "/stats",
     tags=["statistics"],
-    **documented(answers.StatisticsAnswer, as_of(answers.STATISTICS_EXAMPLE), *READ_MODEL),
+    **documented(answers.StatisticsAnswer, as_of(answers.STATISTICS_EXAMPLE), *READ_MODEL, access=only("ledger:read")),
 )
 async def get_stats(question: Question, parameters: Annotated[StatisticsParameters, Query()]) -> Response:
     """Count users, accounts and transfers, and sum up the balances of each currency."""
@@ -170,7 +194,7 @@ async def get_stats(question: Question, parameters: Annotated[StatisticsParamete
 @router.get(
     "/activity",
     tags=["statistics"],
-    **documented(answers.Page[answers.Activity], page_of(answers.ACTIVITY_EXAMPLE), *READ_MODEL),
+    **documented(answers.Page[answers.Activity], page_of(answers.ACTIVITY_EXAMPLE), *READ_MODEL, access=only("ledger:read")),
 )
 async def list_activity(question: Question, parameters: Annotated[ActivityParameters, Query()]) -> Response:
     """List the transfers recorded last, newest first."""
@@ -181,7 +205,7 @@ async def list_activity(question: Question, parameters: Annotated[ActivityParame
 
 
 def documented_events(item: Any, example: dict[str, Any]) -> dict[str, Any]:
-    arguments = documented_page(item, example, *LOG)
+    arguments = documented_page(item, example, *LOG, access=only("events:read"))
     lines = {"schema": {"type": "string", "description": "One event a line; position and next page are in the headers."}}
     arguments["responses"][200]["content"][JSON_LINES] = lines
     return arguments
@@ -204,7 +228,13 @@ async def list_stream(question: Question, stream: StreamId, parameters: Annotate
 @router.get(
     "/projections",
     tags=["log"],
-    **documented(answers.Page[answers.ProgressItem], page_of(answers.PROGRESS_EXAMPLE), *ANY_QUESTION, headers=[LEDGER_HEADER]),
+    **documented(
+        answers.Page[answers.ProgressItem],
+        page_of(answers.PROGRESS_EXAMPLE),
+        *ANY_QUESTION,
+        access=PROGRESS,
+        headers=[LEDGER_HEADER],
+    ),
 )
 async def list_projections(question: Question) -> Response:
     """List the read models: how far each is, and why it is not further. `position` is the end of the log."""
@@ -215,7 +245,7 @@ async def list_projections(question: Question) -> Response:
 @router.get(
     "/projections/{name}",
     tags=["log"],
-    **documented(answers.ProgressItem, answers.PROGRESS_EXAMPLE, *ANY_QUESTION, headers=[LEDGER_HEADER]),
+    **documented(answers.ProgressItem, answers.PROGRESS_EXAMPLE, *ANY_QUESTION, access=PROGRESS, headers=[LEDGER_HEADER]),
 )
 async def get_projection(question: Question, name: ProjectionName) -> Response:
     """Get one read model's progress."""
@@ -230,6 +260,7 @@ class State(TypedDict):
     """What lives as long as the app and reaches a request as `request.state`."""
 
     settings: Settings
+    keys: KeyRing
     reader: Reader
     cursors: Cursors
 
@@ -256,11 +287,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ):
             await require_schema(postgres, configured.schema_wait_seconds)
             await require_lasting_redis(redis)
+            keys = KeyRing(postgres)
             yield State(
                 settings=configured,
+                keys=keys,
                 reader=Reader(postgres, mongo, redis, configured),
                 cursors=Cursors(configured.secret.get_secret_value()),
             )
+            await keys.close()
 
     app = QueryApp(
         title="Daybook queries",

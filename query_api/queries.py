@@ -94,11 +94,11 @@ async def list_users(view: View, parameters: UserParameters, key: Key | None) ->
     match: Match = {"status": parameters.status} if parameters.status else {}
     if parameters.search:
         match["$and"] = [{"search": {"$elemMatch": _prefix(word)}} for word in search_words(parameters.search)]
-    return await _page(view, USERS, match, USER_ORDERS[parameters.sort], parameters, key, _user)
+    return await _page(view, USERS, _both(match, view.own("_id")), USER_ORDERS[parameters.sort], parameters, key, _user)
 
 
 async def get_user(view: View, user_id: str) -> AsOf[Document | None]:
-    return await _one(view, USERS, user_id, _user)
+    return await _one(view, USERS, user_id, _user, view.own("_id"))
 
 
 def _prefix(word: str) -> Match:
@@ -115,19 +115,22 @@ def _user(document: Document) -> Document:
 
 async def list_accounts(view: View, parameters: AccountParameters, key: Key | None) -> AsOf[Page]:
     match = parameters.model_dump(include={"owner_id", "currency", "status"}, exclude_none=True)
-    return await _page(view, ACCOUNTS, match, ACCOUNT_ORDERS[parameters.sort], parameters, key, _account)
+    own = _both(match, view.own("owner_id"))
+    return await _page(view, ACCOUNTS, own, ACCOUNT_ORDERS[parameters.sort], parameters, key, _account)
 
 
 async def get_account(view: View, account_id: str) -> AsOf[Document | None]:
     """From Redis, where an account is one hash."""
     found = await view.values(BALANCES, ("HGETALL", f"account:{account_id}"))
-    return found.holding(_account(_account_document(account_id, found.data[0])))
+    account = _account(_account_document(account_id, found.data[0]))
+    return found.holding(account if account and view.sees(account["owner_id"]) else None)
 
 
 async def get_balance(view: View, account_id: str) -> AsOf[Document | None]:
-    found = await view.values(BALANCES, ("HMGET", f"account:{account_id}", "currency", "posted", "held", "overdraft_limit"))
-    currency, *amounts = found.data[0]
-    if currency is None:
+    fields = ("owner_id", "currency", "posted", "held", "overdraft_limit")
+    found = await view.values(BALANCES, ("HMGET", f"account:{account_id}", *fields))
+    owner_id, currency, *amounts = found.data[0]
+    if currency is None or not view.sees(owner_id):
         return found.holding(None)
     posted, held, overdraft_limit = map(int, amounts)
     return found.holding(_balance(account_id, currency, posted, held, overdraft_limit))
@@ -170,17 +173,31 @@ async def list_transfers(view: View, parameters: TransferParameters, key: Key | 
     elif parameters.sort.endswith("amount"):
         # The index by amount begins with the currency: with all of them named, it is merged in order and nothing is sorted.
         match["currency"] = {"$in": sorted(CURRENCIES)}
-    return await _page(view, TRANSFERS, match, TRANSFER_ORDERS[parameters.sort], parameters, key, _transfer)
+    own = await _own_transfers(view)
+    return own.limiting(
+        await _page(view, TRANSFERS, _both(match, own.data), TRANSFER_ORDERS[parameters.sort], parameters, key, _transfer)
+    )
 
 
 async def get_transfer(view: View, transfer_id: str) -> AsOf[Document | None]:
-    return await _one(view, TRANSFERS, transfer_id, _transfer)
+    own = await _own_transfers(view)
+    return own.limiting(await _one(view, TRANSFERS, transfer_id, _transfer, own.data))
+
+
+async def _own_transfers(view: View) -> AsOf[Match]:
+    """The filter that leaves a customer what touches own accounts, as of the position of these."""
+    if view.customer is None:
+        return AsOf(POSITION_MAX, {})
+    accounts = await view.documents(ACCOUNTS, [{"$match": view.own("owner_id")}, {"$project": {"_id": 1}}])
+    return accounts.holding({"account_ids": {"$in": [account["_id"] for account in accounts.data]}})
 
 
 async def list_entries(view: View, account_id: str, parameters: EntryParameters, key: Key | None) -> AsOf[Page | None]:
     """None where there is no such account."""
     everything = {"$gte": entry_id(account_id, 0), "$lte": entry_id(account_id, POSITION_MAX)}
     match = {"_id": everything} | _ranges(parameters, "recorded_at", "amount")
+    if view.customer is not None and (own := await _one(view, ACCOUNTS, account_id, _account, view.own("owner_id"))).data is None:
+        return own
     found = await _page(view, ENTRIES, match, ENTRY_ORDERS[parameters.sort], parameters, key, _entry)
     if found.data.items or key is not None:
         return found.holding(found.data)
@@ -272,8 +289,10 @@ async def list_activity(view: View, limit: int) -> AsOf[Page]:
 # ── documents ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _one(view: View, model: ReadModel, document_id: str, item: Callable[[Document], Any]) -> AsOf[Any]:
-    found = await view.documents(model, [{"$match": {"_id": document_id}}])
+async def _one(
+    view: View, model: ReadModel, document_id: str, item: Callable[[Document], Any], own: Match | None = None
+) -> AsOf[Any]:
+    found = await view.documents(model, [{"$match": _both({"_id": document_id}, own or {})}])
     return found.holding(item(found.data[0]) if found.data else None)
 
 
@@ -292,6 +311,11 @@ async def _page(
     documents = found.data[: parameters.limit]
     next_key = order.key(documents[-1]) if len(found.data) > parameters.limit else None
     return found.holding(Page([item(document) for document in documents], next_key))
+
+
+def _both(match: Match, own: Match) -> Match:
+    """Neither may overwrite the other: both can be about the same field."""
+    return {"$and": [match, own]} if own else match
 
 
 def _members(document: Document, *names: str) -> Document:

@@ -69,14 +69,29 @@ class AsOf(msgspec.Struct, Generic[T], frozen=True):
         """Other data as of the same position."""
         return AsOf(self.position, data, self.stale)
 
+    def limiting(self, other: "AsOf[U]") -> "AsOf[U]":
+        """What was found with the help of this, and so holds no later than this does."""
+        return AsOf(min(self.position, other.position), other.data, self.stale or other.stale)
+
 
 class View:
-    """The read models of one ledger, as fresh as one caller needs them."""
+    """The read models of one ledger, as fresh as one caller needs them, and with no more in them than the caller may see.
 
-    def __init__(self, reader: "Reader", ledger_id: str, freshness: Freshness) -> None:
+    `customer` is the user whose own that is; None where it is everything.
+    """
+
+    def __init__(self, reader: "Reader", ledger_id: str, freshness: Freshness, customer: str | None = None) -> None:
         self.reader = reader
         self.ledger_id = ledger_id
         self.freshness = freshness
+        self.customer = customer
+
+    def own(self, field: str) -> Document:
+        """The filter that leaves a customer what is their own: `field` is that of the user's id."""
+        return {} if self.customer is None else {field: self.customer}
+
+    def sees(self, owner_id: str | None) -> bool:
+        return self.customer is None or self.customer == owner_id
 
     async def documents(self, model: ReadModel, pipeline: Sequence[Document]) -> AsOf[list[Document]]:
         """What an aggregation pipeline makes of a read model in MongoDB.

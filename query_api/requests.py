@@ -19,9 +19,9 @@ from starlette.types import Receive, Scope, Send
 from query_api.parameters import PageParameters, Parameters, Position
 from query_api.queries import Key
 from query_api.reading import AsOf, Freshness, View
+from shared.access import Principal, rule_of
 from shared.errors import NotFound, ValidationFailed
-from shared.fields import LEDGER_ID
-from shared.http import JSON, answer_error, enveloped, problem_response, validation_failed
+from shared.http import JSON, admit, answer_error, enveloped, problem_response, same_ledger, validation_failed
 
 JSON_LINES: Final = "application/x-ndjson"
 PARAMETERS_MAX: Final = 50
@@ -35,19 +35,18 @@ _TAG: Final = re.compile(r'"[^"]*"')
 class Question(Request):
     """An HTTP request for something that the read models or the log know."""
 
+    principal: Principal
+
     def view(self) -> View:
         """The read models as the headers ask for them.
 
         Raises:
             ValidationFailed: `Daybook-Ledger` or `Daybook-Min-Position` is none.
         """
-        return View(self.state.reader, self.ledger_id(), self._freshness())
+        return View(self.state.reader, self.ledger_id(), self._freshness(), self.principal.user_id)
 
     def ledger_id(self) -> str:
-        ledger_id = self.headers.get("daybook-ledger", "main")
-        if not LEDGER_ID.fullmatch(ledger_id):
-            raise ValidationFailed("Daybook-Ledger must be a lower-case name of letters, digits and hyphens, at most 31 long.")
-        return ledger_id
+        return same_ledger(self, self.principal)
 
     def _freshness(self) -> Freshness:
         asked = self.headers.get("daybook-min-position")
@@ -73,7 +72,8 @@ class Question(Request):
         return key
 
     def _scope(self, parameters: PageParameters) -> Mapping[str, Any]:
-        return {"list": self.scope["path"], "ledger_id": self.ledger_id(), "filters": parameters.filters()}
+        asked = {"list": self.scope["path"], "ledger_id": self.ledger_id(), "filters": parameters.filters()}
+        return asked | {"customer": self.principal.user_id}
 
     # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -145,12 +145,14 @@ class QueryRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         endpoint: Callable[..., Awaitable[Response]] = self.endpoint
+        rule = rule_of(self.path, self.openapi_extra)
         hints = get_type_hints(endpoint, include_extras=True)
         names = {name: TypeAdapter[Any](hints[name]) for name in self.param_convertors}
         models = [(name, kind) for name, kind in get_type_hints(endpoint).items() if _is_parameters(kind)]
 
         async def respond(request: Request) -> Response:
             question = Question(request.scope, request.receive)
+            question.principal = await admit(question, rule)
             path = question.path_params
             arguments = {name: _validated(adapter, path[name], "path", name) for name, adapter in names.items()}
             query = _query(question)
@@ -247,7 +249,11 @@ def _header(name: str, description: str, example: str, **schema: Any) -> dict[st
 
 
 LEDGER_HEADER: Final = _header(
-    "Daybook-Ledger", "The ledger to read; `main` where absent.", "main", type="string", pattern="^[a-z][a-z0-9-]{0,30}$"
+    "Daybook-Ledger",
+    "The ledger to read; the API key's own, which is the only one it can be.",
+    "main",
+    type="string",
+    pattern="^[a-z][a-z0-9-]{0,30}$",
 )
 QUESTION_HEADERS: Final = [
     LEDGER_HEADER,

@@ -28,7 +28,7 @@ from shared.errors import SchemaMismatch, SettingsInvalid, StoreUnavailable, Uns
 from shared.settings import Settings
 from shared.tables import SCHEMA_REVISION
 
-Role = Literal["daybook_command", "daybook_projector", "daybook_query"]
+Role = Literal["daybook_command", "daybook_projector", "daybook_query", "daybook_admin"]
 MongoDatabase = AsyncIOMotorDatabase[dict[str, Any]]
 
 DURABLE: Final = {"fsync": ("on",), "full_page_writes": ("on",), "synchronous_commit": ("on", "remote_apply")}

@@ -6,12 +6,13 @@
     │   ├── InsufficientFunds · BalanceOutOfRange · AccountNotEmpty · EmailTaken · IdTaken
     │   └── VersionMismatch
     ├── BadRequest                   the request cannot be a command or a query; nothing was looked at
+    │   ├── Unauthorized · Forbidden
     │   ├── MalformedJson · UnsupportedMediaType · PayloadTooLarge · ValidationFailed · CursorInvalid
     │   └── AmountOutOfRange · CurrencyUnknown · IdempotencyKeyRequired · IdempotencyKeyInvalid · IdempotencyKeyReused
     ├── Unavailable                  not now; the same request may succeed later
     │   └── StoreUnavailable · Overloaded · Rebuilding · ProjectionBehind
     └── OperatorError                a person must act: the processes and the CLI say it in one line and exit
-        ├── SettingsInvalid · SchemaMismatch · UnsafeStore · StackError
+        ├── SettingsInvalid · SchemaMismatch · UnsafeStore · StackError · KeyRefused
         └── UnknownEvent · LogDamaged · ReadModelDamaged
 
 The first line of a docstring is the title that clients see; `code` is stable; `retryable` says whether the same
@@ -123,6 +124,18 @@ class VersionMismatch(Rejection):
 
 class BadRequest(DaybookError):
     """The request cannot be read as what it should be."""
+
+
+class Unauthorized(BadRequest):
+    """A valid API key is needed."""
+
+    code = "unauthorized"
+
+
+class Forbidden(BadRequest):
+    """This API key does not allow this operation."""
+
+    code = "forbidden"
 
 
 class MalformedJson(BadRequest):
@@ -262,3 +275,9 @@ class StackError(OperatorError):
     """The development stack cannot do this now."""
 
     code = "stack-error"
+
+
+class KeyRefused(OperatorError):
+    """The API key cannot be made, changed or ended."""
+
+    code = "key-refused"

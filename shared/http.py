@@ -20,6 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.access import SECURITY_SCHEME, Principal, Rule
 from shared.errors import (
     BadRequest,
     DaybookError,
@@ -27,9 +28,11 @@ from shared.errors import (
     PayloadTooLarge,
     Rejection,
     StoreUnavailable,
+    Unauthorized,
     Unavailable,
     ValidationFailed,
 )
+from shared.fields import LEDGER_ID
 from shared.ids import new_id
 
 log = structlog.get_logger()
@@ -39,6 +42,8 @@ STATUS: Final[Mapping[str, int]] = {
     "cursor-invalid": 400,
     "idempotency-key-required": 400,
     "idempotency-key-invalid": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
     "not-found": 404,
     "method-not-allowed": 405,
     "account-closed": 409,
@@ -160,6 +165,8 @@ def problem_response(request: Request, error: DaybookError, headers: Mapping[str
     body = {**problem(error), "request_id": request.state.request_id}
     if isinstance(error, Unavailable):
         headers = {**(headers or {}), "Retry-After": str(RETRY_AFTER_SECONDS)}
+    elif isinstance(error, Unauthorized):
+        headers = {**(headers or {}), "WWW-Authenticate": 'Bearer realm="daybook"'}
     return Response(orjson.dumps(body), STATUS[error.code], headers, PROBLEM_JSON)
 
 
@@ -224,6 +231,35 @@ def is_unavailability(error: BaseException) -> bool:
     return sqlstate is None or error.connection_invalidated or sqlstate[:2] in {"08", "25", "40", "53", "55", "57", "58"}
 
 
+# ── access ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def admit(request: Request, rule: Rule) -> Principal:
+    """Who calls. Asked by every route before it reads anything else of the request.
+
+    Raises:
+        Unauthorized, Forbidden: the caller is nobody, or may not do this.
+    """
+    principal: Principal = await request.state.keys.principal(request.headers.getlist("authorization"))
+    rule.require(principal)
+    return principal
+
+
+def same_ledger(request: Request, principal: Principal) -> str:
+    """The ledger that is asked for: the key's own. Any other one answers as if it were missing, whether it is or not.
+
+    Raises:
+        NotFound: there is no such ledger for this caller.
+        ValidationFailed: `Daybook-Ledger` is none.
+    """
+    ledger_id = request.headers.get("daybook-ledger", principal.ledger_id)
+    if ledger_id == principal.ledger_id:
+        return ledger_id
+    if not LEDGER_ID.fullmatch(ledger_id):
+        raise ValidationFailed("Daybook-Ledger must be a lower-case name of letters, digits and hyphens, at most 31 long.")
+    raise NotFound("There is no such ledger.")
+
+
 # ── OpenAPI ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -273,6 +309,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         )
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         schemas["Problem"] = _PROBLEM_SCHEMA
+        document["components"]["securitySchemes"] = {SECURITY_SCHEME: {"type": "http", "scheme": "bearer"}}
         # FastAPI documents its own form of a 422, which never leaves this app.
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)

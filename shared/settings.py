@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     redis_url: str = Field(description="Redis or Valkey with `maxmemory-policy noeviction`.")
     secret: SecretStr = Field(min_length=32, description="Signs cursors. At least 32 characters; the same for all processes.")
 
+    api_key: SecretStr | None = Field(default=None, description="What the `daybook` command sends to the APIs.")
+
     command_url: str = Field(default="http://127.0.0.1:8000", description="Where clients reach the command API.")
     query_url: str = Field(
         default="http://127.0.0.1:8001", description="Where clients reach the query API; `Location` points there."

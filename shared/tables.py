@@ -1,4 +1,4 @@
-"""The five tables of the log, as SQLAlchemy sees them. The migrations make them; `alembic check` holds the two together.
+"""The tables of the log and of access, as SQLAlchemy sees them. The migrations make them; `alembic check` holds the two together.
 
 `ledger_id` leads every key: a ledger is a tenant and an ordered log of its own. Each index answers one question:
 
@@ -7,6 +7,7 @@
     streams           the head of a stream, with what it folds to
     log_heads         the end of a ledger's log
     idempotency_keys  what a caller was answered
+    api_keys          who a caller is; the keys of a name
 """
 
 from typing import Final
@@ -25,9 +26,9 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-SCHEMA_REVISION: Final = "0001"
+SCHEMA_REVISION: Final = "0002"
 """The migration that this code was written for; a test holds it against the newest one."""
 
 metadata = MetaData()
@@ -93,4 +94,21 @@ idempotency_keys = Table(
     Column("body", LargeBinary, nullable=False),
     Column("position", BigInteger, nullable=True),
     PrimaryKeyConstraint("ledger_id", "principal", "key", name="idempotency_keys_pkey"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", Text, nullable=False),
+    Column("ledger_id", Text, nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("user_id", Text, nullable=True),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("token_hash", LargeBinary, nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=True),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("last_used_at", DateTime(timezone=True), nullable=True),
+    Column("revoked_at", DateTime(timezone=True), nullable=True),
+    PrimaryKeyConstraint("key_id", name="api_keys_pkey"),
+    Index("api_keys_principal_idx", "ledger_id", "principal"),
 )

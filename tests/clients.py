@@ -11,20 +11,22 @@ from starlette.types import Receive, Scope, Send
 
 from command_api.app import create_app
 from shared.settings import Settings
+from tests.keys import OPERATOR, bearer
 
 EUROS = {"currency": "EUR"}
 
 
 @asynccontextmanager
-async def client_of(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of an app that has started; it is shut down at the end."""
+async def client_of(app: FastAPI, token: str = OPERATOR) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of an app that has started; it is shut down at the end. An empty token is not sent."""
     async with app.router.lifespan_context(app) as state:
 
         async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
             await app({**scope, "state": dict(state or {})}, receive, send)
 
+        headers = bearer(token) if token else {}
         transport = httpx2.ASGITransport(with_state, raise_app_exceptions=False)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://daybook", timeout=30) as client:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://daybook", headers=headers, timeout=30) as client:
             yield client
 
 

@@ -16,6 +16,7 @@ from redis.asyncio import Redis as RedisClient
 from dev.processes import migrate
 from dev.servers import Mongo, Postgres, Redis, start_all, stop_all
 from shared.settings import Settings
+from tests.keys import OPERATOR, add_key
 from tests.running import Servers, Stack, run_stack
 
 # A developer's shell may point at a running stack, which no test may touch.
@@ -55,9 +56,10 @@ async def servers(server_folder: Path) -> AsyncIterator[Servers]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def template_database(servers: Servers, server_folder: Path) -> str:
-    """The name of a database that has been through all migrations, once per run."""
+    """The name of a database that has been through all migrations and has the operator's key, once per run."""
     await _as_superuser(servers.postgres, f"CREATE DATABASE {TEMPLATE} OWNER daybook")
     await migrate(server_folder, {"DAYBOOK_DATABASE_URL": _at(servers.postgres, TEMPLATE)})
+    await add_key(_at(servers.postgres, TEMPLATE), token=OPERATOR)
     return TEMPLATE
 
 

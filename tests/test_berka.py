@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from cli.berka import Bank, berka_id, load, overdraft_limit, plan, read_bank
 from shared.connections import open_postgres
+from tests.keys import OPERATOR, bearer
 from tests.running import Stack
 
 FOLDER = Path(__file__).parents[2] / "shared" / "data" / "berka"
@@ -48,9 +49,9 @@ def test_the_limits_let_every_row_through_and_are_no_wider_than_that(bank: Bank)
 async def test_the_first_rows_stand_in_the_log_and_in_both_stores_exactly(bank: Bank, stack: Stack) -> None:
     stages = plan(bank.first(ROWS))
     expected = by_decimal_arithmetic(ROWS)
-    new = await load(stack.command.url, stages, 32, lambda: None)
+    new = await load(stack.command.url, OPERATOR, stages, 32, lambda: None)
     assert new == sum(len(chain) for stage in stages for chain in stage)
-    again = await load(stack.command.url, stages, 32, lambda: None)
+    again = await load(stack.command.url, OPERATOR, stages, 32, lambda: None)
     assert again == 0, "a second run changes nothing"
 
     async with open_postgres(stack.settings, "daybook_query") as engine, engine.connect() as connection:
@@ -65,7 +66,7 @@ async def test_the_first_rows_stand_in_the_log_and_in_both_stores_exactly(bank: 
         )
         assert {row[0]: row[1] for row in rows} == expected
 
-    async with httpx2.AsyncClient(base_url=stack.query.url, timeout=60) as client:
+    async with httpx2.AsyncClient(base_url=stack.query.url, headers=bearer(), timeout=60) as client:
         wait = {"Daybook-Min-Position": str(position), "Prefer": "wait=10, handling=strict"}
         statistics = await client.get("/v1/stats", headers=wait)
         [crowns] = statistics.json()["currencies"]

@@ -13,11 +13,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared import event_store
+from shared.api_keys import key_id_of
 from shared.connections import open_postgres
 from shared.errors import SchemaMismatch, UnsafeStore
 from shared.events import FundsDeposited, FundsTransferred
 from shared.settings import Settings
 from tests.clients import Commands, command_api, created
+from tests.keys import OPERATOR, add_key
 
 pytestmark = pytest.mark.services
 
@@ -74,7 +76,12 @@ async def test_a_new_user_is_one_event_and_is_answered_with_its_place(api: Comma
     }
     [stored] = await log_of(engine)
     assert (stored.position, stored.type) == (1, "UserCreated")
-    assert json.loads(stored.metadata) == {"command": "CreateUser", "request_id": answer.headers["request-id"]}
+    assert json.loads(stored.metadata) == {
+        "command": "CreateUser",
+        "request_id": answer.headers["request-id"],
+        "principal": "operator",
+        "key_id": key_id_of(OPERATOR),
+    }
 
 
 async def test_a_transfer_answers_both_balances_after_it(api: Commands) -> None:
@@ -138,10 +145,12 @@ async def test_ledgers_know_nothing_of_each_other(api: Commands, engine: AsyncEn
         )
     email = {"name": "Ada", "email": "ada@example.com"}
     user_id = created(await api.post("/v1/users", email))
-    elsewhere = await api.post("/v1/users", email, daybook_ledger="other")
+    token = await add_key(settings.database_url, ledger_id="other")
+    there = {"daybook_ledger": "other", "authorization": f"Bearer {token}"}
+    elsewhere = await api.post("/v1/users", email, **there)
     assert (elsewhere.status_code, elsewhere.json()["position"]) == (201, 1)
     account = {"owner_id": user_id, "currency": "EUR"}
-    assert code(await api.post("/v1/accounts", account, daybook_ledger="other")) == "not-found"
+    assert code(await api.post("/v1/accounts", account, **there)) == "not-found"
     assert len(await log_of(engine)) == 1
 
 

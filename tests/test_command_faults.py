@@ -19,6 +19,7 @@ from dev.servers import Postgres, Redis, start_all, stop_all
 from shared.connections import open_postgres
 from shared.settings import Settings
 from tests.clients import command_api, created
+from tests.keys import OPERATOR, add_key
 from tests.proxy import proxy_to
 
 pytestmark = pytest.mark.services
@@ -34,6 +35,7 @@ async def postgres(tmp_path: Path) -> AsyncIterator[Postgres]:
     await start_all(server)
     migrate = [sys.executable, "-m", "alembic", "upgrade", "head"]
     subprocess.run(migrate, env={**os.environ, "DAYBOOK_DATABASE_URL": server.url}, check=True)
+    await add_key(server.url, token=OPERATOR)
     yield server
     await stop_all(server)
 

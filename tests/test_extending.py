@@ -13,6 +13,7 @@ import pytest
 
 from shared.settings import Settings
 from tests.clients import created
+from tests.keys import bearer
 from tests.running import run_stack
 
 pytestmark = pytest.mark.services
@@ -51,7 +52,7 @@ async def test_the_example_type_checks_and_works_end_to_end(
     assert rules.returncode == 0, rules.stdout
 
     monkeypatch.chdir(extended)  # where `python -m` looks first
-    async with run_stack(settings, tmp_path) as stack, httpx2.AsyncClient(timeout=30) as client:
+    async with run_stack(settings, tmp_path) as stack, httpx2.AsyncClient(headers=bearer(), timeout=30) as client:
         user = {"name": "Ada", "email": "ada@example.com"}
         user_id = created(await client.post(f"{stack.command.url}/v1/users", json=user))
         account = {"owner_id": user_id, "currency": "EUR"}

@@ -22,6 +22,7 @@ from shared.events import AccountFrozen, Event, UserDeactivated
 from shared.read_models import BALANCES, READ_MODELS, USERS, Generation, pointer_id, pointer_key
 from shared.settings import Settings
 from tests import log
+from tests.keys import add_key
 from tests.log import Book
 from tests.questions import Questions, projecting, query_api
 
@@ -292,7 +293,7 @@ async def test_the_next_page_is_linked(api: Questions) -> None:
     assert (last.json()["next"], "link" in last.headers) == (None, False)
 
 
-async def test_a_cursor_is_worth_nothing_elsewhere(api: Questions) -> None:
+async def test_a_cursor_is_worth_nothing_elsewhere(api: Questions, settings: Settings) -> None:
     book = Book()
     await api.record([book.create_user() for _ in range(3)])
     await log.make_ledger(api.writer, "other")
@@ -308,7 +309,9 @@ async def test_a_cursor_is_worth_nothing_elsewhere(api: Questions) -> None:
         answer = await api.ask(path, parameters)
         assert (answer.status_code, code(answer)) == (400, "cursor-invalid")
         assert cursor not in answer.text
-    elsewhere = await api.ask("/v1/users", {"cursor": cursor}, daybook_ledger="other", daybook_min_position="0")
+    token = await add_key(settings.database_url, ledger_id="other")
+    there = {"daybook_ledger": "other", "authorization": f"Bearer {token}"}
+    elsewhere = await api.ask("/v1/users", {"cursor": cursor}, **there, daybook_min_position="0")
     assert code(elsewhere) == "cursor-invalid"
 
 
@@ -517,12 +520,13 @@ async def test_every_page_is_of_one_moment(api: Questions) -> None:
 # ── ledgers, rebuilding ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_ledgers_see_nothing_of_each_other(api: Questions) -> None:
+async def test_ledgers_see_nothing_of_each_other(api: Questions, settings: Settings) -> None:
     await log.make_ledger(api.writer, "other")
     mine, theirs = Book(1), Book(2)
     await api.record(mine.history(60))
     position = await api.record(theirs.history(40), "other")
-    headers = {"daybook_ledger": "other", "daybook_min_position": str(position)}
+    token = await add_key(settings.database_url, ledger_id="other")
+    headers = {"daybook_min_position": str(position), "daybook_ledger": "other", "authorization": f"Bearer {token}"}
     for path in ("/v1/users", "/v1/accounts", "/v1/transfers", "/v1/events", "/v1/activity"):
         here = (await api.get(path, {"limit": 100}))["items"]
         there = (await api.get(path, {"limit": 100}, **headers))["items"]

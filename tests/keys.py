@@ -1,0 +1,49 @@
+"""API keys of tests: the operator's, which every test database has from its template, and those that a test adds."""
+
+import secrets
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+
+import asyncpg
+
+from shared.access import SCOPES
+from shared.api_keys import hash_token, key_id_of
+
+
+def new_token() -> str:
+    key_id = "".join(secrets.choice("abcdefghij234567") for _ in range(10))
+    return f"dbk_{key_id}_{secrets.token_urlsafe(32)}"
+
+
+OPERATOR: Final = new_token()
+
+
+def bearer(token: str = OPERATOR) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+async def add_key(
+    database_url: str,
+    name: str = "operator",
+    *,
+    token: str | None = None,
+    scopes: Sequence[str] = SCOPES,
+    ledger_id: str = "main",
+    user_id: str | None = None,
+    lifetime: timedelta | None = None,
+) -> str:
+    """The token. Unlike `make_key`, this makes keys that have expired, too."""
+    token = token or new_token()
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute(
+            """
+            INSERT INTO api_keys (key_id, ledger_id, principal, user_id, scopes, token_hash, expires_at, created_at)
+            VALUES ($1, $2, $3, $4, $5, $6, now() + $7, now())
+            """,
+            *(key_id_of(token), ledger_id, name, user_id, list(scopes), hash_token(token), lifetime),
+        )
+    finally:
+        await connection.close()
+    return token
