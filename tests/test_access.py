@@ -87,7 +87,7 @@ class Operation:
     @property
     def names_a_thing(self) -> bool:
         """Whether its path or its body says what it is about; a list only has filters."""
-        return any(name in Things.__annotations__ for name in (*self.names("path"), *(self.body or ())))
+        return bool(self.names("path")) or any(name.endswith("_id") for name in self.body or ())
 
 
 def operations() -> Iterator[Operation]:
