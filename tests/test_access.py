@@ -1,0 +1,472 @@
+"""Nobody reads or moves what is not theirs: every operation of both APIs, as every kind of caller, on own and foreign things.
+
+The walk takes its operations, their parameters and their bodies from the OpenAPI documents. A new route is walked by itself; one
+with a parameter that this module has no value for fails until it is given an own and a foreign one.
+"""
+
+import asyncio
+import copy
+import itertools
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+import asyncpg
+import httpx2
+import pytest
+from fastapi import APIRouter
+
+import command_api.app
+import query_api.app
+from command_api.requests import CommandRoute
+from projector.runner import Runner
+from query_api.requests import QueryRoute
+from shared.access import SCOPES
+from shared.api_keys import KeyRing, key_id_of
+from shared.connections import open_postgres, open_stores
+from shared.errors import Unauthorized
+from shared.settings import Settings
+from tests import log
+from tests.clients import client_of
+from tests.keys import OPERATOR, add_key, new_token
+from tests.log import Book
+
+OPEN: Final = {"/livez", "/readyz", "/version"}
+METHODS: Final = ("get", "post", "put", "patch", "delete")
+MISSING: Final = str(uuid.UUID(int=404))
+
+
+@dataclass(frozen=True)
+class Things:
+    """What a name in a path, a query or a body stands for. Fields are those names."""
+
+    user_id: str
+    owner_id: str
+    account_id: str
+    from_account_id: str
+    to_account_id: str
+    transfer_id: str
+    stream: str
+    name: str = "accounts"
+
+    @classmethod
+    def of(cls, user_id: str, account_id: str, transfer_id: str, payee: str) -> "Things":
+        return cls(user_id, user_id, account_id, account_id, payee, transfer_id, f"account-{account_id}")
+
+    def ids(self) -> set[str]:
+        return {self.user_id, self.account_id, self.transfer_id}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One of either API's. `parameters` and `body` are as the OpenAPI document has them."""
+
+    api: str
+    method: str
+    path: str
+    parameters: list[dict[str, Any]]
+    body: dict[str, Any] | None
+    access: dict[str, Any] | None
+    security: list[Any] | None
+
+    def __str__(self) -> str:
+        return f"{self.method.upper()} {self.path}"
+
+    def names(self, place: str) -> list[str]:
+        return [parameter["name"] for parameter in self.parameters if parameter["in"] == place]
+
+    @property
+    def customers(self) -> bool:
+        return bool(self.access and self.access["customers"])
+
+    @property
+    def names_a_thing(self) -> bool:
+        """Whether its path or its body says what it is about; a list only has filters."""
+        return bool(self.names("path")) or any(name.endswith("_id") for name in self.body or ())
+
+
+def operations() -> Iterator[Operation]:
+    for api in (command_api.app, query_api.app):
+        document = api.create_app(_UNUSED).openapi()
+        for path, methods in document["paths"].items():
+            for method in methods.keys() & set(METHODS):
+                declared = methods[method]
+                yield Operation(
+                    api=api.__name__.partition(".")[0],
+                    method=method,
+                    path=path,
+                    parameters=declared.get("parameters", []),
+                    body=_example(document, declared),
+                    access=declared.get("x-access"),
+                    security=declared.get("security"),
+                )
+
+
+def _example(document: dict[str, Any], declared: dict[str, Any]) -> dict[str, Any] | None:
+    """The body of an operation. Its example must have every id that its schema has."""
+    if "requestBody" not in declared:
+        return None
+    reference = declared["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    schema = document["components"]["schemas"][reference.rpartition("/")[2]]
+    ids = {name for name, field in schema["properties"].items() if '"uuid"' in json.dumps(field)} - {"id"}
+    assert ids <= schema["example"].keys(), f"the example of {reference} must have {ids}"
+    assert ids <= Things.__annotations__.keys(), f"say in Things what an own and a foreign one of {ids} are"
+    return dict(schema["example"])
+
+
+_UNUSED: Final = Settings(
+    database_url="postgresql://nowhere/x", mongo_url="mongodb://nowhere", redis_url="redis://nowhere", secret="x" * 32
+)
+OPERATIONS: Final = [*operations()]
+GUARDED: Final = [operation for operation in OPERATIONS if operation.path not in OPEN]
+
+
+# ── the world ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class World:
+    """Two customers who know nothing of each other, and everybody who could ask."""
+
+    clients: dict[str, httpx2.AsyncClient]
+    tokens: dict[str, str]
+    own: Things
+    foreign: Things
+    missing: Things
+    settings: Settings
+
+    async def send(self, role: str, operation: Operation, things: Things, **more: Any) -> httpx2.Response:
+        """`headers` and `query` of the caller's choice; what is not an id is as in the operation's example."""
+        token = self.tokens[role]
+        headers = {"idempotency-key": str(uuid.uuid4()), "prefer": "wait=10"} | more.get("headers", {})
+        if token:
+            headers["authorization"] = f"Bearer {token}"
+        path = operation.path.format(**{name: getattr(things, name) for name in operation.names("path")})
+        return await self.clients[operation.api].request(
+            operation.method.upper(), path, params=more.get("query"), headers=headers, json=_body(operation, things)
+        )
+
+    async def heads(self) -> list[Any]:
+        """How far the logs are."""
+        connection = await asyncpg.connect(self.settings.database_url, ssl=False)
+        try:
+            return [tuple(row) for row in await connection.fetch("SELECT ledger_id, position FROM log_heads ORDER BY 1")]
+        finally:
+            await connection.close()
+
+
+def _body(operation: Operation, things: Things) -> dict[str, Any] | None:
+    if operation.body is None:
+        return None
+    body = {
+        name: getattr(things, name, value) if name in Things.__annotations__ else value for name, value in operation.body.items()
+    }
+    for name in {"email", "name"} & body.keys():
+        body[name] = f"{uuid.uuid4()}@example.com"
+    return body
+
+
+NOBODIES: Final = ("none", "unknown", "expired", "revoked")
+AUDITOR: Final = ("ledger:read", "events:read")
+
+
+@asynccontextmanager
+async def world_of(settings: Settings) -> AsyncIterator[World]:
+    book = Book()
+    people = [book.create_user() for _ in range(2)]
+    accounts = [book.open_account(person.user_id) for person in people]
+    payees = [book.open_account(person.user_id) for person in people]
+    deposits = [book.deposit(account.account_id, 1_000_000) for account in accounts]
+    async with AsyncExitStack() as exits:
+        writer = await exits.enter_async_context(open_postgres(settings, "daybook_command"))
+        await log.append(writer, [*people, *accounts, *payees, *deposits])
+        await log.make_ledger(writer, "other")
+        await log.append(writer, [Book(1).create_user()], "other")
+        clients = {
+            "command_api": await exits.enter_async_context(client_of(command_api.app.create_app(settings), "")),
+            "query_api": await exits.enter_async_context(client_of(query_api.app.create_app(settings), "")),
+        }
+        own, foreign = (
+            Things.of(person.user_id, account.account_id, deposit.transfer_id, payee.account_id)
+            for person, account, deposit, payee in zip(people, accounts, deposits, payees, strict=True)
+        )
+        missing = Things.of(MISSING, MISSING, MISSING, own.to_account_id)
+        yield World(clients, await _tokens(settings, own.user_id, foreign.user_id), own, foreign, missing, settings)
+
+
+async def _tokens(settings: Settings, own: str, foreign: str) -> dict[str, str]:
+    url = settings.database_url
+    tokens = {
+        "none": "",
+        "unknown": new_token(),
+        "operator": OPERATOR,
+        "auditor": await add_key(url, "auditor", scopes=AUDITOR),
+        "customer": await add_key(url, "customer", user_id=own),
+        "stranger": await add_key(url, "stranger", user_id=foreign),
+        "expired": await add_key(url, "expired", lifetime=timedelta(seconds=-1)),
+        "revoked": await add_key(url, "revoked"),
+        "elsewhere": await add_key(url, "elsewhere", ledger_id="other"),
+    }
+    connection = await asyncpg.connect(url, ssl=False)
+    await connection.execute("UPDATE api_keys SET revoked_at = now() WHERE principal = 'revoked'")
+    await connection.close()
+    return tokens
+
+
+@pytest.fixture
+async def world(settings: Settings) -> AsyncIterator[World]:
+    """With the projector at work, and at the end of the log."""
+    async with world_of(settings) as world, open_stores(settings, "daybook_projector") as stores:
+        runner = Runner(*stores, settings)
+        running = asyncio.create_task(runner.run())
+        for path, ledger, role in [("/v1/users", "main", "operator"), ("/v1/users", "other", "elsewhere")]:
+            headers = {"daybook-ledger": ledger, "daybook-min-position": "1", "prefer": "wait=10"}
+            headers["authorization"] = f"Bearer {world.tokens[role]}"
+            answer = await world.clients["query_api"].get(path, headers=headers)
+            assert answer.status_code == 200, answer.text
+        yield world
+        runner.stop()
+        await running
+
+
+def anonymous(answer: httpx2.Response, things: Things) -> tuple[int, str, str | None]:
+    """An answer without what must differ: the id of the request, and the ids that the caller itself has sent."""
+    text = answer.text
+    for sent in (*things.ids(), things.to_account_id):
+        text = text.replace(sent, "…")
+    body = {k: v for k, v in json.loads(text).items() if k != "request_id"}
+    return answer.status_code, json.dumps(body, sort_keys=True), answer.headers.get("daybook-position")
+
+
+# ── declarations ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_operation_but_health_states_its_rule() -> None:
+    assert {operation.path for operation in OPERATIONS if operation.access is None} == OPEN
+    assert all(operation.security for operation in GUARDED)
+    assert len(GUARDED) > 20
+
+
+@pytest.mark.parametrize("route_class", [CommandRoute, QueryRoute])
+def test_a_route_without_a_rule_cannot_be_made(route_class: Any) -> None:
+    async def endpoint() -> None: ...
+
+    with pytest.raises(TypeError, match="states no rule of access"):
+        APIRouter(route_class=route_class).add_api_route("/v1/new", endpoint)
+
+
+def test_no_route_of_ours_goes_round_the_rules() -> None:
+    for api, route_class in ((command_api.app, CommandRoute), (query_api.app, QueryRoute)):
+        app = api.create_app(_UNUSED)
+        others = {getattr(route, "path", "?") for route in app.router.routes if not isinstance(route, route_class)}
+        included = {path for path in others if path.startswith("/v1")}
+        assert not included
+
+
+# ── the walk ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.services
+async def test_nothing_but_health_and_documentation_answers_without_a_valid_key(world: World) -> None:
+    before = await world.heads()
+    bodies = set()
+    for role, operation in itertools.product(NOBODIES, GUARDED):
+        answer = await world.send(role, operation, world.own)
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Bearer realm="daybook"'), f"{role}: {operation}"
+        bodies.add(anonymous(answer, world.own))
+    assert len(bodies) == 1, "the answer does not tell why"
+    for api, path in itertools.product(world.clients, [*OPEN, "/docs", "/openapi.json", "/problems/unauthorized"]):
+        assert (await world.clients[api].get(path)).status_code == 200
+    assert await world.heads() == before
+
+
+@pytest.mark.services
+async def test_a_customer_reads_and_moves_what_is_its_own_and_nothing_else(world: World) -> None:
+    for operation in GUARDED:
+        before = await world.heads()
+        foreign, missing = [await world.send("customer", operation, things) for things in (world.foreign, world.missing)]
+        assert not operation.names_a_thing or await world.heads() == before, f"{operation} on a foreign thing was recorded"
+        own = await world.send("customer", operation, world.own)
+        if not operation.customers:
+            assert {answer.status_code for answer in (own, foreign, missing)} == {403}, f"{operation} is not for customers"
+            continue
+        assert own.is_success, f"{operation} on an own thing: {own.text}"
+        assert operation.names_a_thing or own.json()["items"], f"{operation} shows nothing"
+        assert not any(each in own.text for each in world.foreign.ids()), f"{operation} shows foreign things"
+        if operation.names_a_thing:
+            assert foreign.status_code == 404, f"{operation} on a foreign thing: {foreign.text}"
+            assert anonymous(foreign, world.foreign) == anonymous(missing, world.missing), str(operation)
+            assert set(foreign.headers) == set(missing.headers), str(operation)
+
+
+@pytest.mark.services
+async def test_no_filter_shows_a_customer_what_is_foreign(world: World) -> None:
+    walked = 0
+    for operation in GUARDED:
+        for name in set(operation.names("query")) & Things.__annotations__.keys() if operation.customers else ():
+            answers = [
+                await world.send("customer", operation, world.own, query={name: getattr(things, name)})
+                for things in (world.foreign, world.missing)
+            ]
+            assert anonymous(answers[0], world.foreign) == anonymous(answers[1], world.missing), f"{operation} ?{name}="
+            assert answers[0].json()["items"] == []
+            walked += 1
+    assert walked >= 2
+
+
+@pytest.mark.services
+async def test_a_cursor_of_another_caller_opens_nothing(world: World) -> None:
+    walked = 0
+    for operation in GUARDED:
+        if "cursor" not in operation.names("query") or not operation.customers or operation.names_a_thing:
+            continue
+        issued = await world.send("operator", operation, world.own, query={"limit": "1"})
+        cursor = {"limit": "1", "cursor": issued.json()["next"]}
+        for role in ("customer", "elsewhere"):
+            answer = await world.send(role, operation, world.own, query=cursor)
+            assert (answer.status_code, answer.json()["code"]) == (400, "cursor-invalid"), f"{role}: {operation}"
+        assert (await world.send("auditor", operation, world.own, query=cursor)).is_success
+        walked += 1
+    assert walked >= 3
+
+
+@pytest.mark.services
+async def test_an_idempotency_key_belongs_to_its_caller(world: World) -> None:
+    for operation in GUARDED:
+        if operation.api != "command_api":
+            continue
+        key = {"headers": {"idempotency-key": f"walk {operation}"}}
+        first = await world.send("operator", operation, world.foreign, **key)
+        for role in ("customer", "stranger", "elsewhere"):
+            answer = await world.send(role, operation, world.foreign, **key)
+            assert "idempotency-replayed" not in answer.headers, f"{role}: {operation}"
+            assert answer.text != first.text
+        assert answer.json().get("code") != "idempotency-key-reused", str(operation)
+
+
+@pytest.mark.services
+async def test_an_auditor_reads_everything_and_changes_nothing(world: World) -> None:
+    before = await world.heads()
+    for operation in GUARDED:
+        answer = await world.send("auditor", operation, world.foreign)
+        if operation.method == "get":
+            assert answer.is_success, f"{operation}: {answer.text}"
+        else:
+            assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), str(operation)
+    assert await world.heads() == before
+
+
+@pytest.mark.services
+async def test_an_operator_may_do_everything(world: World) -> None:
+    for operation in GUARDED:
+        answer = await world.send("operator", operation, world.foreign)
+        assert answer.status_code not in {401, 403, 404}, f"{operation}: {answer.text}"
+
+
+@pytest.mark.services
+async def test_a_key_without_the_scope_is_refused_and_with_it_alone_is_not(world: World) -> None:
+    for scope in SCOPES:
+        others = [other for other in SCOPES if other != scope]
+        world.tokens[scope] = await add_key(world.settings.database_url, f"only-{scope.replace(':', '-')}", scopes=[scope])
+        world.tokens["others"] = await add_key(world.settings.database_url, f"not-{scope.replace(':', '-')}", scopes=others)
+        for operation in GUARDED:
+            scopes = operation.access["scopes"] if operation.access else []
+            alone = await world.send(scope, operation, world.missing)
+            assert (alone.status_code == 403) == (scope not in scopes), f"{scope}: {operation}"
+            without = await world.send("others", operation, world.missing)
+            assert (without.status_code == 403) == (scopes == [scope]), f"all but {scope}: {operation}"
+
+
+@pytest.mark.services
+async def test_another_ledger_answers_like_a_missing_one(world: World) -> None:
+    before = await world.heads()
+    for operation in GUARDED:
+        there = [
+            await world.send("elsewhere", operation, world.own, headers={"daybook-ledger": ledger})
+            for ledger in ("main", "nowhere")
+        ]
+        assert [answer.status_code for answer in there] == [404, 404], str(operation)
+        assert anonymous(there[0], world.own) == anonymous(there[1], world.own), str(operation)
+        here = await world.send("elsewhere", operation, world.own)
+        assert not any(each in here.text for each in world.own.ids()) or here.status_code == 404, (
+            f"{operation} shows another ledger"
+        )
+        assert here.is_success is False or operation.method == "get" or not operation.names_a_thing, str(operation)
+    assert (await world.heads())[0] == before[0], "nothing was written to the other ledger"
+
+
+@pytest.mark.services
+async def test_a_customer_who_pays_learns_nothing_of_what_the_payee_has(world: World) -> None:
+    [transfer] = [operation for operation in GUARDED if str(operation) == "POST /v1/transfers"]
+    paying = copy.copy(world.own.__dict__) | {"to_account_id": world.foreign.account_id}
+    answer = await world.send("customer", transfer, Things(**paying))
+    assert answer.status_code == 201, answer.text
+    assert [balance["account_id"] for balance in answer.json()["balances"]] == [world.own.account_id]
+
+
+# ── credentials ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.services
+async def test_a_bad_credential_is_a_401_whatever_is_wrong_with_it(settings: Settings) -> None:
+    key_id, secret = key_id_of(OPERATOR), OPERATOR.split("_", 2)[2]
+    bad = [
+        *(
+            "",
+            "Bearer",
+            "Bearer ",
+            OPERATOR,
+            f"Basic {OPERATOR}",
+            f"Bearer  {OPERATOR}",
+            f"Bearer {OPERATOR} ",
+            f"Token {OPERATOR}",
+        ),
+        *(f"Bearer {OPERATOR[:-1]}", f"Bearer {OPERATOR}x", f"Bearer {OPERATOR.upper()}", f"Bearer dbk_{key_id}_{'A' * 43}"),
+        *(
+            f"Bearer dbk_{'a' * 10}_{secret}",
+            f"Bearer dbk_{key_id}",
+            "Bearer dbk__",
+            "Bearer ' OR 1=1 --",
+            f"Bearer {'x' * 100_000}",
+        ),
+        *(f"Bearer {OPERATOR}, Bearer {OPERATOR}", f"Bearer {OPERATOR}\x00", "Bearer ünïcode", f"Bearer dbk_{'é' * 10}_{secret}"),
+        "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZG1pbiJ9.",
+    ]
+    async with open_postgres(settings, "daybook_query") as engine:
+        keys = KeyRing(engine)
+        assert (await keys.principal([f"Bearer {OPERATOR}"])).principal == "operator"
+        assert (await keys.principal([f"bearer {OPERATOR}"])).principal == "operator"
+        for headers in ([], [f"Bearer {OPERATOR}"] * 2, *([header] for header in bad)):
+            with pytest.raises(Unauthorized):
+                await keys.principal(headers)
+        await keys.close()
+
+
+@pytest.mark.services
+async def test_a_key_is_noted_as_used_and_its_end_is_seen_in_seconds(settings: Settings) -> None:
+    token = await add_key(settings.database_url, "short", lifetime=timedelta(seconds=1))
+    async with open_postgres(settings, "daybook_command") as engine:
+        keys = KeyRing(engine)
+        principal = await keys.principal([f"Bearer {token}"])
+        assert (principal.principal, principal.ledger_id, principal.user_id) == ("short", "main", None)
+        await keys.close()
+        known = keys._known[next(iter(keys._known))]  # noqa: SLF001 # how long it is remembered is the promise
+        assert known.until - time.monotonic() <= 1, "no longer than the key is valid"
+        while await _is_valid(keys, token):
+            await asyncio.sleep(0.05)
+    connection = await asyncpg.connect(settings.database_url, ssl=False)
+    assert await connection.fetchval("SELECT last_used_at IS NOT NULL FROM api_keys WHERE principal = 'short'")
+    await connection.close()
+
+
+async def _is_valid(keys: KeyRing, token: str) -> bool:
+    try:
+        await keys.principal([f"Bearer {token}"])
+    except Unauthorized:
+        return False
+    return True
