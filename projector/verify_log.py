@@ -73,7 +73,16 @@ async def verify_chain(connection: AsyncConnection, ledger_id: str, advanced: Ad
             last = _verify_link(last, stored)
         advanced(len(page))
     require_equal(f"head of the log at {head.position}, hash", head.hash.hex(), last.hash.hex())
+    await _verify_ends(connection, ledger_id)
     return head
+
+
+async def _verify_ends(connection: AsyncConnection, ledger_id: str) -> None:
+    """Events and head are written in one transaction: none stands before the first position, none after the head."""
+    head, first, last = await event_store.read_ends(connection, ledger_id)
+    for position, is_there in ((first, first < 1), (head + 1, last > head)):
+        if is_there:
+            raise DifferenceFound(f"position {position} of the log", "no event outside 1 to the head", f"one at {position}")
 
 
 def _verify_link(last: Head, stored: StoredEvent) -> Head:

@@ -17,6 +17,7 @@ import structlog
 import uvloop
 from arq import cron
 from arq.connections import RedisSettings
+from arq.cron import CronJob
 from pymongo.errors import PyMongoError
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
@@ -25,6 +26,7 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from projector.runner import Runner
+from projector.sealing import make_sealer
 from shared.connections import (
     STORE_ERRORS,
     open_stores,
@@ -46,6 +48,7 @@ ANSWER_SECONDS: Final = 2.0
 DRAIN_SECONDS: Final = 5.0
 CLOSE_SECONDS: Final = 2.0
 EVERY_FIVE_SECONDS: Final = set(range(0, 60, 5))
+MINUTE_SECONDS: Final = 60
 
 # arq's own commands are sound: when Redis refuses one, for want of memory or disk say, it does so only for now.
 _PASSING: Final[list[type[Exception]]] = [RedisConnectionError, RedisTimeoutError, ResponseError]
@@ -80,6 +83,9 @@ async def start(context: Context, settings: Settings) -> None:
     context["stack"] = stack = AsyncExitStack()
     stores = await stack.enter_async_context(open_stores(settings, "daybook_projector"))
     context["runner"] = runner = Runner(*stores, settings)
+    context["sealer"] = make_sealer(stores.engine, settings)
+    if context["sealer"] is None:
+        log.warning("no seals are made: DAYBOOK_SEAL_KEY is not set")
     context["running"] = running = asyncio.create_task(runner.run())
     # Without a runner the worker ends, so that whoever supervises it starts another.
     running.add_done_callback(lambda _: signal.raise_signal(signal.SIGTERM))
@@ -115,6 +121,25 @@ async def look(ctx: Context, *_args: Any, **_kwargs: Any) -> None:
     ctx["runner"].wake()
 
 
+async def seal(ctx: Context, *_args: Any, **_kwargs: Any) -> None:
+    """What fails now is sealed the next time."""
+    try:
+        await ctx["sealer"].seal_all()
+    except (*STORE_ERRORS, OSError) as error:
+        log.warning("not sealed", error=type(error).__name__)
+
+
+def _cron_jobs(settings: Settings) -> list[CronJob]:
+    jobs = [cron(look, second=EVERY_FIVE_SECONDS)]
+    if settings.seal_key is not None:
+        minutes = settings.seal_seconds // MINUTE_SECONDS
+        if minutes:
+            jobs.append(cron(seal, minute=set(range(0, 60, minutes)), second=0))
+        else:
+            jobs.append(cron(seal, second=set(range(0, 60, settings.seal_seconds))))
+    return jobs
+
+
 def make_worker_settings(settings: Settings) -> type:
     """What the command `arq` takes: a class whose attributes are the arguments of `arq.Worker`."""
     redis = RedisSettings.from_dsn(settings.redis_url)
@@ -129,7 +154,7 @@ def make_worker_settings(settings: Settings) -> type:
         "redis_settings": redis,
         "on_startup": staticmethod(on_startup),
         "on_shutdown": staticmethod(stop),
-        "cron_jobs": [cron(look, second=EVERY_FIVE_SECONDS)],
+        "cron_jobs": _cron_jobs(settings),
         "queue_name": QUEUE,
         "health_check_key": HEALTH_KEY,
         "health_check_interval": HEALTH_SECONDS,

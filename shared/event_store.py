@@ -327,6 +327,14 @@ READ_STREAM_IDS: Final = text("""
 """)
 
 
+READ_ENDS: Final = text("""
+    SELECT h.position,
+           coalesce((SELECT min(e.position) FROM events e WHERE e.ledger_id = :ledger_id), 1),
+           coalesce((SELECT max(e.position) FROM events e WHERE e.ledger_id = :ledger_id), 0)
+    FROM log_heads h WHERE h.ledger_id = :ledger_id
+""")
+
+
 class Member(msgspec.Struct, frozen=True):
     """An event as a stream holds it, beside the head that the stream had at the same moment.
 
@@ -483,6 +491,12 @@ async def read_head(connection: AsyncConnection, ledger_id: str) -> Head:
     if row is None:
         raise _no_ledger(ledger_id)
     return Head(*row)
+
+
+async def read_ends(connection: AsyncConnection, ledger_id: str) -> tuple[int, int, int]:
+    """Where the head says that the log ends, and the first and last position that have an event; all at one moment."""
+    row = (await connection.execute(READ_ENDS, {"ledger_id": ledger_id})).one()
+    return row[0], row[1], row[2]
 
 
 async def has_event(connection: AsyncConnection, ledger_id: str, event_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""The five tables of the log, as SQLAlchemy sees them. The migrations make them; `alembic check` holds the two together.
+"""The tables of the log and of its seals, as SQLAlchemy sees them. Migrations make them; `alembic check` holds the two together.
 
 `ledger_id` leads every key: a ledger is a tenant and an ordered log of its own. Each index answers one question:
 
@@ -7,6 +7,8 @@
     streams           the head of a stream, with what it folds to
     log_heads         the end of a ledger's log
     idempotency_keys  what a caller was answered
+    seals             one ledger's seals in order
+    seal_nodes        some nodes of a level of the Merkle tree, in order
 """
 
 from typing import Final
@@ -27,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-SCHEMA_REVISION: Final = "0001"
+SCHEMA_REVISION: Final = "0003"
 """The migration that this code was written for; a test holds it against the newest one."""
 
 metadata = MetaData()
@@ -93,4 +95,26 @@ idempotency_keys = Table(
     Column("body", LargeBinary, nullable=False),
     Column("position", BigInteger, nullable=True),
     PrimaryKeyConstraint("ledger_id", "principal", "key", name="idempotency_keys_pkey"),
+)
+
+seals = Table(
+    "seals",
+    metadata,
+    Column("ledger_id", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("sealed_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("ledger_id", "position", name="seals_pkey"),
+)
+
+seal_nodes = Table(
+    "seal_nodes",
+    metadata,
+    Column("ledger_id", Text, nullable=False),
+    Column("level", SmallInteger, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("ledger_id", "level", "number", name="seal_nodes_pkey"),
 )
