@@ -14,7 +14,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -285,7 +284,7 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def keep_secret(path: Path, make: Callable[[], str] = partial(secrets.token_urlsafe, 32)) -> str:
+def keep_secret(path: Path, make: Callable[[], str] = secrets.token_urlsafe) -> str:
     """Made up once and then kept, for the folder's owner only."""
     if not path.exists():
         write_private(path, make())

@@ -87,9 +87,12 @@ async def _verify_ends(connection: AsyncConnection, ledger_id: str) -> None:
 
 def _verify_link(last: Head, stored: StoredEvent) -> Head:
     require_equal("the next position of the log", last.position + 1, stored.position)
-    computed = stored.computed_hash(last.hash)
+    where = f"position {stored.position} of the log (event {stored.event_id}, {stored.type}), hash"
+    try:
+        computed = stored.computed_hash(last.hash)
+    except ValueError as error:
+        raise DifferenceFound(where, "JSON of ours", str(error)) from error
     if computed != stored.hash:
-        where = f"position {stored.position} of the log (event {stored.event_id}, {stored.type}), hash"
         raise DifferenceFound(where, computed.hex(), stored.hash.hex())
     return Head(stored.position, stored.hash, stored.recorded_at)
 
@@ -214,19 +217,19 @@ class StreamWalk:
         """Raises:
         DifferenceFound: the stream does not hold what its events prescribe, or its head is not what they fold to.
         """
+        where = f"stream {member.stream_id}, version {member.version}"
+        event = _event(where, member)
+        if member.stream_id not in event.streams():
+            raise DifferenceFound(f"{where}, event at {member.position}", f"one of {event.streams()}", member.stream_id)
         fold = self._fold_of(member.stream_id)
         last = self._last
         if last is None or last.stream_id != member.stream_id:
             self.leave()
             self.streams += 1
             self._state, last = fold.initial, None
-        where = f"stream {member.stream_id}, version {member.version}"
         require_equal(f"stream {member.stream_id}, next version", last.version + 1 if last else 1, member.version)
         if last and member.position <= last.position:
             raise DifferenceFound(f"{where}, position", f"more than {last.position}", member.position)
-        event = _event(where, member)
-        if member.stream_id not in event.streams():
-            raise DifferenceFound(f"{where}, event at {member.position}", f"one of {event.streams()}", member.stream_id)
         self._state = fold.evolve(self._state, event)
         self._last = member
         if member.version == member.head_version:

@@ -277,9 +277,10 @@ def event_hash(  # an event has that many parts, and the hash covers each of the
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+# A moment that Python cannot hold was not recorded by us: brought into its range, it does not fit the event's hash.
 _EVENT_COLUMNS: Final = """
-    e.ledger_id, e.position, CAST(e.event_id AS text), e.type, e.schema_version, CAST(e.data AS text),
-    CAST(e.metadata AS text), e.recorded_at, e.hash
+    e.ledger_id, e.position, CAST(e.event_id AS text), e.type, e.schema_version, CAST(e.data AS text), CAST(e.metadata AS text),
+    least(greatest(e.recorded_at, timestamptz '0001-01-02 00:00Z'), timestamptz '9999-12-30 00:00Z'), e.hash
 """
 
 READ_ALL: Final = text(f"""

@@ -1,7 +1,6 @@
 """For tests of proof: a key, a ledger that is sealed as it grows, and a superuser who changes what nobody may."""
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,8 +10,11 @@ import asyncpg
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
+from typer.testing import CliRunner
 
+from cli.app import app
 from projector.sealing import make_sealer
+from shared import event_store
 from shared.connections import open_postgres
 from shared.events import Event
 from shared.settings import Settings
@@ -55,17 +57,23 @@ class SealedLog:
         """What grants and triggers cannot stop."""
         await self.superuser.execute(statement, *values)
 
-    async def verify(self, *arguments: str) -> tuple[int, list[str]]:
-        """Exit code and lines of `daybook verify`, which runs as a process of its own."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "cli.app", "verify", *arguments),
-            env=environment_of(self.settings) | {"DAYBOOK_DATA_DIR": str(self.file.parent)},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, errors = await process.communicate()
-        assert process.returncode in {0, 3}, errors.decode()
-        return process.returncode, out.decode().splitlines()
+    async def verify(self, *arguments: str) -> tuple[int, dict[str, str]]:
+        """Exit code of `daybook verify`, and what it says of each check."""
+        run = await asyncio.to_thread(CliRunner().invoke, app, ["verify", *arguments], env=environment_of(self.settings))
+        assert run.exit_code in {0, 3}, run.exception
+        lines = [line.split(maxsplit=1) for line in run.stdout.splitlines()]
+        return run.exit_code, dict(lines)
+
+    async def chain_anew(self, first: int) -> None:
+        """What a superuser does to hide a change: computes every hash from there on, and the head's."""
+        async with self.projector.connect() as connection:
+            before = await event_store.read_stored(connection, "main", first - 2, 1)
+            events = await event_store.read_stored(connection, "main", first - 1, 10_000)
+        last = before[0].hash if first > 1 else b""
+        for event in events:
+            last = event.computed_hash(last)
+            await self.tamper("UPDATE events SET hash = $1 WHERE position = $2", last, event.position)
+        await self.tamper("UPDATE log_heads SET hash = $1", last)
 
 
 @asynccontextmanager
