@@ -7,7 +7,7 @@ import sys
 import structlog
 import typer
 
-from cli import berka, dev, keys, migrate, replay, status, verify
+from cli import berka, dev, keys, migrate, replay, seal_key, status, verify
 from dev.folder import stack_environment
 from shared.errors import OperatorError
 
@@ -22,6 +22,7 @@ app.command()(migrate.migrate)
 app.command()(replay.replay)
 app.command()(verify.verify)
 app.add_typer(keys.app, name="keys")
+app.command()(seal_key.seal_key)
 imports = typer.Typer(help="Load data from elsewhere, through the command API.", no_args_is_help=True)
 imports.command()(berka.berka)
 app.add_typer(imports, name="import")

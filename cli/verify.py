@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Annotated, Any, Final
+from pathlib import Path
+from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 import uvloop
@@ -15,8 +16,10 @@ from projector.feed import Feed
 from projector.projections import PROJECTIONS, Projection
 from projector.verify_log import verify_chain, verify_money, verify_streams
 from projector.verify_read_models import verify_read_model
+from projector.verify_seals import verify_seals
 from shared.connections import STORE_ERRORS, Stores, open_stores
 from shared.errors import LogDamaged, NotFound, StackError, UnknownEvent
+from shared.seals import KnownKeys, known_keys
 from shared.settings import Settings, read_settings
 
 DIFFERENT: Final = 3
@@ -28,8 +31,11 @@ Check = Callable[[Advanced], Awaitable[str]]
 
 def verify(
     ledger: Annotated[str, typer.Option(help="The ledger that is verified.")] = "main",
+    seals: Annotated[
+        Path | None, typer.Option(help="Seals that were published: lines of JSON. Default: DAYBOOK_SEAL_FILE.", exists=True)
+    ] = None,
 ) -> None:
-    """Fold the log afresh and compare: the hash chain, balances, streams and snapshots, and all read models.
+    """Fold the log afresh and compare: the hash chain, seals, balances, streams and snapshots, and all read models.
 
     Prints a line for each check. Where something differs, the line names the first place, what was expected and what was
     found, and the exit code is 3. May run while everything else does.
@@ -37,7 +43,7 @@ def verify(
     Example: daybook verify
     """
     try:
-        differences = uvloop.run(_verify(read_settings(), ledger))
+        differences = uvloop.run(_verify(read_settings(), ledger, seals))
     except NotFound as error:
         raise typer.BadParameter(error.detail) from None
     except (*STORE_ERRORS, PyMongoError) as error:
@@ -46,11 +52,11 @@ def verify(
         raise typer.Exit(DIFFERENT)
 
 
-async def _verify(settings: Settings, ledger_id: str) -> int:
+async def _verify(settings: Settings, ledger_id: str, file: Path | None) -> int:
     """The number of checks that found a difference."""
     async with open_stores(settings, "daybook_projector") as stores:
         feed = Feed(stores.engine, ledger_id)
-        log = LogChecks(stores, ledger_id, await feed.refresh())
+        log = LogChecks(stores, ledger_id, await feed.refresh(), trusted(settings, file))
         outcomes = [await _outcome(name, check, total) for name, check, total in log.checks()]
         with Progress("verify read models", feed.head * len(PROJECTIONS), "events") as progress:
             read_models = [_read_model_check(stores, feed, projection) for projection in PROJECTIONS]
@@ -75,10 +81,24 @@ async def _run(check: Check, advanced: Advanced) -> tuple[str, bool]:
         return f"DIFFERENT  {difference}", False
 
 
+class Trusted(NamedTuple):
+    """What seals are held against; both may be missing."""
+
+    keys: KnownKeys
+    file: Path | None
+
+
+def trusted(settings: Settings, file: Path | None) -> Trusted:
+    seed = settings.seal_key.get_secret_value() if settings.seal_key else None
+    configured = Path(settings.seal_file) if settings.seal_file else None
+    return Trusted(known_keys(seed, [text for text in settings.seal_public_keys.split(",") if text]), file or configured)
+
+
 class LogChecks:
     """What can be checked without the read models; each check is told what the ones before it found."""
 
-    def __init__(self, stores: Stores, ledger_id: str, head: int) -> None:
+    def __init__(self, stores: Stores, ledger_id: str, head: int, trusted: Trusted) -> None:
+        self._trusted = trusted
         self._engine = stores.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._ledger_id = ledger_id
         self._head = head
@@ -87,6 +107,7 @@ class LogChecks:
     def checks(self) -> Iterator[tuple[str, Check, int]]:
         """Name, check, and how much there is to look at; to be run one after another."""
         yield "log", self._chain, self._head
+        yield "seals", self._seals, self._head
         yield "money", self._money, self._head
         yield "streams", self._streams, self._members or self._head
 
@@ -95,6 +116,16 @@ class LogChecks:
             head = await verify_chain(connection, self._ledger_id, advanced)
         self._head = head.position
         return f"{head.position} events, dense and unchanged; the last hash is {head.hash.hex()}"
+
+    async def _seals(self, advanced: Advanced) -> str:
+        keys, file = self._trusted
+        async with self._engine.connect() as connection:
+            sealed = await verify_seals(connection, self._ledger_id, keys, file, advanced)
+        if not (sealed.in_postgres or sealed.in_file):
+            return "there are none: no worker has a DAYBOOK_SEAL_KEY, and a cut-off end of the log would not be found"
+        signed = "all signed" if keys else "signatures NOT checked: neither DAYBOOK_SEAL_KEY nor DAYBOOK_SEAL_PUBLIC_KEYS is set"
+        where = f"{sealed.in_postgres} in PostgreSQL and {sealed.in_file} in {file or 'no file'}"
+        return f"{where}, {signed}; events 1 to {sealed.position} are those that were sealed"
 
     async def _money(self, advanced: Advanced) -> str:
         async with self._engine.connect() as connection:

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -285,10 +285,10 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def keep_secret(path: Path) -> str:
+def keep_secret(path: Path, make: Callable[[], str] = secrets.token_urlsafe) -> str:
     """Made up once and then kept, for the folder's owner only."""
     if not path.exists():
-        write_private(path, secrets.token_urlsafe(32))
+        write_private(path, make())
     return path.read_text()
 
 

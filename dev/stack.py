@@ -31,6 +31,7 @@ from dev.servers import (
     stop_all,
 )
 from shared.errors import StackError
+from shared.seals import new_seed
 
 SERVERS: Final[dict[str, tuple[str, type[Server]]]] = {
     "DAYBOOK_DATABASE_URL": ("postgres", Postgres),
@@ -129,6 +130,8 @@ def _environment(wishes: Wishes, servers: Mapping[str, Server]) -> dict[str, str
         "DAYBOOK_MIGRATION_DATABASE_URL": owner,
         # Kept, so that a list's cursor outlives a restart.
         "DAYBOOK_SECRET": os.environ.get("DAYBOOK_SECRET") or keep_secret(wishes.folder / "cursors.secret"),
+        "DAYBOOK_SEAL_KEY": os.environ.get("DAYBOOK_SEAL_KEY") or keep_secret(wishes.folder / "seals.secret", new_seed),
+        "DAYBOOK_SEAL_FILE": os.environ.get("DAYBOOK_SEAL_FILE") or str(wishes.folder.resolve() / "seals.jsonl"),
     }
 
 

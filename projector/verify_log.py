@@ -76,17 +76,26 @@ async def verify_chain(connection: AsyncConnection, ledger_id: str, advanced: Ad
             last = _verify_link(last, stored)
         advanced(len(page))
     require_equal(f"head of the log at {head.position}, hash", head.hash.hex(), last.hash.hex())
-    beyond = await event_store.read_stored(connection, ledger_id, head.position or LOWEST, 1)
-    if beyond and beyond[0].position > (await event_store.read_head(connection, ledger_id)).position:
-        raise DifferenceFound(f"position {beyond[0].position} of the log, beyond its head", None, beyond[0].type)
+    await _verify_ends(connection, ledger_id)
     return head
+
+
+async def _verify_ends(connection: AsyncConnection, ledger_id: str) -> None:
+    """Events and head are written in one transaction: none stands before the first position, none after the head."""
+    head, first, last = await event_store.read_ends(connection, ledger_id)
+    for position, is_there in ((first, first < 1), (head + 1, last > head)):
+        if is_there:
+            raise DifferenceFound(f"position {position} of the log", "no event outside 1 to the head", f"one at {position}")
 
 
 def _verify_link(last: Head, stored: StoredEvent) -> Head:
     require_equal("the next position of the log", last.position + 1, stored.position)
-    computed = stored.computed_hash(last.hash)
+    where = f"position {stored.position} of the log (event {stored.event_id}, {stored.type}), hash"
+    try:
+        computed = stored.computed_hash(last.hash)
+    except ValueError as error:
+        raise DifferenceFound(where, "JSON of ours", str(error)) from error
     if computed != stored.hash:
-        where = f"position {stored.position} of the log (event {stored.event_id}, {stored.type}), hash"
         raise DifferenceFound(where, computed.hex(), stored.hash.hex())
     return Head(stored.position, stored.hash, stored.recorded_at)
 
@@ -211,19 +220,19 @@ class StreamWalk:
         """Raises:
         DifferenceFound: the stream does not hold what its events prescribe, or its head is not what they fold to.
         """
+        where = f"stream {member.stream_id}, version {member.version}"
+        event = _event(where, member)
+        if member.stream_id not in event.streams():
+            raise DifferenceFound(f"{where}, event at {member.position}", f"one of {event.streams()}", member.stream_id)
         fold = self._fold_of(member.stream_id)
         last = self._last
         if last is None or last.stream_id != member.stream_id:
             self.leave()
             self.streams += 1
             self._state, last = fold.initial, None
-        where = f"stream {member.stream_id}, version {member.version}"
         require_equal(f"stream {member.stream_id}, next version", last.version + 1 if last else 1, member.version)
         if last and member.position <= last.position:
             raise DifferenceFound(f"{where}, position", f"more than {last.position}", member.position)
-        event = _event(where, member)
-        if member.stream_id not in event.streams():
-            raise DifferenceFound(f"{where}, event at {member.position}", f"one of {event.streams()}", member.stream_id)
         self._state = fold.evolve(self._state, event)
         self._last = member
         if member.version == member.head_version:

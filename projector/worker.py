@@ -17,6 +17,7 @@ import structlog
 import uvloop
 from arq import cron
 from arq.connections import ArqRedis
+from arq.cron import CronJob
 from pymongo.errors import PyMongoError
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
@@ -27,6 +28,7 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from projector.runner import Runner
+from projector.sealing import make_sealer
 from shared.connections import (
     STORE_ERRORS,
     open_stores,
@@ -48,6 +50,7 @@ CLOSE_SECONDS: Final = 2.0
 PAUSE_SECONDS: Final = 0.05
 PAUSE_SECONDS_MAX: Final = 1.0
 TWICE_A_MINUTE: Final = {0, 30}
+MINUTE_SECONDS: Final = 60
 
 # arq's own commands are sound: when Redis refuses one, for want of memory or disk say, it does so only for now.
 _PASSING: Final[list[type[Exception]]] = [RedisConnectionError, RedisTimeoutError, ResponseError]
@@ -82,6 +85,9 @@ async def start(context: Context, settings: Settings) -> None:
     context["stack"] = stack = AsyncExitStack()
     stores = await stack.enter_async_context(open_stores(settings, "daybook_projector"))
     context["runner"] = runner = Runner(*stores, settings)
+    context["sealer"] = make_sealer(stores.engine, settings)
+    if context["sealer"] is None:
+        log.warning("no seals are made: DAYBOOK_SEAL_KEY is not set")
     context["running"] = running = asyncio.create_task(runner.run())
     # Without a runner the worker ends, so that whoever supervises it starts another.
     running.add_done_callback(lambda _: signal.raise_signal(signal.SIGTERM))
@@ -146,6 +152,25 @@ def make_pool(settings: Settings) -> ArqRedis:
     return ArqRedis(pool, default_queue_name=QUEUE, job_serializer=msgspec.json.encode, job_deserializer=msgspec.json.decode)
 
 
+async def seal(ctx: Context, *_args: Any, **_kwargs: Any) -> None:
+    """What fails now is sealed the next time."""
+    try:
+        await ctx["sealer"].seal_all()
+    except (*STORE_ERRORS, OSError) as error:
+        log.warning("not sealed", error=type(error).__name__)
+
+
+def _cron_jobs(settings: Settings) -> list[CronJob]:
+    jobs = [cron(look, second=TWICE_A_MINUTE)]
+    if settings.seal_key is not None:
+        minutes = settings.seal_seconds // MINUTE_SECONDS
+        if minutes:
+            jobs.append(cron(seal, minute=set(range(0, 60, minutes)), second=0))
+        else:
+            jobs.append(cron(seal, second=set(range(0, 60, settings.seal_seconds))))
+    return jobs
+
+
 def make_worker_settings(settings: Settings) -> type:
     """What the command `arq` takes: a class whose attributes are the arguments of `arq.Worker`."""
 
@@ -156,7 +181,7 @@ def make_worker_settings(settings: Settings) -> type:
         "redis_pool": make_pool(settings),
         "on_startup": staticmethod(on_startup),
         "on_shutdown": staticmethod(stop),
-        "cron_jobs": [cron(look, second=TWICE_A_MINUTE)],
+        "cron_jobs": _cron_jobs(settings),
         "queue_name": QUEUE,
         "health_check_key": HEALTH_KEY,
         "health_check_interval": HEALTH_SECONDS,

@@ -122,6 +122,52 @@ class StreamEventItem(EventItem):
     version: Annotated[int, Field(description="The event's place in the stream.")]
 
 
+class SealItem(Answer):
+    """The signature (Ed25519, hexadecimal) covers six lines: `daybook-seal-1`, ledger, position, root, key id, time."""
+
+    ledger_id: str
+    position: Annotated[int, Field(description="The seal covers the events 1 to this; the size of the tree.")]
+    root: Annotated[str, Field(description="RFC 6962 Merkle tree root over the events' hashes, hexadecimal.")]
+    signature: str
+    key_id: Annotated[str, Field(description="The first 16 digits of the SHA-256 of the public key.")]
+    sealed_at: Moment
+
+
+class HashedEvent(Answer):
+    """Everything that an event's hash covers."""
+
+    hash_before: Annotated[str, Field(description="The hash of the event before; empty for the first.")]
+    ledger_id: str
+    position: FactPosition
+    event_id: str
+    type: str
+    schema_version: int
+    data: dict[str, Any]
+    metadata: dict[str, Any]
+    recorded_at: Moment
+
+
+class ReceiptAnswer(Answer):
+    """Proof that a transfer is in the sealed log; `docs/verify_receipt.py` checks it offline."""
+
+    format: Literal["daybook-receipt-1"]
+    position: FactPosition
+    event: HashedEvent
+    hash: Annotated[str, Field(description="SHA-256 over `event`, hexadecimal: the leaf of the tree.")]
+    leaf_index: Annotated[int, Field(description="Position − 1.")]
+    audit_path: Annotated[list[str], Field(description="From the leaf up, as in RFC 6962, hexadecimal.")]
+    seal: SealItem
+
+
+class ConsistencyAnswer(Answer):
+    """Proof (RFC 6962, 2.1.2) that nothing that `from` covers is different in `to`."""
+
+    from_: Annotated[SealItem, Field(alias="from")]
+    to: SealItem
+    path: list[str]
+    position: AsOfPosition
+
+
 class ProgressItem(Answer):
     name: str
     generation: Annotated[int | None, Field(description="The one that readers see, or that is being built for want of one.")]
@@ -245,6 +291,32 @@ EVENT_EXAMPLE: Final = {
     "metadata": {"command": "Deposit"},
     "recorded_at": MOMENT,
     "hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+}
+SEAL_EXAMPLE: Final = {
+    "ledger_id": "main",
+    "position": 4,
+    "root": "5df6e0e2761359d30a8275058e299fcc0381534545f55cf43e41983f5d4c9456",
+    "signature": "d2c1a0b9" * 16,
+    "key_id": "8d3f6e2b1c0a9f47",
+    "sealed_at": MOMENT,
+}
+RECEIPT_EXAMPLE: Final = {
+    "format": "daybook-receipt-1",
+    "position": 4,
+    "event": {
+        "hash_before": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        "ledger_id": "main",
+        **{name: value for name, value in EVENT_EXAMPLE.items() if name != "hash"},
+    },
+    "hash": EVENT_EXAMPLE["hash"],
+    "leaf_index": 3,
+    "audit_path": ["6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"],
+    "seal": SEAL_EXAMPLE,
+}
+CONSISTENCY_EXAMPLE: Final = {
+    "from": SEAL_EXAMPLE,
+    "to": SEAL_EXAMPLE,
+    "path": ["6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"],
 }
 STREAM_EVENT_EXAMPLE: Final = {"version": 2, **EVENT_EXAMPLE}
 PROGRESS_EXAMPLE: Final = {

@@ -12,15 +12,18 @@ from typing import Annotated, Any, Final, TypedDict
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 
-from query_api import answers, events, progress, queries
+from query_api import answers, events, progress, proofs, queries
 from query_api.answers import as_of, page_of
 from query_api.cursors import Cursors
 from query_api.parameters import (
     AccountParameters,
     ActivityParameters,
+    ConsistencyParameters,
     EntryParameters,
     EventParameters,
     ProjectionName,
+    SealParameters,
+    SealPosition,
     StatisticsParameters,
     StreamId,
     StreamParameters,
@@ -43,9 +46,11 @@ from query_api.requests import (
 from shared.access import Rule, only, own_or
 from shared.api_keys import KeyRing
 from shared.connections import open_mongo, open_postgres, open_redis, require_lasting_redis, require_schema
+from shared.events import timestamp
 from shared.fields import Id
 from shared.health import Check, ask_postgres, ask_redis, health_router
 from shared.http import prepare, problem_responses
+from shared.seal_store import last_sealed_at
 from shared.settings import Settings, settings_or_exit
 
 router = APIRouter(prefix="/v1", route_class=QueryRoute)
@@ -178,6 +183,19 @@ async def get_transfer(question: Question, transfer_id: Id) -> Response:
     return question.one(await queries.get_transfer(question.view(), transfer_id))
 
 
+@router.get(
+    "/transfers/{transfer_id}/receipt",
+    tags=["proof"],
+    **documented(answers.ReceiptAnswer, answers.RECEIPT_EXAMPLE, *LOG, "not-sealed-yet", access=only("ledger:read")),
+)
+async def get_receipt(question: Question, transfer_id: Id) -> Response:
+    """Get the proof that a transfer, a deposit or a withdrawal is in the sealed log, to be checked without us.
+
+    Not for customers: the event that it proves holds the balances of both sides.
+    """
+    return question.one(await proofs.get_receipt(question.view(), transfer_id))
+
+
 # ── statistics ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -253,6 +271,45 @@ async def get_projection(question: Question, name: ProjectionName) -> Response:
     return question.one(AsOf(head, next((item for item in items if item["name"] == name), None)))
 
 
+# ── seals ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@router.get(
+    "/seals",
+    tags=["proof"],
+    **documented(
+        answers.Page[answers.SealItem],
+        page_of(answers.SEAL_EXAMPLE),
+        *ANY_QUESTION,
+        "cursor-invalid",
+        access=only("ledger:read"),
+        headers=[LEDGER_HEADER],
+        answer_headers=PAGE_HEADERS,
+    ),
+)
+async def list_seals(question: Question, parameters: Annotated[SealParameters, Query()]) -> Response:
+    """List the signed roots of the log, newest first."""
+    return question.page(await proofs.list_seals(question.view(), parameters, question.key(parameters)), parameters)
+
+
+@router.get(
+    "/seals/{position}/consistency",
+    tags=["proof"],
+    **documented(
+        answers.ConsistencyAnswer,
+        as_of(answers.CONSISTENCY_EXAMPLE),
+        *ANY_QUESTION,
+        access=only("ledger:read"),
+        headers=[LEDGER_HEADER],
+    ),
+)
+async def get_consistency(
+    question: Question, position: SealPosition, parameters: Annotated[ConsistencyParameters, Query()]
+) -> Response:
+    """Get the proof that the seal at this position extends the one at `from`: nothing was changed, only added."""
+    return question.one(await proofs.get_consistency(question.view(), position, parameters))
+
+
 # ── the app ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -272,6 +329,14 @@ def checks(request: Request) -> dict[str, Check]:
         "mongo": partial(reader.mongo.command, "ping"),
         "redis": partial(ask_redis, reader.redis),
     }
+
+
+async def notes(request: Request) -> dict[str, Any]:
+    """When the log was last sealed; it is never sealed where no worker has a key."""
+    reader: Reader = request.state.reader
+    async with reader.postgres.connect() as connection:
+        sealed_at = await last_sealed_at(connection)
+    return {"sealed_at": timestamp(sealed_at) if sealed_at else "never: no worker has a DAYBOOK_SEAL_KEY, or nothing is recorded"}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -305,7 +370,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.include_questions(router)
-    app.include_router(health_router(checks))
+    app.include_router(health_router(checks, notes))
     prepare(app)
     return app
 

@@ -31,7 +31,7 @@ async def list_events(view: View, parameters: EventParameters, key: Key | None) 
             return await read_type(connection, ledger_id, parameters.type, after, limit)
         return await read_stored(connection, ledger_id, after, limit)
 
-    position, events = await _read_log(view, read)
+    position, events = await read_log(view, read)
     page = events[: parameters.limit]
     next_key = [page[-1].position] if len(events) > parameters.limit else None
     return as_fresh_as_can_be(AsOf(position, Page([_event(event) for event in page], next_key)), view.freshness)
@@ -40,7 +40,7 @@ async def list_events(view: View, parameters: EventParameters, key: Key | None) 
 async def list_stream(view: View, stream_id: str, parameters: StreamParameters, key: Key | None) -> AsOf[Page | None]:
     """Events of a stream with their versions; None where there is no such stream."""
     after = parameters.after if key is None else key[0]
-    position, events = await _read_log(
+    position, events = await read_log(
         view, lambda connection: read_stream(connection, view.ledger_id, stream_id, after, parameters.limit + 1)
     )
     page = [{"version": version, **_event(event)} for version, event in enumerate(events, after + 1)][: parameters.limit]
@@ -49,7 +49,7 @@ async def list_stream(view: View, stream_id: str, parameters: StreamParameters, 
     return as_fresh_as_can_be(AsOf(position, found), view.freshness)
 
 
-async def _read_log(view: View, read: Read) -> tuple[int, Sequence[StoredEvent]]:
+async def read_log(view: View, read: Read) -> tuple[int, Sequence[StoredEvent]]:
     """What was read, and a position up to which nothing is missing.
 
     Events are committed in the order of their positions: whoever sees one sees all before it.

@@ -56,6 +56,7 @@ StreamId = Annotated[
     StringConstraints(pattern=r"^(user|account|transfer|email)-[0-9a-f-]{32,36}$"),
     Field(examples=["account-0198c5a0-0000-7000-8000-0000000000e1"]),
 ]
+SealPosition = Annotated[Position, Field(examples=[42])]
 ProjectionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,40}$"), Field(examples=["accounts"])]
 
 
@@ -150,6 +151,14 @@ class EventParameters(PageParameters):
 
 class StreamParameters(PageParameters):
     after: Annotated[Position, Field(description="Only events after this version of the stream.")] = 0
+
+
+class SealParameters(PageParameters):
+    pass
+
+
+class ConsistencyParameters(Parameters):
+    from_position: Annotated[Position, Field(alias="from", ge=1, description="The position of the earlier seal.", examples=[7])]
 
 
 class ActivityParameters(Parameters):

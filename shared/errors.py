@@ -10,7 +10,7 @@
     │   ├── MalformedJson · UnsupportedMediaType · PayloadTooLarge · ValidationFailed · CursorInvalid
     │   └── AmountOutOfRange · CurrencyUnknown · IdempotencyKeyRequired · IdempotencyKeyInvalid · IdempotencyKeyReused
     ├── Unavailable                  not now; the same request may succeed later
-    │   └── StoreUnavailable · Overloaded · Rebuilding · ProjectionBehind
+    │   └── StoreUnavailable · Overloaded · Rebuilding · ProjectionBehind · NotSealedYet
     └── OperatorError                a person must act: the processes and the CLI say it in one line and exit
         ├── SettingsInvalid · SchemaMismatch · UnsafeStore · StackError · KeyRefused
         └── UnknownEvent · LogDamaged · ReadModelDamaged
@@ -226,6 +226,12 @@ class ProjectionBehind(Unavailable):
     """The read model has not reached the position asked for."""
 
     code = "projection-behind"
+
+
+class NotSealedYet(Unavailable):
+    """No seal covers this event yet."""
+
+    code = "not-sealed-yet"
 
 
 class OperatorError(DaybookError):

@@ -277,9 +277,10 @@ def event_hash(  # an event has that many parts, and the hash covers each of the
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+# A moment that Python cannot hold was not recorded by us: brought into its range, it does not fit the event's hash.
 _EVENT_COLUMNS: Final = """
-    e.ledger_id, e.position, CAST(e.event_id AS text), e.type, e.schema_version, CAST(e.data AS text),
-    CAST(e.metadata AS text), e.recorded_at, e.hash
+    e.ledger_id, e.position, CAST(e.event_id AS text), e.type, e.schema_version, CAST(e.data AS text), CAST(e.metadata AS text),
+    least(greatest(e.recorded_at, timestamptz '0001-01-02 00:00Z'), timestamptz '9999-12-30 00:00Z'), e.hash
 """
 
 READ_ALL: Final = text(f"""
@@ -324,6 +325,14 @@ READ_STREAM_IDS: Final = text("""
     FROM streams h
     WHERE h.ledger_id = :ledger_id AND h.stream_id > :after
     ORDER BY h.stream_id LIMIT :limit
+""")
+
+
+READ_ENDS: Final = text("""
+    SELECT h.position,
+           coalesce((SELECT min(e.position) FROM events e WHERE e.ledger_id = :ledger_id), 1),
+           coalesce((SELECT max(e.position) FROM events e WHERE e.ledger_id = :ledger_id), 0)
+    FROM log_heads h WHERE h.ledger_id = :ledger_id
 """)
 
 
@@ -483,6 +492,12 @@ async def read_head(connection: AsyncConnection, ledger_id: str) -> Head:
     if row is None:
         raise _no_ledger(ledger_id)
     return Head(*row)
+
+
+async def read_ends(connection: AsyncConnection, ledger_id: str) -> tuple[int, int, int]:
+    """Where the head says that the log ends, and the first and last position that have an event; all at one moment."""
+    row = (await connection.execute(READ_ENDS, {"ledger_id": ledger_id})).one()
+    return row[0], row[1], row[2]
 
 
 async def has_event(connection: AsyncConnection, ledger_id: str, event_id: str) -> bool:

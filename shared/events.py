@@ -259,6 +259,8 @@ def _upcast(event_type: type[Event], schema_version: int, data: dict[str, Any]) 
         msg = f"{name} has schema version {schema_version}, this code knows up to {event_type.schema_version}"
         raise UnknownEvent(msg)
     for version in range(schema_version, event_type.schema_version):
+        if (name, version) not in UPCASTERS:
+            raise UnknownEvent(f"{name} never had schema version {schema_version}")
         data = UPCASTERS[name, version](data)
     return msgspec.convert(data, event_type)
 

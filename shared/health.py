@@ -16,8 +16,15 @@ CHECK_SECONDS: Final = 1.0
 Check = Callable[[], Awaitable[object]]
 """Asks a store something; raises if it does not answer."""
 
+Notes = Callable[[Request], Awaitable[Mapping[str, Any]]]
+"""What else an operator should know of an app that is ready."""
 
-def health_router(checks: Callable[[Request], Mapping[str, Check]]) -> APIRouter:
+
+async def _no_notes(_: Request) -> Mapping[str, Any]:
+    return {}
+
+
+def health_router(checks: Callable[[Request], Mapping[str, Check]], notes: Notes = _no_notes) -> APIRouter:
     """Routes that need no credential. `checks` names what the app cannot work without, by store."""
     router = APIRouter(tags=["health"])
 
@@ -36,6 +43,8 @@ def health_router(checks: Callable[[Request], Mapping[str, Check]]) -> APIRouter
             "status": "ok" if ready else "unavailable",
             "stores": {name: "ok" if up else "unavailable" for name, up in zip(stores, answers, strict=True)},
         }
+        if ready:
+            body |= await notes(request)
         return JSONResponse(body, 200 if ready else 503, None if ready else {"Retry-After": "1"})
 
     @router.get("/version")

@@ -67,6 +67,7 @@ STATUS: Final[Mapping[str, int]] = {
     "overloaded": 503,
     "rebuilding": 503,
     "projection-behind": 503,
+    "not-sealed-yet": 503,
 }
 
 STORE_ERRORS: Final = (DBAPIError, PoolTimeoutError, RedisError, ConnectionFailure, ExecutionTimeout, WTimeoutError, OSError)

@@ -6,13 +6,26 @@ things are, how long we wait for them and how much we take at once. Settings tha
 
 from typing import Annotated
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import SettingsInvalid
+from shared.seals import is_key
 
 Count = Annotated[int, Field(ge=1)]
 Milliseconds = Annotated[int, Field(ge=1)]
+
+
+def _seal_key(value: SecretStr) -> SecretStr:
+    if not is_key(value.get_secret_value()):
+        raise ValueError("must be base64 of 32 bytes")
+    return value
+
+
+def _public_keys(value: str) -> str:
+    if not all(is_key(text) for text in value.split(",") if text):
+        raise ValueError("must be base64 of 32 bytes each, with commas between")
+    return value
 
 
 class Settings(BaseSettings):
@@ -65,6 +78,26 @@ class Settings(BaseSettings):
     redis_timeout_ms: Milliseconds = Field(default=1_000, description="Longest wait for Redis in a query.")
     wake_timeout_ms: Milliseconds = Field(default=50, description="Longest time the command API spends on a wake-up.")
     query_wait_max_ms: Milliseconds = Field(default=10_000, description="Most that `Prefer: wait` can ask for.")
+
+    seal_key: Annotated[SecretStr, AfterValidator(_seal_key)] | None = Field(
+        default=None,
+        description="Signs seals: base64 of 32 random bytes (`daybook seal-key --new`). The worker needs it; without it no seals "
+        "are made.",
+    )
+    seal_public_keys: Annotated[str, AfterValidator(_public_keys)] = Field(
+        default="",
+        description="Public keys, base64 with commas between, whose seals `daybook verify` accepts beside those of the seal key.",
+    )
+    seal_file: str | None = Field(
+        default=None,
+        description="File outside PostgreSQL that every seal is appended to as a line of JSON. Without it, seals go to the log.",
+    )
+    seal_seconds: int = Field(
+        default=60,
+        ge=1,
+        le=3_600,
+        description="A seal is made this often, if there is something new. From a minute on, whole minutes.",
+    )
 
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level that is logged.")
 

@@ -1,4 +1,4 @@
-"""The tables of the log and of access, as SQLAlchemy sees them. The migrations make them; `alembic check` holds the two together.
+"""The tables of the log, of access and of seals, as SQLAlchemy sees them. Migrations make them; `alembic check` compares.
 
 `ledger_id` leads every key: a ledger is a tenant and an ordered log of its own. Each index answers one question:
 
@@ -8,6 +8,8 @@
     log_heads         the end of a ledger's log
     idempotency_keys  what a caller was answered
     api_keys          who a caller is; the keys of a name
+    seals             one ledger's seals in order
+    seal_nodes        some nodes of a level of the Merkle tree, in order
 """
 
 from typing import Final
@@ -28,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-SCHEMA_REVISION: Final = "0002"
+SCHEMA_REVISION: Final = "0003"
 """The migration that this code was written for; a test holds it against the newest one."""
 
 metadata = MetaData()
@@ -111,4 +113,26 @@ api_keys = Table(
     Column("revoked_at", DateTime(timezone=True), nullable=True),
     PrimaryKeyConstraint("key_id", name="api_keys_pkey"),
     Index("api_keys_principal_idx", "ledger_id", "principal"),
+)
+
+seals = Table(
+    "seals",
+    metadata,
+    Column("ledger_id", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("sealed_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("ledger_id", "position", name="seals_pkey"),
+)
+
+seal_nodes = Table(
+    "seal_nodes",
+    metadata,
+    Column("ledger_id", Text, nullable=False),
+    Column("level", SmallInteger, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("ledger_id", "level", "number", name="seal_nodes_pkey"),
 )

@@ -5,6 +5,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from dev.children import Child
 from dev.processes import Api, command_api, query_api, start_processes, worker
 from dev.servers import Mongo, Postgres, Redis, free_port, stop_all
@@ -30,8 +32,9 @@ class Stack:
 
 def environment_of(settings: Settings) -> dict[str, str]:
     """The variables that make a process read these very settings."""
-    values = settings.model_dump(exclude_none=True) | {"secret": settings.secret.get_secret_value()}
-    return {f"DAYBOOK_{name.upper()}": str(value) for name, value in values.items()}
+    values = settings.model_dump(exclude_none=True)
+    plain = {name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in values.items()}
+    return {f"DAYBOOK_{name.upper()}": str(value) for name, value in plain.items()}
 
 
 @asynccontextmanager
