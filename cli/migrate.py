@@ -2,10 +2,12 @@
 
 import logging
 
+import asyncpg
 import typer
 from alembic import command
 from alembic.config import Config
-from sqlalchemy.exc import DBAPIError
+from alembic.util import CommandError
+from sqlalchemy.exc import SQLAlchemyError
 
 from dev.folder import ROOT
 from shared.errors import SchemaMismatch
@@ -27,7 +29,7 @@ def migrate() -> None:
     steps.addHandler(_OneLineEach())
     try:
         command.upgrade(Config(ROOT / "alembic.ini"), "head")
-    except (OSError, DBAPIError) as error:
+    except (OSError, SQLAlchemyError, asyncpg.PostgresError, CommandError) as error:
         reason = str(getattr(error, "orig", error)).splitlines()[0]
         raise SchemaMismatch(f"cannot migrate: {reason}") from error
     typer.echo("the schema is up to date")

@@ -23,12 +23,12 @@ PAGES_KEPT: Final = 8
 AHEAD_MAX: Final = (PAGES_KEPT - 2) * PAGE_EVENTS
 """How far a reader may be ahead of another one, so that what it read is still there for the other."""
 
-AHEAD_SECONDS: Final = 1.0
-"""A reader that has not asked for so long is not waited for: its store is slow, or gone."""
+AHEAD_SECONDS: Final = 5.0
+"""A reader that has not asked for so long is not waited for: its store hangs."""
 
 LOOK_SECONDS: Final = 0.005
-READS_AT_ONCE: Final = 2
-"""Of one feed; so that many followers that start together leave connections for others."""
+READS_AT_ONCE: Final = 3
+"""So that many followers that start together do not fight for connections."""
 
 
 class LogChangedError(Exception):
@@ -57,7 +57,8 @@ class Page(msgspec.Struct, frozen=True):
 class Feed:
     """One ledger's log. `head` is its last position as far as is known: it may already be further."""
 
-    def __init__(self, engine: AsyncEngine, ledger_id: str) -> None:
+    def __init__(self, engine: AsyncEngine, ledger_id: str, reading: asyncio.Semaphore | None = None) -> None:
+        """`reading` limits the reads at once, where several feeds have one engine."""
         self.ledger_id = ledger_id
         self.head = 0
         # Reading needs no transaction, and without one it is one round trip.
@@ -65,7 +66,7 @@ class Feed:
         self._pages: deque[Page] = deque(maxlen=PAGES_KEPT)
         self._readers: WeakKeyDictionary[object, tuple[int, float]] = WeakKeyDictionary()
         self._reads: dict[int, asyncio.Task[Page]] = {}
-        self._reading = asyncio.Semaphore(READS_AT_ONCE)
+        self._reading = reading or asyncio.Semaphore(READS_AT_ONCE)
         self._moved = asyncio.Event()
 
     async def page(self, after: int, log_hash: bytes, reader: object) -> list[RecordedEvent]:
@@ -103,7 +104,7 @@ class Feed:
         Raises:
             NotFound: there is no such ledger.
         """
-        async with self._engine.connect() as connection:
+        async with self._reading, self._engine.connect() as connection:
             self.move_to((await read_head(connection, self.ledger_id)).position)
         return self.head
 
@@ -113,7 +114,7 @@ class Feed:
         Raises:
             LogDamaged: there is no such event.
         """
-        async with self._engine.connect() as connection:
+        async with self._reading, self._engine.connect() as connection:
             stored = await read_stored(connection, self.ledger_id, position - 1, 1)
         if not stored or stored[0].position != position:
             raise self._missing(position)

@@ -6,12 +6,16 @@ from itertools import count
 from typing import Final
 
 import msgspec
+from pymongo.errors import PyMongoError
 
 from projector.generations import BUILD_EVENTS_MAX, OVERTAKEN_SECONDS, Generations, Opened, OvertakenError, pause
 from projector.sinks import digest
+from shared.connections import STORE_ERRORS
 from shared.read_models import Generation
 
 DIGESTS_MAX: Final = 5
+FAILURES_MAX: Final = 5
+FAILURE_SECONDS: Final = (0.1, 2.0)
 
 
 class Rebuilt(msgspec.Struct, frozen=True):
@@ -24,9 +28,10 @@ class Rebuilt(msgspec.Struct, frozen=True):
 async def rebuild(generations: Generations, moved: Callable[[int], None]) -> Rebuilt:
     """Goes on with a generation that was left unfinished, so that it can be interrupted at any point and called again.
 
-    `moved` is called with each position that is reached.
+    `moved` is called with each position that is reached. What a store raises that is away or slow is raised when it has been
+    tried `FAILURES_MAX` times.
     """
-    number = 0
+    number = failures = 0
     for attempt in count(1):
         try:
             pointer = await generations.read_pointer()
@@ -38,6 +43,11 @@ async def rebuild(generations: Generations, moved: Callable[[int], None]) -> Reb
         except OvertakenError:
             # A worker builds the same generation: each takes the batches that it comes to first.
             await asyncio.sleep(pause(attempt, OVERTAKEN_SECONDS))
+        except (*STORE_ERRORS, PyMongoError):
+            failures += 1
+            if failures == FAILURES_MAX:
+                raise
+            await asyncio.sleep(pause(failures, FAILURE_SECONDS))
     raise AssertionError
 
 

@@ -15,7 +15,7 @@ from pymongo.errors import PyMongoError
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from projector.feed import Feed
+from projector.feed import READS_AT_ONCE, Feed
 from projector.generations import BUILD_EVENTS_MAX, OVERTAKEN_SECONDS, Copy, Generations, OvertakenError, pause
 from projector.projections import PROJECTIONS, Projection
 from projector.sinks import make_sinks
@@ -53,6 +53,7 @@ class Runner:
         self._events_max = settings.projector_batch_events_max
         self._look_seconds = settings.projector_look_ms / 1000
         self._projections = projections
+        self._reading = asyncio.Semaphore(READS_AT_ONCE)
         self._feeds: dict[str, Feed] = {}
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -96,7 +97,7 @@ class Runner:
     def _feed(self, ledger_id: str, tasks: asyncio.TaskGroup) -> Feed:
         feed = self._feeds.get(ledger_id)
         if feed is None:
-            feed = self._feeds[ledger_id] = Feed(self._engine, ledger_id)
+            feed = self._feeds[ledger_id] = Feed(self._engine, ledger_id, self._reading)
             for projection in self._projections:
                 generations = Generations(projection, self._sinks[projection.model.store], feed)
                 follower = Follower(generations, self._troubles, self._events_max, self._stopping)

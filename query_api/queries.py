@@ -57,12 +57,15 @@ class Order(msgspec.Struct, frozen=True):
         return [document[field] for field in self.fields]
 
     def after(self, key: Key) -> Match:
-        """What comes after `key`. The range of the first field alone is what an index can begin at."""
-        beyond, from_here_on = ("$lt", "$lte") if self.descending else ("$gt", "$gte")
+        """What comes after `key`: an index begins at its first value, and those of that value up to the key are left out.
+
+        As an `$or`, the same would make MongoDB consider indexes that have nothing to do with the order.
+        """
+        beyond, from_here_on, up_to_here = ("$lt", "$lte", "$gte") if self.descending else ("$gt", "$gte", "$lte")
         if len(self.fields) == 1:
             return {self.fields[0]: {beyond: key[0]}}
         first, last = self.fields
-        return {first: {from_here_on: key[0]}, "$or": [{first: {beyond: key[0]}}, {last: {beyond: key[1]}}]}
+        return {first: {from_here_on: key[0]}, "$nor": [{first: key[0], last: {up_to_here: key[1]}}]}
 
     def stage(self) -> Document:
         return {"$sort": dict.fromkeys(self.fields, -1 if self.descending else 1)}

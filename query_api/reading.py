@@ -157,7 +157,7 @@ class Reader:
         self._pointers = mongo.get_collection("read_models", read_concern=_SNAPSHOT)
         self._read_live = redis.register_script(_READ_LIVE)
         self._live_numbers: dict[str, int] = {}
-        self._polls: dict[str, asyncio.Task[int]] = {}
+        self.polls: dict[str, asyncio.Task[int]] = {}
 
     async def look_in_mongo(self, model: ReadModel, ledger_id: str, pipeline: Sequence[Document]) -> AsOf[list[Document]]:
         pointer = pointer_id(model, ledger_id)
@@ -224,9 +224,11 @@ class Reader:
         All who wait for a read model share one poll: a projector that is behind is not made slower by those who wait for it.
         """
         key = pointer_id(model, ledger_id)
-        poll = self._polls.get(key)
-        if poll is None:
-            poll = self._polls[key] = asyncio.create_task(self._poll(model, ledger_id))
+        poll = self.polls.get(key)
+        # One that is done but not forgotten yet says nothing new. Who waits in a loop would get it for ever: to await what is
+        # done gives nobody else a turn, the forgetting included.
+        if poll is None or poll.done():
+            poll = self.polls[key] = asyncio.create_task(self._poll(model, ledger_id))
             poll.add_done_callback(lambda done: self._forget(key, done))
         return await asyncio.shield(poll)
 
@@ -239,7 +241,8 @@ class Reader:
 
     def _forget(self, key: str, poll: asyncio.Task[int]) -> None:
         """A failure counts as seen even when all who waited for this poll have given up."""
-        del self._polls[key]
+        if self.polls.get(key) is poll:
+            del self.polls[key]
         if not poll.cancelled():
             poll.exception()
 

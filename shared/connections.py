@@ -98,7 +98,7 @@ def mongo_application(database_name: str, role: Role) -> str:
 
 
 @asynccontextmanager
-async def open_redis(settings: Settings) -> AsyncIterator["Redis"]:
+async def open_redis(settings: Settings, operation_timeout_ms: int | None = None) -> AsyncIterator["Redis"]:
     """A client that answers or raises within the timeout, and that outlives a restart of the server."""
     timeout = settings.redis_timeout_ms / 1000
     with _readable("DAYBOOK_REDIS_URL"):
@@ -107,7 +107,7 @@ async def open_redis(settings: Settings) -> AsyncIterator["Redis"]:
             decode_responses=True,
             max_connections=64,
             timeout=timeout,
-            socket_timeout=timeout,
+            socket_timeout=(operation_timeout_ms or settings.redis_timeout_ms) / 1000,
             socket_connect_timeout=timeout,
             health_check_interval=15,
             retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), _REDIS_RETRIES),
@@ -139,11 +139,11 @@ class Stores(NamedTuple):
 
 @asynccontextmanager
 async def open_stores(settings: Settings, role: Role) -> AsyncIterator[Stores]:
-    """Connections are made when they are first needed: nothing has answered yet."""
+    """For those who write read models, in batches that may take their time. Nothing has answered yet."""
     async with (
         open_postgres(settings, role) as engine,
         open_mongo(settings, role=role) as mongo,
-        open_redis(settings) as redis,
+        open_redis(settings, settings.redis_timeout_ms * 5) as redis,
     ):
         yield Stores(engine, mongo, redis)
 

@@ -47,7 +47,10 @@ HEALTH_KEY: Final = "daybook:projector:health"
 
 
 class ReadModel(msgspec.Struct, frozen=True):
-    """`version` changes with the shape or the meaning of the data; `indexes` are MongoDB's, without the one on `_id`."""
+    """`version` changes with the shape or the meaning of the data; `indexes` are MongoDB's, without the one on `_id`.
+
+    Fields that a list is ordered by have one direction: such an index can be read from both ends.
+    """
 
     name: str
     store: Store
@@ -89,7 +92,7 @@ ACCOUNTS: Final = ReadModel(
     "mongo",
     indexes=(
         (("owner_id", 1), ("_id", 1)),
-        (("currency", 1), ("posted", -1), ("_id", 1)),
+        (("currency", 1), ("posted", 1), ("_id", 1)),
         (("opened_at", 1), ("_id", 1)),
     ),
 )
@@ -103,8 +106,8 @@ TRANSFERS: Final = ReadModel(
         # `recorded_at` never falls as `position` grows, so one order serves both, and a filter by time is a range of it.
         (("recorded_at", -1), ("position", -1)),
         (("account_ids", 1), ("recorded_at", -1), ("position", -1)),
-        (("currency", 1), ("amount", -1), ("_id", 1)),
-        (("occurred_at", -1), ("_id", 1)),
+        (("currency", 1), ("amount", 1), ("_id", 1)),
+        (("occurred_at", 1), ("_id", 1)),
     ),
 )
 """{_id, kind: deposit | withdrawal | transfer, from_account_id, to_account_id, account_ids, amount, currency, occurred_at,

@@ -17,6 +17,7 @@ from projector.feed import Feed
 from projector.generations import Copy, Generations
 from projector.projections import PROJECTIONS, Projection
 from projector.sinks import MongoSink, RedisSink
+from query_api.reading import Reader
 from shared.connections import open_postgres
 from shared.events import AccountFrozen, Event, UserDeactivated
 from shared.read_models import BALANCES, READ_MODELS, USERS, Generation, pointer_id, pointer_key
@@ -475,6 +476,15 @@ async def test_a_question_waits_until_the_projector_is_there(api: Questions, pat
     waiting = [api.ask(path, prefer="wait=10", daybook_min_position="2") for _ in range(20)]
     answers, _ = await asyncio.gather(asyncio.gather(*waiting), later())
     assert {(a.status_code, a.headers["daybook-position"], "daybook-stale" in a.headers) for a in answers} == {(200, "2", False)}
+
+
+async def test_who_comes_as_a_poll_ends_waits_for_the_next_one(alone: Questions, settings: Settings) -> None:
+    """A poll that is done must not be awaited again: in a loop, that would never give anybody else a turn."""
+    reader = Reader(alone.stores.engine, alone.stores.mongo, alone.stores.redis, settings)
+    done = reader.polls["main/users"] = asyncio.create_task(asyncio.sleep(0, 7))
+    await done
+    assert await reader.checkpoint_soon(USERS, "main") == -1
+    assert reader.polls == {}
 
 
 async def test_a_stale_404_says_that_it_is_stale(api: Questions) -> None:

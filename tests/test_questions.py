@@ -164,7 +164,7 @@ def test_every_order_ends_in_a_field_that_is_unique() -> None:
 def test_a_page_begins_after_the_key_of_the_page_before() -> None:
     assert Order(("name", "_id"), descending=False).after(["Ada", "7"]) == {
         "name": {"$gte": "Ada"},
-        "$or": [{"name": {"$gt": "Ada"}}, {"_id": {"$gt": "7"}}],
+        "$nor": [{"name": "Ada", "_id": {"$lte": "7"}}],
     }
 
 

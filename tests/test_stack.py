@@ -178,6 +178,15 @@ def test_a_taken_port_is_one_line_that_names_it(tmp_path: Path) -> None:
     assert held_by(tmp_path) is None
 
 
+@pytest.mark.parametrize("url", ["nonsense", "postgresql://daybook:wrong@127.0.0.1:1/daybook"])
+def test_a_wrong_database_url_is_one_line_when_it_comes_to_migrating(tmp_path: Path, url: str) -> None:
+    migrated = daybook("migrate", folder=tmp_path, DAYBOOK_DATABASE_URL=url)
+    assert migrated.returncode == 1
+    assert migrated.stderr.startswith("daybook: cannot migrate: ")
+    assert migrated.stderr.count("\n") == 1
+    assert "wrong" not in migrated.stderr, "a password is never printed"
+
+
 # ── the data folder ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
