@@ -54,7 +54,8 @@ function request()
     return wrk.format(method, (path:gsub("{account}", account_id(payer))))
   end
   count = count + 1
-  local headers = {["Content-Type"] = "application/json", ["Idempotency-Key"] = nonce .. "-" .. count}
+  local headers = {["Content-Type"] = "application/json", ["Idempotency-Key"] = nonce .. "-" .. count,
+                   ["Authorization"] = wrk.headers["Authorization"]}
   local body = transfer(payer)
   if batch > 0 then
     local transfers = {body}

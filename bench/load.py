@@ -13,6 +13,7 @@ import msgspec
 
 from bench.client import Load, Order
 from bench.measurement import Column
+from bench.workloads import AUTHORIZATION
 from shared.errors import StackError
 
 SCRIPT: Final = Path(__file__).with_name("load.lua")
@@ -47,7 +48,7 @@ def columns(load: Load) -> dict[Column, float]:
 
 def _wrk(wrk: str, order: Order) -> list[str]:
     # It takes whole seconds only.
-    settings = ["-t1", f"-c{order.connections}", f"-d{math.ceil(order.seconds)}s", "--timeout", "10s"]
+    settings = ["-t1", f"-c{order.connections}", f"-d{math.ceil(order.seconds)}s", "--timeout", "10s", "-H", AUTHORIZATION]
     return [wrk, *settings, "-s", str(SCRIPT), order.url, "--", *order.workload.lua_arguments()]
 
 

@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Final
 
 import asyncpg
+from pydantic import SecretStr
 
 from bench.filling import open_accounts
 from bench.scale import Scale
+from bench.workloads import API_KEY
 from dev.children import Child
 from dev.processes import Api, command_api, migrate, query_api, start_processes, worker
 from dev.servers import Mongo, Postgres, Redis, free_port, start_all, stop_all
+from shared.access import SCOPES
+from shared.api_keys import hash_token, key_id_of
 from shared.settings import Settings
 
 EMPTY: Final = "ledger_empty"
@@ -54,10 +58,23 @@ class Rig:
         if not self._templates:
             await self.as_superuser(f"CREATE DATABASE {EMPTY} OWNER daybook")
             await migrate(self.folder, {"DAYBOOK_DATABASE_URL": self.database_url(EMPTY)})
+            await self._add_key()
         await self.as_superuser(f"CREATE DATABASE {template} TEMPLATE {EMPTY} OWNER daybook")
         await open_accounts(self._settings(template, 0), accounts)
         await self.settle(template)
         self._templates.add(template)
+
+    async def _add_key(self) -> None:
+        """The key that all requests send (see `bench.workloads`)."""
+        connection = await asyncpg.connect(self._superuser_url(EMPTY))
+        try:
+            await connection.execute(
+                "INSERT INTO api_keys (key_id, ledger_id, principal, scopes, token_hash, created_at)"
+                " VALUES ($1, 'main', 'bench', $2, $3, now())",
+                *(key_id_of(API_KEY), list(SCOPES), hash_token(API_KEY)),
+            )
+        finally:
+            await connection.close()
 
     async def copy(self, database: str) -> Settings:
         """Settings that lead to a copy of a database that nobody is connected to, and to empty read models."""
@@ -136,8 +153,9 @@ async def running(*processes: Child) -> AsyncIterator[None]:
 
 def environment_of(settings: Settings) -> dict[str, str]:
     """The variables that make a process read these very settings."""
-    values = settings.model_dump(exclude_none=True) | {"secret": settings.secret.get_secret_value()}
-    return {f"DAYBOOK_{name.upper()}": str(value) for name, value in values.items()}
+    values = settings.model_dump(exclude_none=True)
+    plain = {name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in values.items()}
+    return {f"DAYBOOK_{name.upper()}": str(value) for name, value in plain.items()}
 
 
 @asynccontextmanager

@@ -112,6 +112,7 @@ async def test_a_receipt_is_valid_without_us_and_no_field_of_it_can_be_changed(
         checked = check(with_change(receipt, path), tmp_path)
         assert checked.returncode == 1, path
         assert checked.stderr.startswith("NOT VALID: "), path
+    without: Any
     for without in ({**receipt, "audit_path": receipt["audit_path"][1:]}, {**receipt, "audit_path": []}, {}, []):
         assert check(without, tmp_path).returncode == 1
     assert "another key" in check(receipt, tmp_path, SealingKey(OTHER_KEY).public_text()).stderr

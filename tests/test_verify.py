@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from cli.verify import LogChecks
+from cli.verify import LogChecks, trusted
 from projector.difference import DifferenceFound, require_equal
 from projector.feed import Feed
 from projector.verify_read_models import verify_read_model
@@ -30,7 +30,7 @@ async def ledger(settings: Settings) -> AsyncIterator[Ledger]:
 
 async def log_differences(ledger: Ledger) -> dict[str, str]:
     """Check → what it found, for those that found something."""
-    checks = LogChecks(ledger.stores, ledger.ledger_id, 120)
+    checks = LogChecks(ledger.stores, ledger.ledger_id, 120, trusted(ledger.settings, None))
     found = {}
     for name, check, _ in checks.checks():
         try:

@@ -15,10 +15,10 @@ from bench.measurement import Section
 from bench.plots import lines
 from bench.rig import Rig, running, say
 from bench.rounds import Values
-from bench.workloads import Workload, get
+from bench.workloads import API_KEY, Workload, get
 from dev.children import Child, family
 from dev.processes import Api
-from dev.seed import caught_up, list_projections
+from dev.seed import bearer, caught_up, list_projections
 from shared.errors import StackError
 
 RATE: Final = 1_500
@@ -72,7 +72,7 @@ def _describe(section: Section, looks: list[Look], seconds: float) -> None:
 
 
 async def _ready(query: Api) -> None:
-    if not await caught_up(query.url, SETTLE_SECONDS):
+    if not await caught_up(query.url, API_KEY, SETTLE_SECONDS):
         msg = f"the read models do not catch up: {query.last_words()}"
         raise StackError(msg)
 
@@ -80,7 +80,7 @@ async def _ready(query: Api) -> None:
 async def _watch(load: "asyncio.Task[Any]", query: Api, processes: Iterable[Child]) -> list[Look]:
     begin = time.perf_counter()
     looks: list[Look] = []
-    async with httpx2.AsyncClient(timeout=10, trust_env=False) as client:
+    async with httpx2.AsyncClient(headers=bearer(API_KEY), timeout=10, trust_env=False) as client:
         while not load.done():
             lags = [each["lag_seconds"] for each in await list_projections(client, query.url)]
             if lags:
