@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, TypeVar
 import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -97,7 +97,9 @@ def list_() -> None:
 
     Example: daybook keys list
     """
-    table = Table("key", "ledger", "principal", "customer", "scopes", "state", "expires", "last used")
+    # Whole, however narrow the terminal: it is what `rotate` and `revoke` take.
+    key_id = Column("key", no_wrap=True, min_width=10)
+    table = Table(key_id, "ledger", "principal", "customer", "scopes", "state", "expires", "last used")
     for key in _as_admin(api_keys.list_keys):
         shown = (key.user_id or "", " ".join(key.scopes), _state(key), _moment(key.expires_at), _moment(key.last_used_at))
         table.add_row(key.key_id, key.ledger_id, key.principal, *shown)

@@ -59,7 +59,8 @@ async def template_database(servers: Servers, server_folder: Path) -> str:
     """The name of a database that has been through all migrations and has the operator's key, once per run."""
     await _as_superuser(servers.postgres, f"CREATE DATABASE {TEMPLATE} OWNER daybook")
     await migrate(server_folder, {"DAYBOOK_DATABASE_URL": _at(servers.postgres, TEMPLATE)})
-    await add_key(_at(servers.postgres, TEMPLATE), token=OPERATOR)
+    # In a loop of its own, which ends with all that the connection leaves behind: the one of the session stops here.
+    await asyncio.to_thread(asyncio.run, add_key(_at(servers.postgres, TEMPLATE), token=OPERATOR))
     return TEMPLATE
 
 
