@@ -87,7 +87,7 @@ class Feed:
 
     async def _read_once(self, after: int) -> Page:
         read = self._reads.get(after)
-        if read is None:
+        if read is None or read.done():  # done, and only not forgotten yet: the head may have moved since
             read = self._reads[after] = asyncio.create_task(self._read(after))
             read.add_done_callback(partial(self._forget, after))
         # Others may be waiting for the same page.

@@ -161,7 +161,7 @@ class Follower:
                 continue
             if self._feed.head < self._position:
                 break
-            if self._feed.head == self._position:
+            if self._feed.head == self._position and not self._stopping.is_set():
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):
                         await self._feed.moved()
