@@ -137,7 +137,8 @@ class Feed:
 
     def _forget(self, after: int, read: asyncio.Task[Page]) -> None:
         """A failure counts as seen even when all who waited for it have given up."""
-        del self._reads[after]
+        if self._reads.get(after) is read:
+            del self._reads[after]
         if not read.cancelled():
             read.exception()
 
