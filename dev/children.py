@@ -95,7 +95,8 @@ class Child:
     async def stop(self) -> None:
         """Asks the process to end; kills it if it does not."""
         if self.running:
-            self.signal(signal.SIGCONT, self.stop_signal)
+            self.thaw()
+            _send(self.pid, self.stop_signal)
             if not await self.ended(self.stop_seconds):
                 await self.kill()
 
@@ -107,11 +108,6 @@ class Child:
         await self.ended(KILL_SECONDS)
         while any(alive(pid) for pid in pids):
             await asyncio.sleep(LOOK_SECONDS)
-
-    def signal(self, *signals: signal.Signals) -> None:
-        if self.running:
-            for each in signals:
-                _send(self.pid, each)
 
     def freeze(self) -> None:
         """Stops the process and its children where they are: connections stay open and nothing answers."""

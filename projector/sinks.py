@@ -114,6 +114,13 @@ ABANDONED_SECONDS: Final = 1.0
 """A transaction of ours that stands idle for so long has lost its worker. MongoDB itself would wait for a minute."""
 
 
+DIGEST_DOCUMENTS: Final = 2_000
+"""Held in memory at once."""
+
+INDEX_SECONDS_MAX: Final = 24 * 3_600.0
+"""Sorting millions of documents takes as long as it takes. (None would be the client's own timeout.)"""
+
+
 class _OvertakenError(Exception):
     """Ends a transaction that came too late."""
 
@@ -250,7 +257,7 @@ class MongoSink:
     async def index(self, generation: Generation) -> None:
         indexes = [IndexModel(list(keys)) for keys in generation.model.indexes]
         if indexes:
-            with pymongo.timeout(None):  # sorting millions of documents takes as long as it takes
+            with pymongo.timeout(INDEX_SECONDS_MAX):
                 await self._patiently(generation.collection(self._mongo).create_indexes(indexes))
 
     async def switch(self, generation: Generation, pointer: Pointer) -> bool:
@@ -295,7 +302,7 @@ class MongoSink:
         await self._patiently(generation.collection(self._mongo).drop())
 
     async def content(self, generation: Generation) -> AsyncIterator[bytes]:
-        async for document in generation.collection(self._mongo).find().sort("_id", 1):
+        async for document in generation.collection(self._mongo).find(batch_size=DIGEST_DOCUMENTS).sort("_id", 1):
             yield canonical(document)
 
 
