@@ -20,7 +20,7 @@ import pymongo
 import structlog
 from motor.motor_asyncio import AsyncIOMotorClientSession
 from pymongo import IndexModel, InsertOne, UpdateOne
-from pymongo.errors import BulkWriteError, CollectionInvalid, DuplicateKeyError, OperationFailure
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 from pymongo.read_concern import ReadConcern
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -108,6 +108,7 @@ async def digest(sink: Sink[Any], generation: Generation) -> str:
 
 # ── MongoDB ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+NAMESPACE_EXISTS: Final = 48
 _NOT_RETIRED: Final = {"retired": {"$ne": True}}
 
 ABANDONED_SECONDS: Final = 1.0
@@ -164,8 +165,11 @@ class MongoSink:
         return None
 
     async def prepare(self, generation: Generation) -> None:
-        with suppress(CollectionInvalid):
-            await self._mongo.create_collection(generation.collection(self._mongo).name)
+        try:
+            await self._mongo.create_collection(generation.collection(self._mongo).name, check_exists=False)
+        except OperationFailure as failure:
+            if failure.code != NAMESPACE_EXISTS:  # another worker was first
+                raise
         checkpoint = {
             "position": 0,
             "log_hash": "",

@@ -39,14 +39,9 @@ READ_HASHES: Final = text("""
     ORDER BY position LIMIT :limit
 """)
 
-# A range at a time, each by its index; one round trip for all.
+# Each by its index, however the planner guesses: a range that is not known beforehand, it takes for a ninth of the table.
 READ_LEAVES: Final = text("""
-    SELECT e.position - 1, e.hash
-    FROM unnest(CAST(:firsts AS bigint[]), CAST(:lasts AS bigint[])) AS asked (first, last)
-    CROSS JOIN LATERAL (
-        SELECT position, hash FROM events
-        WHERE ledger_id = :ledger_id AND position > asked.first AND position <= asked.last + 1
-    ) e
+    SELECT position - 1, hash FROM events WHERE ledger_id = :ledger_id AND position = ANY (CAST(:positions AS bigint[]))
 """)
 READ_NODES: Final = text("""
     SELECT n.level, n.number, n.hash
@@ -180,6 +175,6 @@ async def count_nodes(connection: AsyncConnection, ledger_id: str) -> int:
 async def _read_leaves(
     connection: AsyncConnection, ledger_id: str, asked: Sequence[tuple[int, int, int]]
 ) -> dict[Subtree, bytes]:
-    parameters = {"ledger_id": ledger_id, "firsts": [first for _, first, _ in asked], "lasts": [last for *_, last in asked]}
-    rows = await connection.execute(READ_LEAVES, parameters) if asked else ()
+    positions = [leaf + 1 for _, first, last in asked for leaf in range(first, last + 1)]
+    rows = await connection.execute(READ_LEAVES, {"ledger_id": ledger_id, "positions": positions}) if asked else ()
     return {Subtree(0, row[0]): merkle.leaf_hash(row[1]) for row in rows}

@@ -112,8 +112,9 @@ async def test_a_receipt_is_valid_without_us_and_no_field_of_it_can_be_changed(
         checked = check(with_change(receipt, path), tmp_path)
         assert checked.returncode == 1, path
         assert checked.stderr.startswith("NOT VALID: "), path
-    without: Any
-    for without in ({**receipt, "audit_path": receipt["audit_path"][1:]}, {**receipt, "audit_path": []}, {}, []):
+    audit_path = receipt["audit_path"]
+    broken: list[Any] = [{**receipt, "audit_path": audit_path[1:]}, {**receipt, "audit_path": []}, {}, []]
+    for without in broken:
         assert check(without, tmp_path).returncode == 1
     assert "another key" in check(receipt, tmp_path, SealingKey(OTHER_KEY).public_text()).stderr
     assert check(receipt, tmp_path, base64.b64encode(b"short").decode()).returncode == 1
