@@ -18,6 +18,7 @@ import pytest
 from dev.processes import migrate
 from dev.servers import Mongo, Postgres, Redis, Server, free_port, start_all, stop_all
 from shared.settings import Settings
+from tests.keys import OPERATOR, add_key
 from tests.log import Book
 from tests.questions import Questions, projecting, query_api
 from tests.running import Servers, environment_of
@@ -40,6 +41,7 @@ async def own(tmp_path: Path) -> AsyncIterator[Servers]:
     every = (servers.postgres, servers.mongo, servers.redis)
     await start_all(*every)
     await migrate(tmp_path, {"DAYBOOK_DATABASE_URL": servers.postgres.url})
+    await add_key(servers.postgres.url, token=OPERATOR)
     yield servers
     await stop_all(*every)
 

@@ -42,6 +42,8 @@ OPERATIONS = {
     operation["operationId"]: (path, operation) for path, item in DOCUMENT["paths"].items() for operation in item.values()
 }
 QUESTIONS = [route.name for route in router.routes if isinstance(route, QueryRoute)]
+PROOFS = {"get_receipt", "list_seals", "get_consistency"}
+"""Need a log that was sealed: see `test_receipts`."""
 
 
 def resolved(schema: Any) -> Any:
@@ -110,7 +112,7 @@ async def test_real_answers_are_what_the_document_says(settings: Settings) -> No
     names |= {"stream": f"account-{account_id}", "name": "balances"}
     async with query_api(settings) as api, projecting(api, settings):
         await api.record(history)
-        for operation_id in QUESTIONS:
+        for operation_id in set(QUESTIONS) - PROOFS:
             path = OPERATIONS[operation_id][0].format(**names)
             body = await api.get(path)
             conforms(operation_id, body)
