@@ -161,7 +161,8 @@ class Follower:
                 continue
             if self._feed.head < self._position:
                 break
-            if self._feed.head == self._position:
+            # From here to the wait nothing else runs, so that neither news nor the wish to stop can be missed.
+            if self._feed.head == self._position and not self._stopping.is_set():
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):
                         await self._feed.moved()
