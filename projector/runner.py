@@ -161,6 +161,7 @@ class Follower:
                 continue
             if self._feed.head < self._position:
                 break
+            # From here to the wait nothing else runs, so that neither news nor the wish to stop can be missed.
             if self._feed.head == self._position and not self._stopping.is_set():
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):

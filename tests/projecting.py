@@ -15,7 +15,7 @@ from projector.feed import Feed
 from projector.generations import BUILD_EVENTS_MAX, Generations
 from projector.projections import PROJECTIONS, Projection
 from projector.rebuild import rebuild
-from projector.runner import Runner
+from projector.runner import EXAMINE_SECONDS, Runner
 from projector.sinks import digest, make_sinks
 from shared.connections import Stores, open_postgres, open_stores
 from shared.errors import Rebuilding
@@ -105,7 +105,8 @@ class Ledger:
             yield runner
         finally:
             runner.stop()
-            await asyncio.wait_for(running, WAIT_SECONDS)
+            # Not so long that it could pass for having missed the stop and ended with the next examination.
+            await asyncio.wait_for(running, EXAMINE_SECONDS * 0.8)
 
 
 @asynccontextmanager
