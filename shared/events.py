@@ -227,8 +227,11 @@ class RecordedEvent(msgspec.Struct, frozen=True, kw_only=True):
     hash: bytes
 
 
-canonical: Final = msgspec.json.Encoder(order="sorted").encode
-"""Canonical JSON: sorted keys, no white space. There are no floats in it, so it is the same bytes everywhere."""
+canonical: Final = msgspec.json.Encoder(order="sorted", enc_hook=int).encode
+"""Canonical JSON: sorted keys, no white space. There are no floats in it, so it is the same bytes everywhere.
+
+What is no JSON but an integer, as MongoDB's driver reads one of 64 bits, is written as one.
+"""
 
 
 def decode(type_name: str, schema_version: int, data: str | bytes) -> Event:

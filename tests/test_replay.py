@@ -60,6 +60,18 @@ async def test_replay_makes_read_models_and_ends_with_a_digest_of_each(ledger: L
     assert [line.split()[1] for line in out.splitlines()] == ["500"] * len(PROJECTIONS)
 
 
+async def test_amounts_beyond_32_bits_are_digested_like_others(ledger: Ledger) -> None:
+    """MongoDB's driver reads them as a type of its own."""
+    book = Book()
+    opened = book.open_account(book.create_user().user_id)
+    await ledger.append([opened, book.deposit(opened.account_id, 2**53 - 1)])
+    code, out, err = await daybook(ledger.settings, "replay").ended()
+    assert code == 0, err
+    assert digests_in(out) == await ledger.digests()
+    code, out, err = await daybook(ledger.settings, "verify").ended()
+    assert "accounts     ok  1" in out, out + err
+
+
 async def test_replay_on_emptied_stores_gives_the_same_digests(ledger: Ledger) -> None:
     await ledger.append(Book().history(500))
     _, first, _ = await daybook(ledger.settings, "replay").ended()
