@@ -7,7 +7,7 @@ import sys
 import structlog
 import typer
 
-from cli import berka, dev, migrate, replay, status, verify
+from cli import berka, dev, keys, migrate, replay, status, verify
 from dev.folder import stack_environment
 from shared.errors import OperatorError
 
@@ -24,6 +24,9 @@ app.command()(verify.verify)
 imports = typer.Typer(help="Load data from elsewhere, through the command API.", no_args_is_help=True)
 imports.command()(berka.berka)
 app.add_typer(imports, name="import")
+person_keys = typer.Typer(help="The keys that personal data are sealed with.", no_args_is_help=True)
+person_keys.command()(keys.rotate)
+app.add_typer(person_keys, name="keys")
 
 OF_THE_STACK = {"dev", "down", "env"}
 """These start, end and show a stack; what another stack is configured with must not reach them."""

@@ -6,6 +6,7 @@ FastAPI keeps the last of two equal keys and takes 1.0 for 1, and because this i
 
 import asyncio
 import hashlib
+import hmac
 import inspect
 import json
 import re
@@ -138,6 +139,8 @@ class Call(Request):
 
     async def run(self, command: Command, describe: Describe, *, new: str | None = None, moves_money: bool = False) -> Response:
         """Has the command handled and answers: 201 with the `Location` below `/v1/<new>/` for something new, 200 for a change."""
+        # The hash of a request about a person must not be one that can be guessed at.
+        secret = await self.pepper() if command.person_id() else b""
         reply = await self.state.handler.handle(
             self._ledger_id(),
             batch.Request(
@@ -145,11 +148,16 @@ class Call(Request):
                 replies=_Replies(command, describe, 201 if new else 200, self.state.request_id),
                 metadata={"command": type(command).__name__, "request_id": self.state.request_id},
                 idempotency_key=self._idempotency_key(required=moves_money),
-                request_hash=self._hash(),
+                request_hash=self._hash(secret),
                 expected_version=self._expected_version(),
             ),
         )
         return self._response(reply, new)
+
+    async def pepper(self) -> bytes:
+        """The secret that the ledger's addresses are hashed with."""
+        pepper: bytes = await self.state.handler.pepper(self._ledger_id())
+        return pepper
 
     def _ledger_id(self) -> str:
         ledger_id = self.headers.get("daybook-ledger", "main")
@@ -175,10 +183,10 @@ class Call(Request):
             raise ValidationFailed(msg)
         return int(version[1])
 
-    def _hash(self) -> bytes:
+    def _hash(self, secret: bytes) -> bytes:
         """The same for requests of the same content, however their JSON is written."""
-        content = (self.method, self.scope["path"], self.headers.get("if-match"), self.fields)
-        return hashlib.sha256(canonical(content)).digest()
+        content = canonical((self.method, self.scope["path"], self.headers.get("if-match"), self.fields))
+        return hmac.digest(secret, content, "sha256") if secret else hashlib.sha256(content).digest()
 
     def _response(self, reply: Reply, new: str | None) -> Response:
         headers = {}

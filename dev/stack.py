@@ -128,6 +128,8 @@ def _environment(wishes: Wishes, servers: Mapping[str, Server]) -> dict[str, str
         "DAYBOOK_MIGRATION_DATABASE_URL": owner,
         # Kept, so that a list's cursor outlives a restart.
         "DAYBOOK_SECRET": os.environ.get("DAYBOOK_SECRET") or keep_secret(wishes.folder / "cursors.secret"),
+        # Kept, or every name in the stack's ledger would be erased.
+        "DAYBOOK_MASTER_KEYS": os.environ.get("DAYBOOK_MASTER_KEYS") or keep_secret(wishes.folder / "master.key"),
     }
 
 

@@ -14,7 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import LogDamaged, UnknownEvent
 from shared.event_store import PAGE_EVENTS, StoredEvent, read_head, read_stored
-from shared.events import RecordedEvent
+from shared.events import RecordedEvent, UserErased
+from shared.person_keys import PersonKeys
+from shared.sealing import Keys
 
 Page = list[RecordedEvent]
 
@@ -33,9 +35,10 @@ READS_AT_ONCE: Final = 2
 class Feed:
     """One ledger's log. `head` is its last position as far as is known: it may already be further."""
 
-    def __init__(self, engine: AsyncEngine, ledger_id: str) -> None:
+    def __init__(self, engine: AsyncEngine, ledger_id: str, person_keys: PersonKeys) -> None:
         self.ledger_id = ledger_id
         self.head = 0
+        self._person_keys = person_keys
         # Reading needs no transaction, and without one it is one round trip.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._pages: deque[Page] = deque(maxlen=PAGES_KEPT)
@@ -114,25 +117,28 @@ class Feed:
         head = self.head
         async with self._reading, self._engine.connect() as connection:
             stored = await read_stored(connection, self.ledger_id, after)
+            keys = await self._person_keys.read_for(connection, stored)
         page: Page = []
         for position, row in enumerate(stored, after + 1):
             try:
-                page.append(self._decoded(position, row))
+                page.append(self._decoded(position, row, keys))
             except (UnknownEvent, LogDamaged):
                 if not page:
                     raise
                 break
         if page:
+            if any(type(recorded.event) is UserErased for recorded in page):
+                self._pages.clear()  # they may hold what was just erased
             self._pages.append(page)
             self.move_to(max(self.head, page[-1].position))
         elif after < head and after < await self.refresh():
             raise self._missing(after + 1)
         return page
 
-    def _decoded(self, position: int, stored: StoredEvent) -> RecordedEvent:
+    def _decoded(self, position: int, stored: StoredEvent, keys: Keys) -> RecordedEvent:
         if stored.position != position:
             raise self._missing(position)
-        return stored.decoded()
+        return stored.decoded(keys)
 
     def _missing(self, position: int) -> LogDamaged:
         return LogDamaged(f"position {position} of ledger {self.ledger_id!r} is missing from the log")

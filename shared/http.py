@@ -44,6 +44,7 @@ STATUS: Final[Mapping[str, int]] = {
     "account-closed": 409,
     "account-frozen": 409,
     "user-inactive": 409,
+    "user-erased": 409,
     "insufficient-funds": 409,
     "account-not-empty": 409,
     "email-taken": 409,

@@ -6,13 +6,22 @@ things are, how long we wait for them and how much we take at once. Settings tha
 
 from typing import Annotated
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import SettingsInvalid
+from shared.sealing import read_master_keys
 
 Count = Annotated[int, Field(ge=1)]
 Milliseconds = Annotated[int, Field(ge=1)]
+
+
+def _master_keys(value: SecretStr) -> SecretStr:
+    read_master_keys(value.get_secret_value())
+    return value
+
+
+MasterKeys = Annotated[SecretStr, AfterValidator(_master_keys)]
 
 
 class Settings(BaseSettings):
@@ -29,6 +38,10 @@ class Settings(BaseSettings):
     mongo_database: str = Field(default="daybook", description="The MongoDB database that holds the read models.")
     redis_url: str = Field(description="Redis or Valkey with `maxmemory-policy noeviction`.")
     secret: SecretStr = Field(min_length=32, description="Signs cursors. At least 32 characters; the same for all processes.")
+
+    master_keys: MasterKeys = Field(
+        description="Wrap the keys that personal data are sealed with: 32 bytes each, in base64, with commas between, newest first."
+    )
 
     command_url: str = Field(default="http://127.0.0.1:8000", description="Where clients reach the command API.")
     query_url: str = Field(

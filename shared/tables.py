@@ -1,4 +1,4 @@
-"""The five tables of the log, as SQLAlchemy sees them. The migrations make them; `alembic check` holds the two together.
+"""The tables of the log, as SQLAlchemy sees them. The migrations make them; `alembic check` holds the two together.
 
 `ledger_id` leads every key: a ledger is a tenant and an ordered log of its own. Each index answers one question:
 
@@ -7,6 +7,7 @@
     streams           the head of a stream, with what it folds to
     log_heads         the end of a ledger's log
     idempotency_keys  what a caller was answered
+    person_keys       what a person's data are sealed with; those that an older master key wraps
 """
 
 from typing import Final
@@ -27,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-SCHEMA_REVISION: Final = "0001"
+SCHEMA_REVISION: Final = "0004"
 """The migration that this code was written for; a test holds it against the newest one."""
 
 metadata = MetaData()
@@ -93,4 +94,16 @@ idempotency_keys = Table(
     Column("body", LargeBinary, nullable=False),
     Column("position", BigInteger, nullable=True),
     PrimaryKeyConstraint("ledger_id", "principal", "key", name="idempotency_keys_pkey"),
+)
+
+# Of its own, because it is the only one that rows are deleted from: vacuumed at once, and left out of backups that are kept long.
+person_keys = Table(
+    "person_keys",
+    metadata,
+    Column("ledger_id", Text, nullable=False),
+    Column("person_id", Text, nullable=False),
+    Column("wrapped_key", LargeBinary, nullable=False),
+    Column("master_key_id", Text, nullable=False),
+    PrimaryKeyConstraint("ledger_id", "person_id", name="person_keys_pkey"),
+    Index("person_keys_master_key_id_idx", "master_key_id"),
 )

@@ -5,6 +5,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from dev.children import Child
 from dev.processes import Api, command_api, query_api, start_processes, worker
 from dev.servers import Mongo, Postgres, Redis, free_port, stop_all
@@ -30,7 +32,8 @@ class Stack:
 
 def environment_of(settings: Settings) -> dict[str, str]:
     """The variables that make a process read these very settings."""
-    values = settings.model_dump(exclude_none=True) | {"secret": settings.secret.get_secret_value()}
+    dumped = settings.model_dump(exclude_none=True)
+    values = {name: v.get_secret_value() if isinstance(v, SecretStr) else v for name, v in dumped.items()}
     return {f"DAYBOOK_{name.upper()}": str(value) for name, value in values.items()}
 
 

@@ -325,7 +325,7 @@ async def test_concurrent_transfers_conserve_money_and_pass_no_limit(settings: S
 
     running = dict.fromkeys(ids, 0)
     log = await log_of(engine)
-    for event in (stored.decoded().event for stored in log):
+    for event in (stored.decoded({}).event for stored in log):
         match type(event).__name__, event:
             case "FundsDeposited", deposited:
                 running[deposited.account_id] += deposited.amount

@@ -19,6 +19,7 @@ from dev.servers import Postgres, Redis, start_all, stop_all
 from shared.connections import open_postgres
 from shared.settings import Settings
 from tests.clients import command_api, created
+from tests.log import MASTER_KEY
 from tests.proxy import proxy_to
 
 pytestmark = pytest.mark.services
@@ -53,6 +54,7 @@ def settings(postgres: Postgres, redis: Redis) -> Settings:
         mongo_url="mongodb://127.0.0.1:1/",  # the command API never speaks to it
         redis_url=redis.url,
         secret="a secret of the tests, and of nothing else",
+        master_keys=MASTER_KEY,
     )
 
 
