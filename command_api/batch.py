@@ -22,7 +22,7 @@ from command_api.fold import Fold, snapshot_place
 from command_api.transfer import TRANSFER
 from command_api.user import EMAIL, USER
 from shared import event_store
-from shared.errors import DaybookError, IdempotencyKeyReused, Rejection, VersionMismatch
+from shared.errors import DaybookError, IdempotencyKeyReused, LogDamaged, Rejection, VersionMismatch
 from shared.event_store import Answer, Head, NewEvent, StreamEvent, StreamHead
 from shared.events import Event, UserCreated, UserErased
 from shared.ids import new_id
@@ -144,7 +144,7 @@ class Batch:
         self._view = view
         self._person_keys = person_keys
         self._head = NO_HEAD
-        self._alone = False
+        self._alone = self._short = False
         self._answers: dict[Key, Answer] = {}
         self._new_answers: list[Answer] = []
         self._answered_people: dict[Key, str] = {}
@@ -158,7 +158,7 @@ class Batch:
         Raises:
             LostRace: the short way was wrong; nothing was written.
         """
-        short = self._take_view()
+        self._short = short = self._take_view()
         if not short:
             await self._read(connection)
         self.verdicts = [self._verdict(request) for request in self._requests]
@@ -312,7 +312,12 @@ class Batch:
         if not people:
             return {}
         created = {event.user_id for event in events if type(event) is UserCreated}
-        return await self._person_keys.require(connection, self._ledger_id, people, created)
+        try:
+            return await self._person_keys.require(connection, self._ledger_id, people, created)
+        except LogDamaged:
+            if self._short:  # somebody whom we still know has been erased meanwhile
+                raise LostRace from None
+            raise
 
     def _stream_head(self, stream_id: str, keys: Keys) -> StreamHead:
         fold, stream = fold_of(stream_id), self._streams[stream_id]

@@ -141,15 +141,15 @@ class Books:
                 self._balances[event.account_id] = 0
                 self._limits[event.account_id] = event.overdraft_limit
                 self._currencies[event.account_id] = event.currency
+            case (AccountFrozen() | AccountUnfrozen() | AccountClosed()) | (
+                UserChanged() | UserDeactivated() | UserReactivated()
+            ):
+                pass
             case UserCreated():
                 self.people.add(event.user_id)
             case UserErased():
                 self.people.discard(event.user_id)
                 self.erased.add(event.user_id)
-            case (AccountFrozen() | AccountUnfrozen() | AccountClosed()) | (
-                UserChanged() | UserDeactivated() | UserReactivated()
-            ):
-                pass
             case _:
                 assert_never(event)
 

@@ -1,7 +1,7 @@
 """Everything that is held about one person, for that person: the only question whose answer opens what is sealed.
 
-It is read and sent piece by piece, so that its size costs no memory. What is in it is as of the position that it names, or later. The
-metadata of events are left out: they tell who acted, which may be somebody else.
+It is read and sent piece by piece, so that its size costs no memory. What is in it is as of the position that it names, or
+later. The metadata of events are left out: they tell who acted, which may be somebody else.
 """
 
 from collections.abc import AsyncIterator

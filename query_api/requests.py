@@ -111,11 +111,11 @@ class Question(Request):
         return Response(orjson.dumps(body), 200, headers, JSON)
 
     def streamed(self, found: AsOf[Any], file_name: str) -> Response:
-        """JSON in pieces, to be saved as a file and kept by nobody on the way; 404 for None."""
+        """JSON in pieces, to be saved as a file; 404 for None."""
         headers = _headers(found)
         if found.data is None:
             return problem_response(self, NotFound(), headers)
-        headers |= {"Cache-Control": "no-store", "Content-Disposition": f'attachment; filename="{file_name}.json"'}
+        headers["Content-Disposition"] = f'attachment; filename="{file_name}.json"'
         return StreamingResponse(found.data, 200, headers, JSON)
 
     def _link(self, cursor: str) -> str:

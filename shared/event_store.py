@@ -335,7 +335,8 @@ READ_STREAM_IDS: Final = text("""
 class Member(msgspec.Struct, frozen=True):
     """An event as a stream holds it, beside the head that the stream had at the same moment.
 
-    `event_id`, `type`, `schema_version` and `data` are None where the log has no such event, those of the head where the stream has none.
+    `event_id`, `type`, `schema_version` and `data` are None where the log has no such event, those of the head where the
+    stream has none.
     `snapshot` is there for the last version only.
     """
 

@@ -31,6 +31,7 @@ from shared.errors import (
     ValidationFailed,
 )
 from shared.ids import new_id
+from shared.logs import configure_logs
 
 log = structlog.get_logger()
 
@@ -95,6 +96,7 @@ class InternalError(DaybookError):
 
 def prepare(app: FastAPI) -> None:
     """Give the app its error handlers, its middleware, its problem pages and its OpenAPI document."""
+    configure_logs()
     for error_type in (RequestValidationError, HTTPException, DaybookError, *STORE_ERRORS, Exception):
         app.add_exception_handler(error_type, answer_error)
     app.add_middleware(Envelope)

@@ -1,9 +1,9 @@
 """Personal data where they are stored: sealed with a key of the person's own, so that destroying the key erases the person.
 
 A field is marked where it is defined: `name: Annotated[str, Personal("user_id")]` belongs to the person whose id stands in
-`user_id`. What is stored instead of it is `{"sealed": "<base64>"}`: AES-256-GCM under a random nonce, bound by its associated data
-to the place where it stands, so that no sealed value can be moved to another field, event, stream or ledger. Without
-the person's key it reads `ERASED`.
+`user_id`. What is stored instead of it is `{"sealed": "<base64>"}`: AES-256-GCM under a random nonce, bound by its associated
+data to the place where it stands, so that no sealed value can be moved to another field, event, person or ledger. Without the
+person's key it reads `ERASED`.
 
 Pure: no I/O. Keys are kept in PostgreSQL (see `shared.person_keys`). Never seal in a second place, and never log what was opened.
 """

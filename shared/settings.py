@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     secret: SecretStr = Field(min_length=32, description="Signs cursors. At least 32 characters; the same for all processes.")
 
     master_keys: MasterKeys = Field(
-        description="Wrap the keys that personal data are sealed with: 32 bytes each, in base64, with commas between, newest first."
+        description="Wrap the keys of personal data. 32 bytes each, in base64, commas between, the newest first."
     )
 
     command_url: str = Field(default="http://127.0.0.1:8000", description="Where clients reach the command API.")

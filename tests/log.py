@@ -70,6 +70,10 @@ class Book:
         after = self.emails[user_id] = email or before
         return UserChanged(user_id=user_id, name=name, email=after, email_hash=_hash(after), email_hash_before=_hash(before))
 
+    def erase_user(self, user_id: str) -> UserErased:
+        """Of a user who is active."""
+        return UserErased(user_id=user_id, email_hash=_hash(self.emails.pop(user_id)), status_before="active")
+
     def open_account(self, owner_id: str, currency: str = "EUR", overdraft_limit: int = 0) -> AccountOpened:
         account_id = self.new_id()
         self.accounts[account_id] = currency
