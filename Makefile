@@ -1,7 +1,7 @@
 # Everything that a newcomer needs: `make run`, `make test`, `make check`. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lock clean
+.PHONY: help install run test check bench lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -34,8 +34,16 @@ check: install ## Format, lint, types, import contracts, and the tests that need
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -m "not services"
 
+bench: install .venv/bench/.installed ## Measure everything beside its yardsticks, ten minutes; docs/benchmarks.md
+	$(BIN)/python -m bench --write docs
+
+.venv/bench/.installed: requirements-bench.txt | install
+	$(PYTHON) -m venv .venv/bench
+	.venv/bench/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
+	@touch $@
+
 lock: install ## Compile the requirements anew, with hashes and without naming an index
-	@for list in requirements requirements-dev; do \
+	@for list in requirements requirements-dev requirements-bench; do \
 		$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 			--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $$list.in -o $$list.txt; \
 	done

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dev.children import last_lines
+from dev.children import alive
 from dev.folder import DATA_FOLDER, Running, find_running, held_by
 from dev.seed import ADA, ADAS_EUROS
 from dev.stack import Wishes, run
@@ -63,10 +63,9 @@ def down(data_dir: DataDir = DATA_FOLDER) -> None:
     with suppress(ProcessLookupError):  # it was killed, and its servers are about to follow
         os.kill(supervisor, signal.SIGTERM)
     end = time.monotonic() + DOWN_SECONDS
-    while held_by(folder) is not None:
+    while held_by(folder) is not None or alive(supervisor):
         if time.monotonic() > end:
-            msg = f"process {supervisor} was told to end and still has {folder}"
-            raise StackError(msg)
+            raise StackError(f"process {supervisor} was told to end and still has {folder}")
         time.sleep(LOOK_SECONDS)
 
 
@@ -77,18 +76,18 @@ def env(data_dir: DataDir = DATA_FOLDER) -> None:
     """
     running = find_running(data_dir.absolute())
     if running is None:
-        msg = f"nothing runs on {data_dir.absolute()}; `daybook dev` starts it"
-        raise StackError(msg)
+        raise StackError(f"nothing runs on {data_dir.absolute()}; `daybook dev` starts it")
     for variable, value in running.environment.items():
         typer.echo(f"export {variable}={shlex.quote(value)}")
 
 
 def show(running: Running, folder: Path) -> None:
     command_url, query_url = (running.environment[f"DAYBOOK_{api}_URL"] for api in ("COMMAND", "QUERY"))
-    table = Table("Daybook", "is ready", title_justify="left")
-    table.add_row("command API", f"{command_url}  (its documentation: {command_url}/docs)")
-    table.add_row("query API", f"{query_url}  (its documentation: {query_url}/docs)")
-    table.add_row("data and logs", f"{folder}")
+    table = Table("Daybook", "is ready")
+    table.add_row("command API", command_url)
+    table.add_row("query API", query_url)
+    table.add_row("documentation", f"{command_url}/docs\n{query_url}/docs")
+    table.add_row("data and logs", str(folder))
     Console(soft_wrap=True).print(table)
     for line in curl_lines(command_url, query_url):
         typer.echo(f"\n{line}")
@@ -126,6 +125,7 @@ def _start_detached(wishes: Wishes) -> Running:
         "--seed" if wishes.seed else "--no-seed",
     ]
     with log.open("ab") as out:
+        said_before = out.tell()
         supervisor = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
     try:
         while supervisor.poll() is None:
@@ -137,5 +137,5 @@ def _start_detached(wishes: Wishes) -> Running:
         supervisor.terminate()
         supervisor.wait()
         raise
-    msg = "\n".join(last_lines(log)).removeprefix("daybook: ")
-    raise StackError(msg)
+    said = log.read_bytes()[said_before:].decode(errors="replace")
+    raise StackError(said.strip().removeprefix("daybook: "))

@@ -29,6 +29,5 @@ def migrate() -> None:
         command.upgrade(Config(ROOT / "alembic.ini"), "head")
     except (OSError, DBAPIError) as error:
         reason = str(getattr(error, "orig", error)).splitlines()[0]
-        msg = f"cannot migrate: {reason}"
-        raise SchemaMismatch(msg) from error
+        raise SchemaMismatch(f"cannot migrate: {reason}") from error
     typer.echo("the schema is up to date")

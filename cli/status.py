@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dev.seed import list_projections
-from projector.worker import HEALTH_KEY
 from shared.connections import open_redis
 from shared.errors import SettingsInvalid, StackError
+from shared.read_models import HEALTH_KEY
 from shared.settings import Settings, read_settings
 
 READY: Final = "ready"

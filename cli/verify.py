@@ -9,8 +9,8 @@ import uvloop
 from pymongo.errors import PyMongoError
 
 from cli.progress import Progress
-from command_api.batch import fold_of
 from command_api.fold import snapshot_place
+from command_api.folds import fold_of
 from projector.difference import DifferenceFound
 from projector.feed import Feed
 from projector.projections import PROJECTIONS, Projection

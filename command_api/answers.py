@@ -2,13 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from command_api.account import AccountState, OpenAccount
 from command_api.batch import Outcome
-from command_api.transfer import Deposit, TransferFunds, Withdraw
+from command_api.transfer import MoneyCommand
+from command_api.transfers import TransferAll
 from command_api.user import UserState
-from shared.events import account_stream, timestamp, user_stream
+from shared.events import Event, FundsDeposited, FundsTransferred, FundsWithdrawn, account_stream, timestamp, user_stream
 
 Position = Annotated[
     int, Field(description="Where in the ledger's log this stands; send it as `Daybook-Min-Position` to read it.")
@@ -151,6 +153,27 @@ class TransferAnswer(BaseModel):
     )
 
 
+class TransferResult(BaseModel):
+    """`body` is what the transfer by itself would have been answered: the transfer, or the problem."""
+
+    status: int
+    body: TransferAnswer | dict[str, Any]
+
+
+class TransferResults(BaseModel):
+    """In the order of the request."""
+
+    results: list[TransferResult]
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "results": [{"status": 201, "body": TransferAnswer.model_config["json_schema_extra"]["example"]}]  # type: ignore[index]
+            }
+        }
+    )
+
+
 def describe_user(command: Any, outcome: Outcome) -> dict[str, Any]:
     user_id: str = command.person_id()
     user: UserState = outcome.states[user_stream(user_id)]
@@ -179,15 +202,39 @@ def describe_account(command: Any, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def describe_money(command: Deposit | Withdraw | TransferFunds, outcome: Outcome) -> dict[str, Any]:
+def describe_money(command: MoneyCommand, outcome: Outcome) -> dict[str, Any]:
+    return _describe_move(command, outcome.events[0], outcome.positions[0], outcome)
+
+
+def describe_all(command: TransferAll, outcome: Outcome) -> dict[str, Any]:
+    """Each transfer as by itself, with the balances right after it."""
+    moves = zip(command.transfers, outcome.events, outcome.positions, strict=True)
+    return {"results": [{"status": 201, "body": _describe_move(*move, outcome)} for move in moves]}
+
+
+def _describe_move(command: MoneyCommand, event: Event, position: int, outcome: Outcome) -> dict[str, Any]:
     recorded_at = timestamp(outcome.recorded_at)
     return {
         **command.model_dump(exclude_none=True),
-        "position": outcome.position,
+        "position": position,
         "occurred_at": command.occurred_at or recorded_at,
         "recorded_at": recorded_at,
-        "balances": [_balance(state) for state in outcome.states.values() if isinstance(state, AccountState)],
+        "balances": [
+            _balance(msgspec.structs.replace(outcome.states[account_stream(account_id)], posted=posted))
+            for account_id, posted in _balances_after(event)
+        ],
     }
+
+
+def _balances_after(event: Event) -> list[tuple[str, int]]:
+    match event:
+        case FundsTransferred():
+            return [(event.from_account_id, event.from_balance), (event.to_account_id, event.to_balance)]
+        case FundsDeposited() | FundsWithdrawn():
+            return [(event.account_id, event.balance)]
+        case _:
+            msg = f"{type(event).__name__} moves no money"
+            raise TypeError(msg)
 
 
 def _balance(account: AccountState) -> dict[str, Any]:

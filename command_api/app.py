@@ -18,14 +18,17 @@ from command_api.answers import (
     AccountAnswer,
     MoneyAnswer,
     TransferAnswer,
+    TransferResults,
     UserAnswer,
     describe_account,
+    describe_all,
     describe_money,
     describe_user,
 )
 from command_api.handler import CommandHandler
 from command_api.requests import CALL_HEADERS, Call, CommandApp, CommandRoute
 from command_api.transfer import Deposit, TransferFunds, Withdraw
+from command_api.transfers import TransferAll, TransferBatch
 from command_api.user import ChangeUser, CreateUser, DeactivateUser, EraseUser, NewUser, ReactivateUser, UserChanges, hash_email
 from command_api.wake import Waker
 from shared.connections import open_postgres, open_redis, require_durable_postgres, require_schema
@@ -168,6 +171,18 @@ async def withdraw(command: Withdraw, call: Call) -> Response:
 async def transfer_funds(command: TransferFunds, call: Call) -> Response:
     """Move money from one account to another of the same currency."""
     return await call.run(command, describe_money, new="transfers", moves_money=True)
+
+
+@router.post(
+    "/transfers/batch",
+    response_model=TransferResults,
+    **documented(*MONEY, "same-account", "insufficient-funds", money=True),
+)
+async def transfer_many(wanted: TransferBatch, call: Call) -> Response:
+    """Move money many times in one request: each transfer with its own verdict, or all or none."""
+    if wanted.mode == "independent":
+        return await call.run_each(wanted.transfers, describe_money)
+    return await call.run(TransferAll(transfers=wanted.transfers), describe_all, moves_money=True)
 
 
 # ── the app ──────────────────────────────────────────────────────────────────────────────────────────────────────────

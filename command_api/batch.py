@@ -16,11 +16,9 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from command_api import kept_answers
-from command_api.account import ACCOUNT
 from command_api.command import Command, States
-from command_api.fold import Fold, snapshot_place
-from command_api.transfer import TRANSFER
-from command_api.user import EMAIL, USER
+from command_api.fold import snapshot_place
+from command_api.folds import fold_of
 from shared import event_store
 from shared.errors import DaybookError, IdempotencyKeyReused, LogDamaged, Rejection, VersionMismatch
 from shared.event_store import Answer, Head, NewEvent, StreamEvent, StreamHead
@@ -29,17 +27,15 @@ from shared.ids import new_id
 from shared.person_keys import PersonKeys
 from shared.sealing import Keys, people_of
 
-FOLDS: Final = {"account": ACCOUNT, "user": USER, "email": EMAIL, "transfer": TRANSFER}
-
-
-def fold_of(stream_id: str) -> Fold:
-    return FOLDS[stream_id.partition("-")[0]]
-
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What a command came to. `version` and `position` are those of its first stream, also where nothing was left to do."""
+    """What a command came to: its events and their positions.
+
+    `version` is that of its first stream. `position` is that of the last event, or of that stream where nothing was left to do.
+    """
 
     events: list[Event]
+    positions: list[int]
     states: States
     version: int
     position: int
@@ -264,17 +260,18 @@ class Batch:
         events = request.command.decide(self._states)
         if request.expected_version not in {None, self._streams[stream_ids[0]].version}:
             raise VersionMismatch(current_version=self._streams[stream_ids[0]].version)
-        for event in events:
-            self._apply(event, request.metadata, self._head)
+        positions = [self._apply(event, request.metadata, self._head) for event in events]
         return Outcome(
             events=events,
+            positions=positions,
             states={stream_id: self._states[stream_id] for stream_id in stream_ids},
             version=self._streams[stream_ids[0]].version,
-            position=self._streams[stream_ids[0]].position,
+            position=positions[-1] if positions else self._streams[stream_ids[0]].position,
             recorded_at=self._head.now,
         )
 
-    def _apply(self, event: Event, metadata: dict[str, Any], head: Head) -> None:
+    def _apply(self, event: Event, metadata: dict[str, Any], head: Head) -> int:
+        """Gives the event's position."""
         self.new_events.append(NewEvent(new_id(), event, metadata))
         position = head.position + len(self.new_events)
         for stream_id in event.streams():
@@ -282,6 +279,7 @@ class Batch:
             stream = Stream(before.version + 1, position, fold_of(stream_id).evolve(before.state, event))
             self._streams[stream_id], self._states[stream_id] = stream, stream.state
             self._stream_events.append(StreamEvent(stream_id, stream.version, position))
+        return position
 
     # ── append ───────────────────────────────────────────────────────────────────────────────────────────────────────
 

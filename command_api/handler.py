@@ -43,8 +43,8 @@ class CommandHandler:
         self._wake = wake
         self._writers: dict[str, LedgerWriter] = {}
 
-    async def handle(self, ledger_id: str, request: Request) -> Reply:
-        """The reply, once it is durable.
+    async def handle(self, ledger_id: str, requests: Sequence[Request]) -> list[Reply]:
+        """The replies, once they are durable. Each request is decided by itself.
 
         Raises:
             IdempotencyKeyReused: the key stands for another request.
@@ -52,7 +52,7 @@ class CommandHandler:
             Overloaded, StoreUnavailable: in bounded time.
         """
         writer = self._writers.get(ledger_id) or await self._open_writer(ledger_id)
-        return await writer.submit(request)
+        return await writer.submit(requests)
 
     async def pepper(self, ledger_id: str) -> bytes:
         """The secret that the ledger's addresses are hashed with.
@@ -90,19 +90,21 @@ class LedgerWriter:
         self._person_keys = PersonKeys(settings)
         self._pepper: bytes | None = None
 
-    async def submit(self, request: Request) -> Reply:
-        if len(self._queue) >= self._queue_max:
+    async def submit(self, requests: Sequence[Request]) -> list[Reply]:
+        if len(self._queue) + len(requests) > self._queue_max:
             raise Overloaded
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Reply] = loop.create_future()
-        self._queue.append((request, answer))
+        waiting = [(request, loop.create_future()) for request in requests]
+        self._queue.extend(waiting)
         if self._running is None:
             self._running = loop.create_task(self._run())
-        deadline = loop.call_later(self._deadline_seconds, _resolve, answer, StoreUnavailable(TOO_LATE))
+        deadline = loop.call_later(self._deadline_seconds, _give_up, waiting)
         try:
-            return await answer
+            return [await answer for _, answer in waiting]
         finally:
             deadline.cancel()
+            for _, answer in waiting:
+                answer.cancel()  # does nothing to those that were answered
 
     async def pepper(self) -> bytes:
         if self._pepper is None:
@@ -167,6 +169,11 @@ class LedgerWriter:
         async with self._engine.begin() as connection:
             await event_store.lock_head(connection, self._ledger_id)
             return await event_store.has_event(connection, self._ledger_id, batch.new_events[0].event_id)
+
+
+def _give_up(waiting: Sequence[tuple[Request, asyncio.Future[Reply]]]) -> None:
+    for _, answer in waiting:
+        _resolve(answer, StoreUnavailable(TOO_LATE))
 
 
 def _resolve(answer: "asyncio.Future[Reply]", verdict: Reply | Exception) -> None:

@@ -10,7 +10,7 @@ import hmac
 import inspect
 import json
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar, get_type_hints
 
 import msgspec
@@ -21,7 +21,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from command_api import batch
-from command_api.batch import Outcome, Reply
+from command_api.batch import Outcome, Replies, Reply
 from command_api.command import Command
 from shared.errors import (
     AmountOutOfRange,
@@ -139,20 +139,46 @@ class Call(Request):
 
     async def run(self, command: Command, describe: Describe, *, new: str | None = None, moves_money: bool = False) -> Response:
         """Has the command handled and answers: 201 with the `Location` below `/v1/<new>/` for something new, 200 for a change."""
+        replies = _Replies(command, describe, 201 if new else 200, self.state.request_id)
         # The hash of a request about a person must not be one that can be guessed at.
         secret = await self.pepper() if command.person_id() else b""
-        reply = await self.state.handler.handle(
-            self._ledger_id(),
+        [reply] = await self._handle([(self._idempotency_key(required=moves_money), command, replies)], secret)
+        return self._response(reply, new)
+
+    async def run_each(self, commands: Sequence[Command], describe: Describe) -> Response:
+        """Has each command handled by itself and answers 200 with the status and the body of each, in their order.
+
+        Each has a key of its own, made of the request's with what no caller can send: a repeated request, also one that was
+        answered 503 half-way, has one effect for each command.
+        """
+        key, request_id = self._idempotency_key(required=True), self.state.request_id
+        replies = await self._handle(
+            [(f"{key}\x1f{n}", command, _Replies(command, describe, 201, request_id)) for n, command in enumerate(commands)]
+        )
+        results = b",".join(b'{"status":%d,"body":%b}' % (reply.status, reply.body) for reply in replies)
+        headers = {}
+        if positions := [reply.position for reply in replies if reply.position is not None]:
+            headers["Daybook-Position"] = str(max(positions))
+        if all(reply.replayed for reply in replies):
+            headers["Idempotency-Replayed"] = "true"
+        return Response(b'{"results":[%b]}' % results, 200, headers, JSON)
+
+    async def _handle(self, wanted: Sequence[tuple[str | None, Command, Replies]], secret: bytes = b"") -> list[Reply]:
+        request_hash, expected_version = self._hash(secret), self._expected_version()
+        metadata = {"command": type(wanted[0][1]).__name__, "request_id": self.state.request_id}
+        requests = [
             batch.Request(
                 command=command,
-                replies=_Replies(command, describe, 201 if new else 200, self.state.request_id),
-                metadata={"command": type(command).__name__, "request_id": self.state.request_id},
-                idempotency_key=self._idempotency_key(required=moves_money),
-                request_hash=self._hash(secret),
-                expected_version=self._expected_version(),
-            ),
-        )
-        return self._response(reply, new)
+                replies=replies,
+                metadata=metadata,
+                idempotency_key=key,
+                request_hash=request_hash,
+                expected_version=expected_version,
+            )
+            for key, command, replies in wanted
+        ]
+        answers: list[Reply] = await self.state.handler.handle(self._ledger_id(), requests)
+        return answers
 
     async def pepper(self) -> bytes:
         """The secret that the ledger's addresses are hashed with."""

@@ -80,8 +80,7 @@ class Child:
     @property
     def pid(self) -> int:
         if self.process is None:
-            msg = f"{self.name} was never started"
-            raise StackError(msg)
+            raise StackError(f"{self.name} was never started")
         return self.process.pid
 
     async def ended(self, within_seconds: float | None = None) -> bool:
@@ -106,7 +105,7 @@ class Child:
         for pid in pids:
             _send(pid, signal.SIGKILL)
         await self.ended(KILL_SECONDS)
-        while any(_alive(pid) for pid in pids):
+        while any(alive(pid) for pid in pids):
             await asyncio.sleep(LOOK_SECONDS)
 
     def signal(self, *signals: signal.Signals) -> None:
@@ -149,7 +148,8 @@ def family(pid: int) -> list[int]:
     return [pid, *map(int, children.read_text().split())] if children.exists() else [pid]
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Not so for a process that has ended and that its parent has not asked about yet."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:

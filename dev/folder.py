@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from dev.children import alive
 from dev.servers import write_private
 from shared.errors import StackError
 
@@ -43,9 +44,8 @@ def hold(folder: Path) -> Iterator[int]:
         end = time.monotonic() + CLOSE_SECONDS
         while not _locked(descriptor):
             pid = _holder(folder)
-            if _alive(pid) or time.monotonic() > end:
-                msg = f"a stack already runs on {folder} (process {pid}); `daybook down` ends it"
-                raise StackError(msg)
+            if alive(pid) or time.monotonic() > end:
+                raise StackError(f"a stack already runs on {folder} (process {pid}); `daybook down` ends it")
             # Its supervisor was killed, and its servers are about to follow.
             time.sleep(0.1)
         os.pwrite(descriptor, f"{os.getpid():>10}".encode(), 0)
@@ -101,10 +101,6 @@ def _locked(descriptor: int) -> bool:
 
 def _holder(folder: Path) -> int:
     return int(_lock(folder).read_text() or 0)
-
-
-def _alive(pid: int) -> bool:
-    return pid > 0 and Path(f"/proc/{pid}").exists()
 
 
 def _lock(folder: Path) -> Path:

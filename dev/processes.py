@@ -44,8 +44,7 @@ class Api(Child):
                 except httpx2.TransportError:
                     pass
                 await asyncio.sleep(LOOK_SECONDS)
-        msg = f"{self.name} does not get ready: {self.last_words()}"
-        raise StackError(msg)
+        raise StackError(f"{self.name} does not get ready: {self.last_words()}")
 
 
 def command_api(folder: Path, port: int, environment: Mapping[str, str], inherit: Sequence[int] = ()) -> Api:
@@ -75,8 +74,7 @@ def require_running(*processes: Child) -> None:
     """
     for process in processes:
         if not process.running:
-            msg = f"{process.name} does not start: {process.last_words()}"
-            raise StackError(msg)
+            raise StackError(f"{process.name} does not start: {process.last_words()}")
 
 
 async def migrate(folder: Path, environment: Mapping[str, str]) -> None:
@@ -89,5 +87,4 @@ async def migrate(folder: Path, environment: Mapping[str, str]) -> None:
     finally:
         await child.stop()
     if child.process and child.process.returncode:
-        msg = f"the migrations failed: {child.last_words()}"
-        raise StackError(msg)
+        raise StackError(f"the migrations failed: {child.last_words()}")

@@ -49,8 +49,7 @@ async def seed(command_url: str, query_url: str) -> None:
         for number, (path, body) in enumerate(SEED):
             answer = await client.post(command_url + path, json=body, headers={"Idempotency-Key": f"seed-{number}"})
             if not answer.is_success:
-                msg = f"cannot seed the ledger: POST {path} was answered {answer.status_code}: {answer.text}"
-                raise StackError(msg)
+                raise StackError(f"cannot seed the ledger: POST {path} was answered {answer.status_code}: {answer.text}")
 
 
 async def caught_up(query_url: str, within_seconds: float) -> bool:

@@ -16,10 +16,10 @@ import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
-from pymongo import AsyncMongoClient
+from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 from redis.asyncio import Redis as RedisClient
 from redis.exceptions import RedisError
@@ -63,8 +63,7 @@ class Server(Child):
         words = self.last_words()
         await self.kill()
         hint = "\n  install that library: apt install libcurl4" if "shared libraries" in words else ""
-        msg = f"{self.name} does not start: {words}{hint}"
-        raise StackError(msg)
+        raise StackError(f"{self.name} does not start: {words}{hint}")
 
     async def _answers(self) -> bool:
         end = time.monotonic() + START_SECONDS
@@ -152,8 +151,7 @@ class Postgres(Server):
         finally:
             await initdb.stop()
         if initdb.process is None or initdb.process.returncode:
-            msg = f"postgres cannot make its data folder: {initdb.last_words()}"
-            raise StackError(msg)
+            raise StackError(f"postgres cannot make its data folder: {initdb.last_words()}")
         unfinished.rename(self._data)
 
     def _command(self) -> Command:
@@ -196,21 +194,23 @@ class Mongo(Server):
         ]
 
     async def _settle(self) -> None:
-        wait_ms = 1_000
-        client: AsyncMongoClient[dict[str, object]]
-        async with AsyncMongoClient(self.url, serverSelectionTimeoutMS=wait_ms, connectTimeoutMS=wait_ms) as client:
-            members = [{"_id": 0, "host": f"127.0.0.1:{self.port}"}]
+        await asyncio.to_thread(self._lead)
+
+    def _lead(self) -> None:
+        """Makes the node the primary of its own set, also when it has moved to another port since it was made."""
+        members = [{"_id": 0, "host": f"127.0.0.1:{self.port}"}]
+        # Not the asynchronous client: closed while it connects in vain, it leaves sockets open.
+        with MongoClient[dict[str, Any]](self.url, serverSelectionTimeoutMS=500, connectTimeoutMS=500) as client:
             try:
-                config = (await client.admin.command("replSetGetConfig"))["config"]
+                config = client.admin.command("replSetGetConfig")["config"]
             except OperationFailure:
-                await client.admin.command("replSetInitiate", {"_id": "daybook", "members": members})
+                client.admin.command("replSetInitiate", {"_id": "daybook", "members": members})
             else:
                 if config["members"][0]["host"] != members[0]["host"]:
                     config |= {"members": members, "version": config["version"] + 1}
-                    await client.admin.command("replSetReconfig", config, force=True)
-            if not (await client.admin.command("hello"))["isWritablePrimary"]:
-                msg = "not primary yet"
-                raise TimeoutError(msg)
+                    client.admin.command("replSetReconfig", config, force=True)
+            if not client.admin.command("hello")["isWritablePrimary"]:
+                raise TimeoutError("not primary yet")
 
 
 class Redis(Server):
@@ -257,8 +257,9 @@ def _program(*names: str) -> Path:
             if found := shutil.which(name, path=search):
                 return Path(found)
     python = ".".join(map(str, sys.version_info[:2]))
-    msg = f"no {' or '.join(names)}: pip has none for Python {python} here and none is on PATH; install one, or set its URL"
-    raise StackError(msg)
+    raise StackError(
+        f"no {' or '.join(names)}: pip has none for Python {python} here and none is on PATH; install one, or set its URL"
+    )
 
 
 def _folders_of(package: str) -> list[str]:

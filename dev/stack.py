@@ -105,8 +105,7 @@ async def _start_servers(exits: AsyncExitStack, wishes: Wishes, lock: int) -> di
     """Those that are not configured, by the variable that would have configured them."""
     for process, port in (("command", wishes.command_port), ("query", wishes.query_port)):
         if not port_is_free(port):
-            msg = f"port {port} of the {process} API is taken: free it, or choose another with --{process}-port"
-            raise StackError(msg)
+            raise StackError(f"port {port} of the {process} API is taken: free it, or choose another with --{process}-port")
     servers = {
         variable: server(name, wishes.folder, inherit=[lock])
         for variable, (name, server) in SERVERS.items()

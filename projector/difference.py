@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from shared.events import canonical
+
 SHOWN_CHARACTERS_MAX: Final = 200
 PERSONAL: Final = {"name", "email", "search"}
 HIDDEN: Final = "(personal)"
@@ -17,9 +19,9 @@ class DifferenceFound(Exception):
 
 def require_equal(where: str, expected: Any, found: Any) -> None:
     """Raises:
-    DifferenceFound: names the field, or the place in a list, where the two begin to differ.
+    DifferenceFound: names the field, or the place in a list, where the two begin to differ; 1 and 1.0 do.
     """
-    if expected == found:
+    if expected == found and canonical(expected) == canonical(found):
         return
     if isinstance(expected, Mapping) and isinstance(found, Mapping):
         for name in sorted(expected.keys() | found.keys()):

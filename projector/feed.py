@@ -1,6 +1,8 @@
 """The log as those who follow it see it: each page is read and decoded once, however many they are.
 
-What a feed gives is dense: where an event is missing or cannot be read, it stops there and says so.
+What a feed gives is dense: where an event is missing or cannot be read, it stops there and says so. And it continues what the
+reader has: with each request comes the hash of the last event that the reader knows, so that nobody goes on with a log that was
+restored from a backup and then went another way.
 """
 
 import asyncio
@@ -10,6 +12,7 @@ from functools import partial
 from typing import Final
 from weakref import WeakKeyDictionary
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import LogDamaged, UnknownEvent
@@ -17,8 +20,6 @@ from shared.event_store import PAGE_EVENTS, StoredEvent, read_head, read_stored
 from shared.events import RecordedEvent, UserErased
 from shared.person_keys import PersonKeys
 from shared.sealing import Keys
-
-Page = list[RecordedEvent]
 
 PAGES_KEPT: Final = 8
 AHEAD_MAX: Final = (PAGES_KEPT - 2) * PAGE_EVENTS
@@ -30,6 +31,29 @@ AHEAD_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 0.005
 READS_AT_ONCE: Final = 2
 """Of one feed; so that many followers that start together leave connections for others."""
+
+
+class LogChangedError(Exception):
+    """The log is not, or no longer, the one that the reader knows up to its position."""
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Events without a gap; `hash_before` is that of the event before the first."""
+
+    hash_before: bytes
+    events: list[RecordedEvent]
+
+    def holds(self, position: int) -> bool:
+        return bool(self.events) and self.events[0].position <= position <= self.events[-1].position
+
+    def after(self, position: int, log_hash: bytes) -> list[RecordedEvent]:
+        """Raises:
+        LogChangedError: the event at `position` has another hash.
+        """
+        place = position + 1 - self.events[0].position if self.events else 0
+        if log_hash != (self.events[place - 1].hash if place else self.hash_before):
+            raise LogChangedError
+        return self.events[place:]
 
 
 class Feed:
@@ -47,17 +71,23 @@ class Feed:
         self._reading = asyncio.Semaphore(READS_AT_ONCE)
         self._moved = asyncio.Event()
 
-    async def page(self, after: int, reader: object) -> Page:
+    async def page(self, after: int, log_hash: bytes, reader: object) -> list[RecordedEvent]:
         """The next events, at most `PAGE_EVENTS`; none at the end of the log.
 
         Raises:
+            LogChangedError: `log_hash` is not that of the event at `after`.
             UnknownEvent, LogDamaged: the very next event cannot be read, or is missing.
         """
         while self._is_far_ahead(after, reader):  # noqa: ASYNC110 # also time ends this
             await asyncio.sleep(LOOK_SECONDS)
-        for page in self._pages:
-            if page[0].position <= after + 1 <= page[-1].position:
-                return page[after + 1 - page[0].position :]
+        page = next((page for page in self._pages if page.holds(after + 1)), None)
+        try:
+            return (page or await self._read_once(after)).after(after, log_hash)
+        except LogChangedError:
+            self._pages.clear()
+            raise
+
+    async def _read_once(self, after: int) -> Page:
         read = self._reads.get(after)
         if read is None:
             read = self._reads[after] = asyncio.create_task(self._read(after))
@@ -116,29 +146,36 @@ class Feed:
     async def _read(self, after: int) -> Page:
         head = self.head
         async with self._reading, self._engine.connect() as connection:
-            stored = await read_stored(connection, self.ledger_id, after)
+            stored = await read_stored(connection, self.ledger_id, max(after - 1, 0), PAGE_EVENTS + 1)
             keys = await self._person_keys.read_for(connection, stored)
-        page: Page = []
-        for position, row in enumerate(stored, after + 1):
-            try:
-                page.append(self._decoded(position, row, keys))
-            except (UnknownEvent, LogDamaged):
-                if not page:
-                    raise
-                break
-        if page:
-            if any(type(recorded.event) is UserErased for recorded in page):
+        hash_before = b""
+        if after:
+            if not stored or stored[0].position != after:
+                raise LogChangedError
+            hash_before = stored.pop(0).hash
+        page = Page(hash_before, self._decoded(after, stored, keys))
+        if page.events:
+            if any(type(recorded.event) is UserErased for recorded in page.events):
                 self._pages.clear()  # they may hold what was just erased
             self._pages.append(page)
-            self.move_to(max(self.head, page[-1].position))
+            self.move_to(max(self.head, page.events[-1].position))
         elif after < head and after < await self.refresh():
             raise self._missing(after + 1)
         return page
 
-    def _decoded(self, position: int, stored: StoredEvent, keys: Keys) -> RecordedEvent:
-        if stored.position != position:
-            raise self._missing(position)
-        return stored.decoded(keys)
+    def _decoded(self, after: int, stored: list[StoredEvent], keys: Keys) -> list[RecordedEvent]:
+        """Up to the first that is missing or cannot be read; it raises only if that is the very first."""
+        events: list[RecordedEvent] = []
+        for position, row in enumerate(stored, after + 1):
+            try:
+                if row.position != position:
+                    raise self._missing(position)
+                events.append(row.decoded(keys))
+            except (UnknownEvent, LogDamaged):
+                if not events:
+                    raise
+                break
+        return events
 
     def _missing(self, position: int) -> LogDamaged:
         return LogDamaged(f"position {position} of ledger {self.ledger_id!r} is missing from the log")

@@ -12,10 +12,11 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from projector.feed import Feed
+from projector.feed import Feed, LogChangedError
 from projector.projections import Projection
 from projector.sinks import Checkpoint, Pointer, Sink, Step
 from shared.errors import LogDamaged, UnknownEvent
+from shared.events import RecordedEvent
 from shared.read_models import Generation
 
 log = structlog.get_logger()
@@ -25,7 +26,6 @@ CHANGES_MAX: Final = 10_000
 
 BUILD_EVENTS_MAX: Final = 100_000
 """Events in one batch of a generation that nobody reads yet. Where few documents take many events, few writes take them all."""
-
 
 OVERTAKEN_SECONDS: Final = (0.005, 0.5)
 """How long to wait after another was faster: at first, and at most."""
@@ -39,6 +39,7 @@ class Opened(msgspec.Struct, frozen=True):
     """A generation that can go on from its position. `live`: readers see it; else it has to be built first."""
 
     generation: Generation
+    log_hash: bytes
     live: bool
 
 
@@ -54,9 +55,9 @@ class Generations:
     async def read_pointer(self) -> Pointer:
         return await self.sink.read_pointer(self._model, self.feed.ledger_id)
 
-    def copy(self, generation: Generation) -> "Copy":
+    def copy(self, opened: Opened) -> "Copy":
         """Ready to go on from where the generation is."""
-        return Copy(self.projection, self.sink, self.feed, generation)
+        return Copy(self.projection, self.sink, self.feed, opened)
 
     async def open(self) -> Opened:
         """The generation to keep up with the log.
@@ -66,22 +67,22 @@ class Generations:
         """
         while True:
             pointer = await self.read_pointer()
-            live, flaw = await self._examine(pointer.live)
+            live, flaw = await self._examine(pointer.live, live=True)
             if live and not flaw:
-                return Opened(live, live=True)
+                return live
             if pointer.live is not None and not live:
                 log.warning("read model lost", ledger_id=self.feed.ledger_id, projection=self._model.name, cause=flaw)
                 pointer = await self._point(pointer, msgspec.structs.replace(pointer, live=None))
-            building, flaw = await self._examine(pointer.building)
+            building, flaw = await self._examine(pointer.building, live=False)
             if building and not flaw:
-                return Opened(building, live=False)
+                return building
             await self._begin(pointer)
 
-    async def open_new(self) -> Generation:
+    async def open_new(self) -> Opened:
         """The generation that is being built beside the live one: one that was left unfinished, or a new one."""
         while True:
             pointer = await self.read_pointer()
-            building, flaw = await self._examine(pointer.building)
+            building, flaw = await self._examine(pointer.building, live=False)
             if building and not flaw:
                 return building
             await self._begin(pointer)
@@ -98,7 +99,7 @@ class Generations:
             raise OvertakenError
         return after
 
-    async def _examine(self, number: int | None) -> tuple[Generation | None, str]:
+    async def _examine(self, number: int | None, *, live: bool) -> tuple[Opened | None, str]:
         """The generation, unless it is lost, and what is wrong with it, if anything is.
 
         The head is asked for after the checkpoint: the log only grows, so a checkpoint beyond it is of another log.
@@ -114,8 +115,9 @@ class Generations:
         if not await self._is_of_this_log(checkpoint):
             return None, f"the log was another one up to {checkpoint.position}"
         generation = msgspec.structs.replace(generation, position=checkpoint.position)
+        opened = Opened(generation, bytes.fromhex(checkpoint.log_hash), live)
         is_current = checkpoint.model_version == self._model.version
-        return generation, "" if is_current else f"it was made by version {checkpoint.model_version} of its projection"
+        return opened, "" if is_current else f"it was made by version {checkpoint.model_version} of its projection"
 
     async def _is_of_this_log(self, checkpoint: Checkpoint) -> bool:
         if checkpoint.position == 0:
@@ -150,8 +152,9 @@ class Generations:
 class Copy:
     """One generation on its way through the log."""
 
-    def __init__(self, projection: Projection[Any], sink: Sink[Any], feed: Feed, generation: Generation) -> None:
-        self.generation = generation
+    def __init__(self, projection: Projection[Any], sink: Sink[Any], feed: Feed, opened: Opened) -> None:
+        self.generation = opened.generation
+        self._log_hash = opened.log_hash
         self._projection = projection
         self._sink = sink
         self._feed = feed
@@ -165,9 +168,10 @@ class Copy:
         """
         changes = self._projection.new_changes()
         before = after = self.generation.position
-        log_hash = b""
+        log_hash = self._log_hash
         while after - before < events_max and len(changes) < CHANGES_MAX:
-            page = (await self._next_page(after, is_first=after == before))[: events_max - (after - before)]
+            page = await self._next_page(after, log_hash)
+            del page[events_max - (after - before) :]
             if not page:
                 break
             self._projection.fold(changes, page)
@@ -176,14 +180,17 @@ class Copy:
             if not await self._sink.apply(self.generation, Step(before, after, log_hash.hex()), changes):
                 raise OvertakenError
             self.generation = msgspec.structs.replace(self.generation, position=after)
+            self._log_hash = log_hash
         return after - before
 
-    async def _next_page(self, after: int, *, is_first: bool) -> list[Any]:
+    async def _next_page(self, after: int, log_hash: bytes) -> list[RecordedEvent]:
         """What was folded already is written before an error is raised."""
         try:
-            return await self._feed.page(after, self)
+            return await self._feed.page(after, log_hash, self)
+        except LogChangedError:
+            raise OvertakenError from None
         except (UnknownEvent, LogDamaged):
-            if is_first:
+            if after == self.generation.position:
                 raise
             return []
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from projector.generations import BUILD_EVENTS_MAX, OVERTAKEN_SECONDS, Generations, OvertakenError, pause
+from projector.generations import BUILD_EVENTS_MAX, OVERTAKEN_SECONDS, Generations, Opened, OvertakenError, pause
 from projector.sinks import digest
 from shared.read_models import Generation
 
@@ -32,22 +32,22 @@ async def rebuild(generations: Generations, moved: Callable[[int], None]) -> Reb
             pointer = await generations.read_pointer()
             if number and pointer.live == number:
                 return await _digest_of_live(generations, number)
-            generation = await generations.open_new()
-            number = generation.number
-            return await _build(generations, generation, moved)
+            opened = await generations.open_new()
+            number = opened.generation.number
+            return await _build(generations, opened, moved)
         except OvertakenError:
             # A worker builds the same generation: each takes the batches that it comes to first.
             await asyncio.sleep(pause(attempt, OVERTAKEN_SECONDS))
     raise AssertionError
 
 
-async def _build(generations: Generations, generation: Generation, moved: Callable[[int], None]) -> Rebuilt:
-    copy = generations.copy(generation)
-    moved(generation.position)
+async def _build(generations: Generations, opened: Opened, moved: Callable[[int], None]) -> Rebuilt:
+    copy = generations.copy(opened)
+    moved(copy.generation.position)
     while await copy.advance(BUILD_EVENTS_MAX):
         moved(copy.generation.position)
     position = copy.generation.position
-    await generations.sink.index(generation)
+    await generations.sink.index(copy.generation)
     found = await _digest(generations, copy.generation)
     await generations.finish(copy)
     return Rebuilt(position, found)

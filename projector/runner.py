@@ -151,7 +151,7 @@ class Follower:
     async def _follow(self) -> None:
         """Until it is time to examine the read model anew."""
         opened = await self._generations.open()
-        copy = self._generations.copy(opened.generation)
+        copy = self._generations.copy(opened)
         self._position = opened.generation.position
         if not opened.live:
             await self._build(copy)

@@ -6,27 +6,34 @@ then changes nothing. MongoDB does it in a transaction, Redis in a script. Never
 never do arithmetic on money in a script: its numbers are doubles.
 """
 
+import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from itertools import chain
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 import pymongo
+import structlog
 from motor.motor_asyncio import AsyncIOMotorClientSession
-from pymongo import InsertOne, UpdateOne
+from pymongo import IndexModel, InsertOne, UpdateOne
 from pymongo.errors import BulkWriteError, CollectionInvalid, DuplicateKeyError, OperationFailure
+from pymongo.read_concern import ReadConcern
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from projector.changes import DocumentChanges, KeyChanges, pieces
-from shared.connections import MongoDatabase
+from projector.changes import Document, DocumentChanges, KeyChanges, pieces
+from shared.connections import MongoDatabase, mongo_application
 from shared.errors import ReadModelDamaged
 from shared.events import canonical
 from shared.read_models import Generation, ReadModel, Store, checkpoint_id, pointer_id, pointer_key
 
+log = structlog.get_logger()
+
+T = TypeVar("T")
 C_contra = TypeVar("C_contra", DocumentChanges, KeyChanges, contravariant=True)
 
 
@@ -103,6 +110,9 @@ async def digest(sink: Sink[Any], generation: Generation) -> str:
 
 _NOT_RETIRED: Final = {"retired": {"$ne": True}}
 
+ABANDONED_SECONDS: Final = 1.0
+"""A transaction of ours that stands idle for so long has lost its worker. MongoDB itself would wait for a minute."""
+
 
 class _OvertakenError(Exception):
     """Ends a transaction that came too late."""
@@ -113,6 +123,7 @@ class MongoSink:
 
     def __init__(self, mongo: MongoDatabase) -> None:
         self._mongo = mongo
+        self._refused: dict[str, tuple[int, float]] = {}
 
     async def read_pointer(self, model: ReadModel, ledger_id: str) -> Pointer:
         found = await self._mongo.read_models.find_one({"_id": pointer_id(model, ledger_id)})
@@ -120,10 +131,9 @@ class MongoSink:
 
     async def move_pointer(self, model: ReadModel, ledger_id: str, before: Pointer, after: Pointer) -> bool:
         wanted = {"_id": pointer_id(model, ledger_id), **msgspec.structs.asdict(before)}
+        moving = self._mongo.read_models.update_one(wanted, {"$set": msgspec.structs.asdict(after)}, upsert=before == Pointer())
         try:
-            moved = await self._mongo.read_models.update_one(
-                wanted, {"$set": msgspec.structs.asdict(after)}, upsert=before == Pointer()
-            )
+            moved = await self._patiently(moving)
         except DuplicateKeyError:  # the upsert found another pointer there
             return False
         return bool(moved.matched_count or moved.upserted_id)
@@ -158,15 +168,50 @@ class MongoSink:
         await self._mongo.checkpoints.update_one({"_id": checkpoint_id(generation)}, {"$setOnInsert": checkpoint}, upsert=True)
 
     async def apply(self, generation: Generation, step: Step, changes: DocumentChanges) -> bool:
-        with suppress(_OvertakenError):
+        try:
             if changes:
                 async with self._transaction() as session:
                     await self._step(generation, step, session)
                     await self._write(generation, changes, session)
             else:
-                await self._step(generation, step, None)
-            return True
-        return False
+                await self._patiently(self._step(generation, step, None))
+        except _OvertakenError:
+            await self._after_refusal(checkpoint_id(generation), step.before)
+            return False
+        return True
+
+    async def _after_refusal(self, checkpoint: str, position: int) -> None:
+        """Refused again and again, and yet nobody moves the checkpoint: somebody holds it who does not go on."""
+        now = time.monotonic()
+        before, since = self._refused.get(checkpoint, (-1, now))
+        if before != position:
+            self._refused[checkpoint] = position, now
+        elif now - since > ABANDONED_SECONDS:
+            del self._refused[checkpoint]
+            await self._end_abandoned_transactions()
+
+    async def _end_abandoned_transactions(self) -> None:
+        """MongoDB keeps the transaction of a client that is gone, with its locks, until it is a minute old.
+
+        Should it be of a worker that is only slow, that worker finds itself overtaken and looks again.
+        """
+        ours = {"type": "idleSession", "appName": mongo_application(self._mongo.name, "daybook_projector")}
+        old = {"transaction.timeInactiveMicros": {"$gt": ABANDONED_SECONDS * 1_000_000}}
+        admin = self._mongo.client.get_database("admin", read_concern=ReadConcern("local"))
+        pipeline: list[Document] = [{"$currentOp": {"allUsers": False, "idleSessions": True}}, {"$match": {**ours, **old}}]
+        async for idle in admin.aggregate(pipeline):
+            log.warning("transaction without a worker ended", client=idle.get("client"))
+            await admin.command("killSessions", [{"id": idle["lsid"]["id"]}])
+
+    async def _patiently(self, operation: Awaitable[T]) -> T:
+        """For what waits for locks, also those of transactions without a worker."""
+        running = asyncio.ensure_future(operation)
+        try:
+            while not (await asyncio.wait([running], timeout=ABANDONED_SECONDS))[0]:
+                await self._end_abandoned_transactions()
+            return running.result()
+        finally:
+            running.cancel()
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncIOMotorClientSession]:
@@ -205,10 +250,10 @@ class MongoSink:
             raise _damaged(generation, f"{len(changes.changed) - written.matched_count} documents are missing")
 
     async def index(self, generation: Generation) -> None:
-        collection = generation.collection(self._mongo)
-        with pymongo.timeout(None):  # sorting millions of documents takes as long as it takes
-            for keys in generation.model.indexes:
-                await collection.create_index(list(keys))
+        indexes = [IndexModel(list(keys)) for keys in generation.model.indexes]
+        if indexes:
+            with pymongo.timeout(None):  # sorting millions of documents takes as long as it takes
+                await self._patiently(generation.collection(self._mongo).create_indexes(indexes))
 
     async def switch(self, generation: Generation, pointer: Pointer) -> bool:
         with suppress(_OvertakenError):
@@ -248,8 +293,8 @@ class MongoSink:
         return {int(match[1]) for match in matches if match}
 
     async def drop(self, generation: Generation) -> None:
-        await self._mongo.checkpoints.delete_one({"_id": checkpoint_id(generation)})
-        await generation.collection(self._mongo).drop()
+        await self._patiently(self._mongo.checkpoints.delete_one({"_id": checkpoint_id(generation)}))
+        await self._patiently(generation.collection(self._mongo).drop())
 
     async def content(self, generation: Generation) -> AsyncIterator[bytes]:
         async for document in generation.collection(self._mongo).find().sort("_id", 1):

@@ -66,6 +66,9 @@ PlaceOf = Callable[[str, str, int], Place]
 """What a snapshot is bound to: ledger, stream, version."""
 
 
+LOWEST: Final = -(2**62)
+"""Before every position, also those that no log has."""
+
 # ── the chain ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -79,13 +82,16 @@ async def verify_chain(connection: AsyncConnection, ledger_id: str, advanced: Ad
     last = Head(0, b"", head.now)
     while last.position < head.position:
         limit = min(event_store.PAGE_EVENTS, head.position - last.position)
-        page = await event_store.read_stored(connection, ledger_id, last.position, limit)
+        page = await event_store.read_stored(connection, ledger_id, last.position or LOWEST, limit)
         if not page:
             raise DifferenceFound(f"position {last.position + 1} of the log", "an event", None)
         for stored in page:
             last = _verify_link(last, stored)
         advanced(len(page))
     require_equal(f"head of the log at {head.position}, hash", head.hash.hex(), last.hash.hex())
+    beyond = await event_store.read_stored(connection, ledger_id, head.position or LOWEST, 1)
+    if beyond and beyond[0].position > (await event_store.read_head(connection, ledger_id)).position:
+        raise DifferenceFound(f"position {beyond[0].position} of the log, beyond its head", None, beyond[0].type)
     return head
 
 

@@ -16,11 +16,12 @@ from pymongo.read_concern import ReadConcern
 
 from projector.changes import Document, DocumentChanges, Value
 from projector.difference import DifferenceFound, require_equal
-from projector.feed import Feed, Page
+from projector.feed import Feed, LogChangedError
 from projector.projections import Projection
 from projector.sinks import Checkpoint, MongoSink, RedisSink, make_sinks
 from shared.connections import MongoDatabase, Stores
 from shared.errors import Rebuilding
+from shared.events import RecordedEvent
 from shared.read_models import Generation, live_generation
 
 PIECE: Final = 1_000
@@ -38,10 +39,14 @@ class Fold:
 
     def __init__(self, projection: Projection[Any], feed: Feed, advanced: Advanced) -> None:
         self.position = 0
+        self._log_hash = b""
         self.contents: dict[str, Any] = {}
         self.feed = feed
         self._projection = projection
         self._advanced = advanced
+
+    def start_again(self) -> None:
+        self.position, self._log_hash = 0, b""
 
     async def advance_to(self, position: int) -> None:
         """Never back: a checkpoint that was read later is not smaller."""
@@ -49,15 +54,19 @@ class Fold:
             page = await self.next_page(position)
             self.changes_of(page).apply_to(self.contents)
 
-    async def next_page(self, up_to: int) -> Page:
-        page = (await self.feed.page(self.position, self))[: up_to - self.position]
+    async def next_page(self, up_to: int) -> list[RecordedEvent]:
+        """The events after the position, which moves with them; at least one."""
+        try:
+            page = (await self.feed.page(self.position, self._log_hash, self))[: up_to - self.position]
+        except LogChangedError:
+            raise DifferenceFound(f"position {self.position} of the log", "the event of a moment ago", "another") from None
         if not page:
             raise DifferenceFound(f"{self._projection.name}, checkpoint", f"at most {self.position}, where the log ends", up_to)
-        self.position = page[-1].position
+        self.position, self._log_hash = page[-1].position, page[-1].hash
         self._advanced(len(page))
         return page
 
-    def changes_of(self, page: Page) -> Any:
+    def changes_of(self, page: list[RecordedEvent]) -> Any:
         changes = self._projection.new_changes()
         self._projection.fold(changes, page)
         return changes
@@ -162,7 +171,8 @@ async def verify_documents_written_once(reader: MongoReader, fold: Fold, name: s
 async def _locate_extra_document(reader: MongoReader, fold: Fold, name: str) -> None:
     """Slow, and only for a read model that is known to be damaged: it holds all ids."""
     ids: set[str] = set()
-    end, fold.position = fold.position, 0
+    end = fold.position
+    fold.start_again()
     while fold.position < end:
         changes: DocumentChanges = fold.changes_of(await fold.next_page(end))
         ids.update(changes.inserted)
@@ -204,7 +214,10 @@ async def _verify_some_keys(sink: RedisSink, generation: Generation, fold: Fold,
         raise ReadModelMovedError
     await fold.advance_to(position)
     for name in names:
-        require_equal(f"{generation.model.name} {name}", fold.contents.get(name), found[name])
+        expected = fold.contents.get(name)
+        if expected and _kind(expected) == "zset":
+            expected = {member: float(score) for member, score in expected.items()}
+        require_equal(f"{generation.model.name} {name}", expected, found[name])
 
 
 def _kind(value: Value | None) -> str | None:

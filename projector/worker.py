@@ -16,12 +16,14 @@ import msgspec
 import structlog
 import uvloop
 from arq import cron
-from arq.connections import RedisSettings
+from arq.connections import ArqRedis
 from pymongo.errors import PyMongoError
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from projector.runner import Runner
@@ -34,19 +36,19 @@ from shared.connections import (
 )
 from shared.errors import DaybookError, StoreUnavailable
 from shared.logs import configure_logs
+from shared.read_models import HEALTH_KEY
 from shared.settings import Settings, read_settings
 
 log = structlog.get_logger()
-
-HEALTH_KEY: Final = "daybook:projector:health"
-"""Lives while a worker does, and at most `HEALTH_SECONDS` + 1 longer."""
 
 HEALTH_SECONDS: Final = 3
 QUEUE: Final = "daybook:projector:queue"
 ANSWER_SECONDS: Final = 2.0
 DRAIN_SECONDS: Final = 5.0
 CLOSE_SECONDS: Final = 2.0
-EVERY_FIVE_SECONDS: Final = set(range(0, 60, 5))
+PAUSE_SECONDS: Final = 0.05
+PAUSE_SECONDS_MAX: Final = 1.0
+TWICE_A_MINUTE: Final = {0, 30}
 
 # arq's own commands are sound: when Redis refuses one, for want of memory or disk say, it does so only for now.
 _PASSING: Final[list[type[Exception]]] = [RedisConnectionError, RedisTimeoutError, ResponseError]
@@ -117,21 +119,46 @@ async def look(ctx: Context, *_args: Any, **_kwargs: Any) -> None:
     ctx["runner"].wake()
 
 
+class PatientConnection(AbstractConnection):
+    """Waits until Redis is back, however long that takes: arq itself would end the worker."""
+
+    async def connect(self) -> None:
+        seconds = PAUSE_SECONDS
+        while True:
+            try:
+                await super().connect()  # type: ignore[no-untyped-call]
+            except (RedisError, OSError) as error:
+                log.warning("arq waits for Redis", error=repr(error))
+            else:
+                return
+            await asyncio.sleep(seconds)
+            seconds = min(seconds * 2, PAUSE_SECONDS_MAX)
+
+
+def make_pool(settings: Settings) -> ArqRedis:
+    """For arq alone; what the runner uses has time limits."""
+    pool = ConnectionPool.from_url(
+        settings.redis_url,
+        socket_connect_timeout=settings.redis_timeout_ms / 1000,
+        retry=Retry(ExponentialBackoff(cap=PAUSE_SECONDS_MAX, base=PAUSE_SECONDS), _FOR_EVER),
+        retry_on_error=_PASSING,
+    )
+    # Over TLS, TCP or a socket, as the URL says.
+    pool.connection_class = type("Connection", (PatientConnection, pool.connection_class), {})
+    return ArqRedis(pool, default_queue_name=QUEUE, job_serializer=msgspec.json.encode, job_deserializer=msgspec.json.decode)
+
+
 def make_worker_settings(settings: Settings) -> type:
     """What the command `arq` takes: a class whose attributes are the arguments of `arq.Worker`."""
-    redis = RedisSettings.from_dsn(settings.redis_url)
-    redis.conn_timeout = max(settings.redis_timeout_ms // 1000, 1)
-    redis.retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), _FOR_EVER)
-    redis.retry_on_error = _PASSING
 
     async def on_startup(context: Context) -> None:
         await start(context, settings)
 
     attributes = {
-        "redis_settings": redis,
+        "redis_pool": make_pool(settings),
         "on_startup": staticmethod(on_startup),
         "on_shutdown": staticmethod(stop),
-        "cron_jobs": [cron(look, second=EVERY_FIVE_SECONDS)],
+        "cron_jobs": [cron(look, second=TWICE_A_MINUTE)],
         "queue_name": QUEUE,
         "health_check_key": HEALTH_KEY,
         "health_check_interval": HEALTH_SECONDS,

@@ -209,7 +209,7 @@ class StatisticsAnswer(Answer):
     position: AsOfPosition
 
 
-# ── examples ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── examples (FastAPI leaves nulls out of them, so there are none) ───────────────────────────────────────────────────
 
 USER_EXAMPLE: Final = {
     "id": ADA,
@@ -287,11 +287,11 @@ STREAM_EVENT_EXAMPLE: Final = {"version": 2, **EVENT_EXAMPLE}
 PROGRESS_EXAMPLE: Final = {
     "name": "accounts",
     "generation": 1,
-    "state": "live",
-    "position": 42,
-    "lag_events": 0,
-    "lag_seconds": 0.0,
-    "cause": None,
+    "state": "behind",
+    "position": 40,
+    "lag_events": 2,
+    "lag_seconds": 3.25,
+    "cause": "no worker has taken event 41, recorded 3 s ago",
 }
 STATISTICS_EXAMPLE: Final = {
     "users": {"active": 1, "inactive": 0, "erased": 0},
@@ -307,4 +307,4 @@ def as_of(example: dict[str, Any]) -> dict[str, Any]:
 
 
 def page_of(example: dict[str, Any]) -> dict[str, Any]:
-    return {"items": [example], "next": None, "position": 42}
+    return {"items": [example], "next": "Ct9FmEcvrOb9gOdN8fORwFs0MV0", "position": 42}

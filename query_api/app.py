@@ -37,6 +37,7 @@ from query_api.requests import (
     PAGE_HEADERS,
     QUESTION_HEADERS,
     VERSIONED_HEADERS,
+    QueryApp,
     QueryRoute,
     Question,
 )
@@ -275,7 +276,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 person_keys=PersonKeys(configured),
             )
 
-    app = FastAPI(
+    app = QueryApp(
         title="Daybook queries",
         version=version("daybook"),
         summary="Answers what is known about users, accounts and the movement of money.",
@@ -283,7 +284,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.include_router(router)
+    app.include_questions(router)
     app.include_router(health_router(checks))
     prepare(app)
     return app

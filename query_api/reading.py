@@ -34,6 +34,7 @@ LOOKS_MAX: Final = 5
 # checkpoint and documents belong to the same moment.
 _SNAPSHOT: Final = ReadConcern("snapshot")
 _SNAPSHOT_UNAVAILABLE: Final = 246
+_QUERY_PLAN_KILLED: Final = 175
 
 # Runs the commands of ARGV[1], a JSON array of arrays, on the keys of the live generation. Redis runs a script as one step.
 _READ_LIVE: Final = """
@@ -172,7 +173,7 @@ class Reader:
             async with asyncio.timeout(self._mongo_seconds):
                 return await self._pointers.aggregate(stages).to_list(1)
         except OperationFailure as failure:
-            if failure.code == _SNAPSHOT_UNAVAILABLE:
+            if failure.code in {_SNAPSHOT_UNAVAILABLE, _QUERY_PLAN_KILLED}:
                 return None
             raise
 

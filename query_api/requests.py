@@ -11,17 +11,18 @@ from typing import Any, Final, get_type_hints
 from urllib.parse import parse_qsl, quote, urlencode
 
 import orjson
-from fastapi import Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
+from starlette.types import Receive, Scope, Send
 
 from query_api.parameters import PageParameters, Parameters, Position
 from query_api.queries import Key
 from query_api.reading import AsOf, Freshness, View
 from shared.errors import NotFound, ValidationFailed
 from shared.fields import LEDGER_ID
-from shared.http import JSON, problem_response, validation_failed
+from shared.http import JSON, answer_error, enveloped, problem_response, validation_failed
 
 JSON_LINES: Final = "application/x-ndjson"
 PARAMETERS_MAX: Final = 50
@@ -168,6 +169,50 @@ class QueryRoute(APIRoute):
             return await endpoint(question=question, **arguments)
 
         return respond
+
+
+class QueryApp(FastAPI):
+    """FastAPI, with a short way for questions.
+
+    A question is looked up by the shape of its path and answered at once. Everything else, and the documentation of these too,
+    goes the whole way: middleware, router, dependencies. Both ways read, answer and fail alike.
+    """
+
+    def include_questions(self, router: APIRouter) -> None:
+        """Takes the router's routes, all of them made by then."""
+        self.include_router(router)
+        self._short_way = {
+            _shape(route.path): (tuple(route.param_convertors), route.get_route_handler())
+            for route in router.routes
+            if isinstance(route, QueryRoute)
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_question = scope["type"] == "http" and scope["method"] == "GET"
+        names, respond = self._short_way.get(_shape(scope["path"]), _NO_QUESTION) if is_question else _NO_QUESTION
+        if respond is None:
+            await super().__call__(scope, receive, send)
+            return
+        send = enveloped(scope, send)
+        scope["path_params"] = {name: scope["path"].split("/")[_VARIABLE_PART] for name in names}
+        request = Request(scope, receive)
+        try:
+            response = await respond(request)
+        except Exception as error:  # noqa: BLE001 # each has its problem document, a mistake of ours too
+            response = await answer_error(request, error)
+        await response(scope, receive, send)
+
+
+_NO_QUESTION: Final = ((), None)
+_VARIABLE_PART: Final = 3
+
+
+def _shape(path: str) -> tuple[str, ...]:
+    """The parts of a path without the one that may vary, which is always the same: `/v1/accounts/{account_id}/balance`."""
+    parts = path.split("/")
+    if len(parts) > _VARIABLE_PART and parts[_VARIABLE_PART]:
+        parts[_VARIABLE_PART] = "{}"
+    return tuple(parts)
 
 
 def _is_parameters(kind: Any) -> bool:

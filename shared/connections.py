@@ -84,14 +84,18 @@ async def open_postgres_as_owner(settings: Settings) -> AsyncIterator[AsyncEngin
 
 
 @asynccontextmanager
-async def open_mongo(settings: Settings, operation_timeout_ms: int | None = None) -> AsyncIterator[MongoDatabase]:
+async def open_mongo(
+    settings: Settings, operation_timeout_ms: int | None = None, role: Role = "daybook_query"
+) -> AsyncIterator[MongoDatabase]:
     """The database of the read models. Writes are acknowledged by a majority that has them in its journal.
 
-    An operation may take five times as long as finding the server, unless told otherwise.
+    An operation may take five times as long as finding the server, unless told otherwise. The server knows us by
+    `mongo_application`.
     """
     with _readable("DAYBOOK_MONGO_URL"):
         client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(
             settings.mongo_url,
+            appname=mongo_application(settings.mongo_database, role),
             w="majority",
             journal=True,
             readConcernLevel="majority",
@@ -103,6 +107,10 @@ async def open_mongo(settings: Settings, operation_timeout_ms: int | None = None
         yield client[settings.mongo_database]
     finally:
         client.close()
+
+
+def mongo_application(database_name: str, role: Role) -> str:
+    return f"{role}/{database_name}"[:128]
 
 
 @asynccontextmanager
@@ -148,7 +156,11 @@ class Stores(NamedTuple):
 @asynccontextmanager
 async def open_stores(settings: Settings, role: Role) -> AsyncIterator[Stores]:
     """Connections are made when they are first needed: nothing has answered yet."""
-    async with open_postgres(settings, role) as engine, open_mongo(settings) as mongo, open_redis(settings) as redis:
+    async with (
+        open_postgres(settings, role) as engine,
+        open_mongo(settings, role=role) as mongo,
+        open_redis(settings) as redis,
+    ):
         yield Stores(engine, mongo, redis)
 
 

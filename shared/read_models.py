@@ -42,6 +42,9 @@ Collection = AsyncIOMotorCollection[dict[str, Any]]
 WAKE_CHANNEL: Final = "daybook:wake"
 """The command API publishes a ledger's id here after a commit. Only a hint: the projector also looks by itself."""
 
+HEALTH_KEY: Final = "daybook:projector:health"
+"""Redis holds it while a projector lives, and a few seconds longer."""
+
 
 class ReadModel(msgspec.Struct, frozen=True):
     """`version` changes with the shape or the meaning of the data; `indexes` are MongoDB's, without the one on `_id`."""

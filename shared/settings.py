@@ -63,10 +63,10 @@ class Settings(BaseSettings):
     schema_wait_seconds: int = Field(default=0, ge=0, description="How long a starting process waits for the migrations.")
 
     command_deadline_ms: Milliseconds = Field(default=2_500, description="A command not answered by then gets a 503.")
-    command_queue_max: Count = Field(default=2_000, description="Commands that may wait for a batch; one more gets a 503.")
-    batch_commands_max: Count = Field(default=256, description="Commands in one transaction.")
+    command_queue_max: Count = Field(default=10_000, description="Commands that may wait for a batch; one more gets a 503.")
+    batch_commands_max: Count = Field(default=500, description="Commands in one transaction.")
     stream_cache_max: Count = Field(default=50_000, description="Streams that a writer keeps the folded state of.")
-    body_bytes_max: Count = Field(default=65_536, description="Largest request body.")
+    body_bytes_max: Count = Field(default=262_144, description="Largest request body.")
 
     projector_batch_events_max: Count = Field(default=2_000, description="Events folded into one write of a read model.")
     projector_look_ms: Milliseconds = Field(

@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 import pytest_asyncio
-from pymongo import AsyncMongoClient
+from pymongo import MongoClient
 from redis.asyncio import Redis as RedisClient
 
 from dev.processes import migrate
@@ -80,8 +80,8 @@ async def settings(servers: Servers, template_database: str) -> AsyncIterator[Se
         master_keys=MASTER_KEY,
     )
     await _as_superuser(servers.postgres, f"DROP DATABASE {name} WITH (FORCE)")
-    async with AsyncMongoClient[dict[str, object]](servers.mongo.url) as client:
-        await client.drop_database(name)
+    with MongoClient[dict[str, object]](servers.mongo.url) as client:
+        client.drop_database(name)
 
 
 @pytest_asyncio.fixture

@@ -15,8 +15,8 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from command_api.batch import fold_of
 from command_api.fold import snapshot_place
+from command_api.folds import fold_of
 from shared import event_store
 from shared.event_store import Head, NewEvent, StreamEvent, StreamHead
 from shared.events import (
@@ -118,11 +118,11 @@ class Book:
         )
 
     def history(self, count: int, accounts: int = 10) -> Iterator[Event]:
-        """Any history of `count` events: users and accounts first, then everything that can happen to them."""
+        """Any `count` events: users and accounts first, then everything that can happen to them. Called again, it goes on."""
         return islice(self._endless(accounts), count)
 
     def _endless(self, accounts: int) -> Iterator[Event]:
-        for number in range(accounts):
+        for number in range(len(self.accounts), accounts):
             created = self.create_user(name=f"User {number}")
             yield created
             opened = self.open_account(created.user_id, self.random.choice(("EUR", "EUR", "JPY")), 1_000)

@@ -12,6 +12,7 @@ from projector.runner import Runner
 from query_api.app import create_app
 from shared.connections import Stores, open_postgres, open_stores
 from shared.events import Event
+from shared.read_models import WAKE_CHANNEL
 from shared.settings import Settings
 from tests import log
 from tests.clients import client_of
@@ -29,6 +30,7 @@ class Questions:
     async def record(self, events: Iterable[Event], ledger_id: str = "main") -> int:
         """From then on, `ask` waits for them."""
         position = await log.append(self.writer, events, ledger_id)
+        await self.stores.redis.publish(WAKE_CHANNEL, ledger_id)
         if ledger_id == "main":
             self.position = position
         return position

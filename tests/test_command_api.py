@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared import event_store
 from shared.connections import open_postgres
 from shared.errors import SchemaMismatch, UnsafeStore
+from shared.events import FundsDeposited, FundsTransferred
 from shared.settings import Settings
 from tests.clients import Commands, command_api, created
 
@@ -163,7 +164,7 @@ async def test_a_ledger_that_is_not_there_is_said_to_be_missing(api: Commands, l
         (b"{", {"content-type": "application/json"}, 400, "malformed-json"),
         (b"[1]", {"content-type": "application/json; charset=utf-8"}, 400, "malformed-json"),
         (b"{}", {"content-type": "application/json"}, 422, "validation-failed"),
-        (b" " * 70_000, {"content-type": "application/json"}, 413, "payload-too-large"),
+        (b" " * 300_000, {"content-type": "application/json"}, 413, "payload-too-large"),
     ],
 )
 async def test_a_body_that_cannot_be_a_command_is_a_problem_and_writes_nothing(
@@ -208,7 +209,7 @@ async def test_money_does_not_move_without_a_key(api: Commands, engine: AsyncEng
     body = {"account_id": account_id, "amount": 1, "currency": "EUR"}
     assert code(await api.client.post("/v1/deposits", json=body)) == "idempotency-key-required"
     for key in ("", "x" * 256, "ä", "a\tb", " "):
-        raw = {"Idempotency-Key": key.encode()}
+        raw = {b"Idempotency-Key": key.encode()}
         assert code(await api.client.post("/v1/deposits", json=body, headers=raw)) == "idempotency-key-invalid"
     twice = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
     assert code(await api.client.post("/v1/deposits", json=body, headers=twice)) == "idempotency-key-invalid"
@@ -304,6 +305,33 @@ async def test_an_expected_version_of_another_form_is_refused_and_not_ignored(ap
     assert code(answer) == "validation-failed"
 
 
+async def test_what_another_process_wrote_is_seen_even_where_nothing_is_left_to_do(settings: Settings) -> None:
+    """A writer that decides on the states of its last batch must not answer «it is open already» from them."""
+    async with command_api(settings) as one, command_api(settings) as two:
+        account_id = await one.account(balance=1)
+        for _ in range(3):
+            created(await one.deposit(account_id, 1))
+            frozen = await two.post(f"/v1/accounts/{account_id}/freeze")
+            unfrozen = await one.client.post(f"/v1/accounts/{account_id}/unfreeze")
+            assert unfrozen.json()["version"] == frozen.json()["version"] + 1
+
+
+async def test_a_refusal_is_never_decided_on_what_was_true_before_another_process_wrote(
+    settings: Settings, engine: AsyncEngine
+) -> None:
+    async with command_api(settings) as one, command_api(settings) as two:
+        account_id, other_id = await one.account(balance=1), await one.account()
+        for elsewhere in (False, True, False, True):
+            created(await one.deposit(account_id, 1))
+            created(await two.deposit(account_id, 100))
+            if elsewhere:  # learns there where the log ends now, but nothing of the account
+                created(await one.deposit(other_id, 1))
+                created(await one.deposit(other_id, 1))
+            created(await one.withdraw(account_id, 100))
+    log = await log_of(engine)
+    assert [stored.position for stored in log] == list(range(1, len(log) + 1))
+
+
 async def test_opposite_transfers_at_once_neither_deadlock_nor_lose_money(settings: Settings, engine: AsyncEngine) -> None:
     async with command_api(settings) as one, command_api(settings) as two:
         a, b = await one.account(balance=1000), await one.account(balance=1000)
@@ -326,16 +354,14 @@ async def test_concurrent_transfers_conserve_money_and_pass_no_limit(settings: S
     running = dict.fromkeys(ids, 0)
     log = await log_of(engine)
     for event in (stored.decoded({}).event for stored in log):
-        match type(event).__name__, event:
-            case "FundsDeposited", deposited:
-                running[deposited.account_id] += deposited.amount
-            case "FundsTransferred", moved:
-                running[moved.from_account_id] -= moved.amount
-                running[moved.to_account_id] += moved.amount
-                assert (moved.from_balance, moved.to_balance) == (
-                    running[moved.from_account_id],
-                    running[moved.to_account_id],
-                )
+        match event:
+            case FundsDeposited():
+                running[event.account_id] += event.amount
+            case FundsTransferred():
+                ends = event.from_account_id, event.to_account_id
+                running[ends[0]] -= event.amount
+                running[ends[1]] += event.amount
+                assert (event.from_balance, event.to_balance) == (running[ends[0]], running[ends[1]])
         assert min(running.values()) >= -limit
     assert [stored.type for stored in log].count("FundsTransferred") == verdicts[201]
 

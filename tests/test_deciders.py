@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from command_api import user
 from command_api.account import CloseAccount, FreezeAccount, OpenAccount, UnfreezeAccount
-from command_api.batch import fold_of
 from command_api.command import Command
+from command_api.folds import fold_of
 from command_api.transfer import Deposit, TransferFunds, Withdraw
 from command_api.user import (
     ChangeUser,
@@ -100,16 +100,16 @@ def when(command: Command, *past: Event) -> list[Event]:
 
 
 def transfer(amount: int = 10, **fields: Any) -> TransferFunds:
-    given = {"id": FREE, "from_account_id": ONE, "to_account_id": TWO, "amount": amount, "currency": "EUR"} | fields
-    return TransferFunds(**given)
+    ends = {"from_account_id": ONE, "to_account_id": TWO}
+    return TransferFunds.model_validate({"id": FREE, "amount": amount, "currency": "EUR"} | ends | fields)
 
 
 def deposit(amount: int = 10, **fields: Any) -> Deposit:
-    return Deposit(**({"id": FREE, "account_id": ONE, "amount": amount, "currency": "EUR"} | fields))
+    return Deposit.model_validate({"id": FREE, "account_id": ONE, "amount": amount, "currency": "EUR"} | fields)
 
 
 def withdrawal(amount: int = 10, **fields: Any) -> Withdraw:
-    return Withdraw(**({"id": FREE, "account_id": ONE, "amount": amount, "currency": "EUR"} | fields))
+    return Withdraw.model_validate({"id": FREE, "account_id": ONE, "amount": amount, "currency": "EUR"} | fields)
 
 
 CREATE = create(ADA, "Ada", "ada@example.com")

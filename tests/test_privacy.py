@@ -64,7 +64,8 @@ async def tables(engine: AsyncEngine) -> str:
     """All rows of all tables as text; bytes are decoded, so that a text in them is found too."""
     names = ("events", "streams", "stream_events", "idempotency_keys", "log_heads", "person_keys")
     async with engine.connect() as connection:
-        return "".join([str((await connection.execute(text(f"SELECT * FROM {name}"))).all()) for name in names])
+        rows = [row for name in names for row in await connection.execute(text(f"SELECT * FROM {name}"))]
+    return str([tuple(row) for row in rows])  # a row by itself would be shown shortened
 
 
 async def erase(api: Commands, user_id: str) -> dict[str, Any]:

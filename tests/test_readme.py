@@ -52,7 +52,7 @@ def run(shell: subprocess.Popen[str], command: str) -> tuple[int, str]:
     assert shell.stdout
     shell.stdin.write(f"{command}\ncode=$?; echo; echo '{DONE}' $code\n")
     shell.stdin.flush()
-    lines = []
+    lines: list[str] = []
     for line in shell.stdout:
         if line.startswith(DONE):
             return int(line.split()[-1]), "".join(lines).strip()
@@ -64,9 +64,8 @@ def test_the_tutorial_does_what_it_says(shell: subprocess.Popen[str]) -> None:
     (installed, _), *tutorial = steps((ROOT / "README.md").read_text())
     assert installed == "make install", "which is how this test came to run"
     assert len(tutorial) > 15
+    beside_another_stack = {"daybook dev --detach": "daybook dev --detach --command-port 0 --query-port 0"}
     for command, printed in tutorial:
-        if command == "daybook dev --detach":  # beside a stack that a developer may have running
-            command += " --command-port 0 --query-port 0"
-        code, output = run(shell, command)
+        code, output = run(shell, beside_another_stack.get(command, command))
         assert code == 0, f"{command}\n{output}"
         assert as_pattern(printed).fullmatch(output), f"{command}\nprinted  {output}\nexpected {printed}"

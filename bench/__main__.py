@@ -1,0 +1,111 @@
+"""`python -m bench`: the command line."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import asyncpg
+import msgspec
+import typer
+import uvloop
+from pymongo import AsyncMongoClient
+from redis.asyncio import Redis as RedisClient
+
+from bench.benchmarks.commands import measure_commands, measure_single
+from bench.benchmarks.growth import measure_growth
+from bench.benchmarks.layers import measure_layers
+from bench.benchmarks.pipeline import measure_pipeline, measure_visible
+from bench.benchmarks.projecting import measure_projecting, measure_replay
+from bench.benchmarks.queries import measure_queries
+from bench.benchmarks.steps import measure_steps
+from bench.benchmarks.stores import measure_stores
+from bench.measurement import Section
+from bench.report import document, machine_facts, write
+from bench.rig import Rig, open_rig, say, sync_microseconds
+from bench.scale import FULL, NORMAL, QUICK, Scale
+from bench.targets import TARGETS
+from shared.errors import DaybookError
+
+Measure = Callable[[Rig], Awaitable[Section]]
+
+BENCHMARKS: Final[dict[str, Measure]] = {
+    "stores": measure_stores,
+    "commands": measure_commands,
+    "single": measure_single,
+    "layers": measure_layers,
+    "steps": measure_steps,
+    "queries": measure_queries,
+    "projecting": measure_projecting,
+    "replay": measure_replay,
+    "visible": measure_visible,
+    "pipeline": measure_pipeline,
+    "growth": measure_growth,
+}
+INTERRUPTED: Final = 130
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(BENCHMARKS)}. Default: all of them.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="How often each figure is measured.", min=1)] = None,
+    seconds: Annotated[float | None, typer.Option(help="How long each load lasts; wrk takes whole seconds.", min=0.5)] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Little of everything: shows that it works, measures nothing.")] = False,  # noqa: FBT002 # a flag
+    full: Annotated[bool, typer.Option("--full", help="Logs of five million events, five minutes of load: hours.")] = False,  # noqa: FBT002 # a flag
+    write_to: Annotated[
+        Path | None, typer.Option("--write", help="Write the tables and plots into this folder's benchmarks.md.", exists=True)
+    ] = None,
+) -> None:
+    """Measure Daybook and its yardsticks on servers of their own; tables go to stdout.
+
+    Example: python -m bench commands single --rounds 3 --seconds 5
+    """
+    wanted = names or list(BENCHMARKS)
+    if unknown := [name for name in wanted if name not in BENCHMARKS]:
+        raise typer.BadParameter(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+    scale = QUICK if quick else FULL if full else NORMAL
+    scale = msgspec.structs.replace(scale, rounds=rounds or scale.rounds, seconds=seconds or scale.seconds)
+    try:
+        text, sections = uvloop.run(_measure(wanted, scale))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise typer.Exit(INTERRUPTED) from None
+    except DaybookError as error:
+        typer.echo(f"bench: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(text)
+    if write_to:
+        write(write_to, text, sections)
+
+
+async def _measure(names: Sequence[str], scale: Scale) -> tuple[str, list[Section]]:
+    task = asyncio.current_task()
+    if task:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    sections: list[Section] = []
+    async with open_rig(scale) as rig:
+        machine = machine_facts(scale, sync_microseconds(rig.folder), await _server_versions(rig))
+        for name in names:
+            say(name)
+            sections.append(await BENCHMARKS[name](rig))
+    return document(sections, TARGETS, machine, _command()), sections
+
+
+def _command() -> str:
+    """What was typed."""
+    return " ".join(["python -m bench", *sys.argv[1:]])
+
+
+async def _server_versions(rig: Rig) -> str:
+    connection = await asyncpg.connect(rig.postgres.superuser_url)
+    postgres = await connection.fetchval("SHOW server_version")
+    await connection.close()
+    async with AsyncMongoClient[dict[str, object]](rig.mongo.url) as mongo:
+        mongod = (await mongo.server_info())["version"]
+    async with RedisClient.from_url(rig.redis.url) as client:
+        redis = (await client.info("server"))["redis_version"]
+    return f"PostgreSQL {postgres}, MongoDB {mongod} (one-node replica set), Redis {redis}"
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,156 @@
+"""The query API's OpenAPI document: complete, true of real answers, and nothing that it allows or forbids is a 500."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as hypothesis_settings
+from jsonschema_rs import validator_for
+from schemathesis.core.result import Ok
+
+from query_api.app import create_app, router
+from query_api.requests import QueryRoute
+from shared.settings import Settings
+from tests.log import MASTER_KEY, Book
+from tests.questions import projecting, query_api
+from tests.running import run_stack
+
+EXAMPLES = 12
+
+
+def an_app() -> FastAPI:
+    """Nothing is connected before it starts."""
+    return create_app(
+        Settings(
+            database_url="postgresql://u:p@127.0.0.1:1/x",
+            mongo_url="mongodb://127.0.0.1:1/",
+            redis_url="redis://127.0.0.1:1/0",
+            secret="a secret of the tests, and of nothing else",
+            master_keys=MASTER_KEY,
+        )
+    )
+
+
+DOCUMENT: dict[str, Any] = an_app().openapi()
+OPERATIONS = {
+    operation["operationId"]: (path, operation) for path, item in DOCUMENT["paths"].items() for operation in item.values()
+}
+QUESTIONS = [route.name for route in router.routes if isinstance(route, QueryRoute)]
+
+
+def resolved(schema: Any) -> Any:
+    """With all references to components replaced by what they refer to."""
+    match schema:
+        case {"$ref": str(reference)}:
+            return resolved(DOCUMENT["components"]["schemas"][reference.rpartition("/")[2]])
+        case dict():
+            return {name: resolved(value) for name, value in schema.items()}
+        case list():
+            return [resolved(value) for value in schema]
+    return schema
+
+
+def answer_schema(operation_id: str) -> Any:
+    return resolved(OPERATIONS[operation_id][1]["responses"]["200"]["content"]["application/json"]["schema"])
+
+
+def conforms(operation_id: str, body: Any) -> None:
+    errors = [f"{error.instance_path}: {error.message}" for error in validator_for(answer_schema(operation_id)).iter_errors(body)]
+    assert errors == []
+
+
+def test_every_route_is_documented() -> None:
+    assert len(QUESTIONS) == len(set(QUESTIONS)) == 14
+    assert set(QUESTIONS) <= set(OPERATIONS)
+    assert all(isinstance(route, APIRoute) for route in router.routes)
+
+
+@pytest.mark.parametrize("operation_id", QUESTIONS)
+def test_every_operation_has_words_an_example_and_its_problems(operation_id: str) -> None:
+    path, operation = OPERATIONS[operation_id]
+    assert operation["summary"]
+    assert operation["description"]
+    assert operation["tags"]
+    answer = operation["responses"]["200"]
+    conforms(operation_id, answer["content"]["application/json"]["example"])
+    assert "Daybook-Position" in answer["headers"]
+    codes = {code for status, problem in operation["responses"].items() for code in _codes(status, problem)}
+    assert {"validation-failed", "not-found", "store-unavailable"} <= codes
+    names = {parameter["name"] for parameter in operation["parameters"]}
+    assert ("cursor-invalid" in codes) == ("cursor" in names)
+    assert ("rebuilding" in codes) <= ({"Daybook-Min-Position", "Prefer"} <= names)
+    assert {name for name in names if "{" + name + "}" in path} == {part[1:-1] for part in path.split("/") if part[:1] == "{"}
+    assert "Daybook-Ledger" in names
+
+
+def _codes(status: str, response: dict[str, Any]) -> Iterator[str]:
+    problems = response.get("content", {}).get("application/problem+json", {}).get("examples", {})
+    for code, example in problems.items():
+        assert str(example["value"]["status"]) == status
+        yield code
+
+
+def test_no_answer_of_fastapi_itself_is_documented() -> None:
+    assert "HTTPValidationError" not in json.dumps(DOCUMENT)
+
+
+@pytest.mark.services
+async def test_real_answers_are_what_the_document_says(settings: Settings) -> None:
+    book = Book(4)
+    history = list(book.history(150))
+    account_id, user_id = next(iter(book.accounts)), next(iter(book.emails))
+    transfer_id = next(event.transfer_id for event in reversed(history) if hasattr(event, "transfer_id"))
+    names = {"account_id": account_id, "user_id": user_id, "transfer_id": transfer_id}
+    names |= {"stream": f"account-{account_id}", "name": "balances"}
+    async with query_api(settings) as api, projecting(api, settings):
+        await api.record(history)
+        for operation_id in QUESTIONS:
+            path = OPERATIONS[operation_id][0].format(**names)
+            body = await api.get(path)
+            conforms(operation_id, body)
+            assert body.get("items", [None]) != []
+        conforms("get_stats", await api.get("/v1/stats", {"currency": "EUR"}))
+
+
+@pytest.mark.services
+async def test_nothing_that_can_be_asked_is_a_500(settings: Settings, tmp_path: Path) -> None:
+    async with run_stack(settings, tmp_path, DAYBOOK_QUERY_WAIT_MAX_MS="20") as stack:
+        failures = await asyncio.to_thread(fuzz, stack.query.url)
+    assert failures == []
+
+
+def fuzz(url: str) -> list[str]:
+    """What was answered otherwise than documented, for questions that fit the document and for such that do not."""
+    operations = [found.ok() for found in schemathesis.openapi.from_dict(DOCUMENT).get_all_operations() if isinstance(found, Ok)]
+    assert len(operations) > len(QUESTIONS)
+    return [failure for operation in operations for failure in fuzz_operation(operation, url)]
+
+
+def fuzz_operation(operation: Any, url: str) -> list[str]:
+    failures = []
+    # A path that does not fit its pattern may be no path of ours at all.
+    expected = {*operation.definition.raw["responses"], "404", "405"}
+
+    @hypothesis_settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        database=None,
+    )
+    @given(case=operation.as_strategy())
+    def ask(case: Any) -> None:
+        status = case.call(base_url=url, timeout=20).status_code
+        if status == 500 or str(status) not in expected:
+            failures.append(f"{case.method} {case.formatted_path} {case.query} {case.headers}: {status}")
+
+    ask()
+    return failures
