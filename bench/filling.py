@@ -49,17 +49,8 @@ async def open_accounts(settings: Settings, count: int) -> None:
         OpenAccount(id=account_id(number), owner_id=OWNER, currency="EUR", overdraft_limit=LIMIT)
         for number in range(1, count + 1)
     )
-    await _handle_all(
-        settings,
-        iter(
-            [
-                _request(
-                    CreateUser(user=NewUser(id=OWNER, name="Bench", email="bench@example.com"), email_hash="of-the-benchmark"),
-                    describe_user,
-                )
-            ]
-        ),
-    )
+    owner = NewUser(id=OWNER, name="Bench", email="bench@example.com")
+    await _handle_all(settings, iter([_request(CreateUser(user=owner, email_hash="of-the-benchmark"), describe_user)]))
     await _handle_all(settings, (_request(command, describe_account) for command in accounts))
 
 

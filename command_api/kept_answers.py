@@ -27,8 +27,8 @@ def people(answers: Iterable[Answer], answered: Mapping[Key, str]) -> set[str]:
     """Whose keys it takes to seal these; `answered` says whom an answer is about."""
     if not answered:
         return set()
-    about = {person_id: orjson.loads(a.body) for a in answers if (person_id := answered.get((a.principal, a.key)))}
-    return {person_id for person_id, body in about.items() if any(body.get(name) for name in MEMBERS)}
+    about = [(person_id, orjson.loads(a.body)) for a in answers if (person_id := answered.get((a.principal, a.key)))]
+    return {person_id for person_id, body in about if any(body.get(name) for name in MEMBERS)}
 
 
 def sealed(ledger_id: str, answer: Answer, answered: Mapping[Key, str], keys: Keys) -> Answer:

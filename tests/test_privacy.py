@@ -106,6 +106,17 @@ async def test_nothing_can_be_done_with_an_erased_user_and_the_address_is_free(a
     assert created(await api.post("/v1/users", {"name": NAME, "email": EMAIL.upper()})) != user_id
 
 
+async def test_one_batch_may_answer_about_a_person_and_erase_the_person(api: Commands) -> None:
+    """What is asked at once is decided in one transaction, in the order in which it came."""
+    for _ in range(5):
+        user_id = await api.user()
+        paths = [f"/v1/users/{user_id}/{verb}" for verb in ("reactivate", "deactivate", "erase", "erase")]
+        blocked = asyncio.create_task(api.user())
+        answers = await asyncio.gather(*(api.post(path) for path in paths))
+        await blocked
+        assert [answer.status_code for answer in answers] in ([200] * 4, [409, 409, 200, 200], [200, 409, 200, 200])
+
+
 async def test_nobody_is_erased_who_was_never_there(api: Commands) -> None:
     answer = await api.post(f"/v1/users/{uuid.uuid4()}/erase")
     assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
