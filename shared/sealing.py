@@ -66,9 +66,12 @@ def people_of(*things: msgspec.Struct) -> set[str]:
     return {getattr(thing, of) for thing in things for name, of in personal_fields(type(thing)).items() if getattr(thing, name)}
 
 
-def people_in(kind: type, members: Mapping[str, Any]) -> set[str]:
-    """Whose keys it takes to open what was stored of such a struct."""
-    return {members[of] for name, of in personal_fields(kind).items() if members.get(name) and of in members}
+def people_in(kind: type, members: Any) -> set[str]:
+    """Whose keys it takes to open what was stored of such a struct; nobody's, if it is no such thing."""
+    if not isinstance(members, dict):
+        return set()
+    people = (members.get(of) for name, of in personal_fields(kind).items() if members.get(name))
+    return {person_id for person_id in people if isinstance(person_id, str)}
 
 
 def sealed_members(thing: msgspec.Struct, place: Place, keys: Keys) -> dict[str, Any]:
@@ -80,12 +83,14 @@ def sealed_members(thing: msgspec.Struct, place: Place, keys: Keys) -> dict[str,
     return members
 
 
-def opened_members(kind: type, members: Mapping[str, Any], place: Place, keys: Keys) -> dict[str, Any]:
+def opened_members(kind: type, members: Any, place: Place, keys: Keys) -> dict[str, Any]:
     """What `sealed_members` stored at this place.
 
     Raises:
         SealBroken: a value was sealed for another place, was changed, or is not sealed at all.
     """
+    if not isinstance(members, dict):
+        raise SealBroken("it is not an object")
     opened = dict(members)
     for name, of in personal_fields(kind).items():
         if opened.get(name):

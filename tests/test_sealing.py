@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from projector.difference import DifferenceFound, require_equal
+from shared.errors import UnknownEvent
 from shared.events import NO_KEYS, Sealed, UserCreated, decode, encode
 from shared.logs import configure_logs
 from shared.sealing import (
@@ -17,6 +18,7 @@ from shared.sealing import (
     Personal,
     SealBroken,
     open_sealed,
+    people_in,
     people_of,
     personal_fields,
     read_master_keys,
@@ -99,6 +101,13 @@ def test_what_stays_does_not_tell_how_long_a_name_was() -> None:
 def test_people_are_named_by_events_about_them_only() -> None:
     assert people_of(UserCreated(user_id=ADA, name="Ada", email="a@b.c", email_hash="h")) == {ADA}
     assert people_of(UserCreated(user_id=ADA, name="", email="", email_hash="h")) == set()
+
+
+@pytest.mark.parametrize("data", ["[]", "1", '{"user_id":["u"],"name":{"sealed":"x"}}', '{"user_id":"u","name":{"sealed":1}}'])
+def test_rubbish_in_the_place_of_an_event_is_an_unknown_event(data: str) -> None:
+    members = msgspec.json.decode(data)
+    with pytest.raises(UnknownEvent):
+        decode("UserCreated", 1, data, Sealed("main", EVENT_ID, dict.fromkeys(people_in(UserCreated, members), bytes(32))))
 
 
 def test_only_a_text_can_be_personal() -> None:
