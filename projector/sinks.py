@@ -254,7 +254,9 @@ class MongoSink:
         try:
             written = await generation.collection(self._mongo).bulk_write(writes, ordered=False, session=session)
         except BulkWriteError as error:
-            raise _damaged(generation, f"{(error.details or {}).get('writeErrors', error)}") from error
+            # The message names the document; the error itself holds all of it, which no log may.
+            messages = [each.get("errmsg") for each in (error.details or {}).get("writeErrors", [])]
+            raise _damaged(generation, str(next(iter(messages), None))) from None
         if written.matched_count != len(changes.changed):
             raise _damaged(generation, f"{len(changes.changed) - written.matched_count} documents are missing")
 

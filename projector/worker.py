@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
+from traceback import format_exception
 from typing import Any, Final
 
 import msgspec
@@ -113,7 +114,7 @@ async def stop(context: Context) -> None:
         await asyncio.wait([running])
     await context["stack"].aclose()
     if running is not None and not running.cancelled() and (error := running.exception()):
-        log.error("projector failed", exc_info=error)
+        log.error("projector failed", error=repr(error), traceback="".join(format_exception(error)))
         sys.exit(1)
     log.info("projector stopped")
 

@@ -17,7 +17,7 @@ import pytest
 
 from dev.children import alive, family
 from dev.folder import Running, find_running, held_by, hold, publish
-from dev.seed import ADAS_EUROS
+from dev.seed import ADAS_EUROS, bearer
 from shared.errors import StackError
 
 ENDED_SECONDS = 15.0
@@ -60,7 +60,8 @@ def within(seconds: float, is_so: Callable[[], bool]) -> bool:
 
 
 def balance(running: Running) -> int:
-    answer = httpx2.get(f"{running.environment['DAYBOOK_QUERY_URL']}/v1/accounts/{ADAS_EUROS}/balance")
+    url = f"{running.environment['DAYBOOK_QUERY_URL']}/v1/accounts/{ADAS_EUROS}/balance"
+    answer = httpx2.get(url, headers=bearer(running.environment["DAYBOOK_API_KEY"]))
     return int(answer.json()["posted"])
 
 
