@@ -8,7 +8,6 @@ wake-up makes a follower look at once; without one it looks by itself, so that n
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from traceback import format_exception
 from typing import Any, Final
 
 import structlog
@@ -182,11 +181,9 @@ class Follower:
         return count
 
     def _log_failure(self, error: Exception, seconds: float) -> None:
-        about: dict[str, Any] = {"ledger_id": self._feed.ledger_id, "projection": self._model.name, "position": self._position}
-        if not isinstance(error, (*STORE_ERRORS, PyMongoError, DaybookError)):
-            # As text, since a log must not hold the values of variables: they are people's names and money.
-            about["traceback"] = "".join(format_exception(error))
-        log.error("projection stopped", **about, error=repr(error), again_in_seconds=round(seconds, 2))
+        about = {"ledger_id": self._feed.ledger_id, "projection": self._model.name, "position": self._position}
+        is_ours = not isinstance(error, (*STORE_ERRORS, PyMongoError, DaybookError))
+        log.error("projection stopped", **about, error=repr(error), again_in_seconds=round(seconds, 2), exc_info=is_ours)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

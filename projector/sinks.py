@@ -254,9 +254,7 @@ class MongoSink:
         try:
             written = await generation.collection(self._mongo).bulk_write(writes, ordered=False, session=session)
         except BulkWriteError as error:
-            # The message names the document; the error itself holds all of it, which no log may.
-            messages = [each.get("errmsg") for each in (error.details or {}).get("writeErrors", [])]
-            raise _damaged(generation, str(next(iter(messages), None))) from None
+            raise _damaged(generation, f"{(error.details or {}).get('writeErrors', error)}") from error
         if written.matched_count != len(changes.changed):
             raise _damaged(generation, f"{len(changes.changed) - written.matched_count} documents are missing")
 

@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
-from traceback import format_exception
 from typing import Any, Final
 
 import msgspec
@@ -114,7 +113,7 @@ async def stop(context: Context) -> None:
         await asyncio.wait([running])
     await context["stack"].aclose()
     if running is not None and not running.cancelled() and (error := running.exception()):
-        log.error("projector failed", error=repr(error), traceback="".join(format_exception(error)))
+        log.error("projector failed", exc_info=error)
         sys.exit(1)
     log.info("projector stopped")
 
