@@ -10,6 +10,7 @@ from cli.verify import LogChecks, trusted
 from projector.difference import DifferenceFound, require_equal
 from projector.feed import Feed
 from projector.verify_read_models import verify_read_model
+from shared.errors import LogDamaged
 from shared.settings import Settings
 from tests.log import Book
 from tests.projecting import BY_NAME, Ledger, open_ledger, tamper
@@ -35,7 +36,7 @@ async def log_differences(ledger: Ledger) -> dict[str, str]:
     for name, check, _ in checks.checks():
         try:
             await check(lambda _: None)
-        except DifferenceFound as difference:
+        except (DifferenceFound, LogDamaged) as difference:
             found[name] = str(difference)
     return found
 
@@ -56,7 +57,7 @@ async def test_where_everything_is_right_every_check_says_so(ledger: Ledger) -> 
     code, out, err = await daybook(ledger.settings, "verify").ended()
     assert code == 0, err
     lines = dict(line.split(maxsplit=1) for line in out.splitlines())
-    assert list(lines) == ["log", "money", "streams", *BY_NAME]
+    assert list(lines) == ["log", "seals", "money", "streams", *BY_NAME]
     assert all(line.startswith("ok ") for line in lines.values()), out
     assert "120 events" in lines["log"]
 
@@ -122,7 +123,7 @@ async def test_an_event_beyond_the_head_is_found(ledger: Ledger, servers: Server
     forged = f"INSERT INTO events SELECT ledger_id, 121, {columns} FROM events WHERE position = 120"
     await tamper(servers.postgres, ledger.settings, forged)
     found = (await log_differences(ledger))["log"]
-    assert found.startswith("position 121 of the log, beyond its head: expected nothing, found")
+    assert found.startswith("position 121 of the log: expected 'no event outside 1 to the head'")
 
 
 async def test_two_events_that_were_swapped_are_found(ledger: Ledger, servers: Servers) -> None:
