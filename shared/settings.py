@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.addresses import read_networks
 from shared.errors import SettingsInvalid
 from shared.seals import is_key
 
@@ -25,6 +26,14 @@ def _seal_key(value: SecretStr) -> SecretStr:
 def _public_keys(value: str) -> str:
     if not all(is_key(text) for text in value.split(",") if text):
         raise ValueError("must be base64 of 32 bytes each, with commas between")
+    return value
+
+
+def _networks(value: str) -> str:
+    try:
+        read_networks(value)
+    except ValueError:
+        raise ValueError("must be addresses or networks, with commas between") from None
     return value
 
 
@@ -69,6 +78,18 @@ class Settings(BaseSettings):
     batch_commands_max: Count = Field(default=500, description="Commands in one transaction.")
     stream_cache_max: Count = Field(default=50_000, description="Streams that a writer keeps the folded state of.")
     body_bytes_max: Count = Field(default=262_144, description="Largest request body.")
+
+    rate_limit_caller_per_minute: Count = Field(
+        default=60_000, description="Requests of one caller, all its keys together. One more gets a 429."
+    )
+    rate_limit_address_per_minute: Count = Field(
+        default=300, description="Requests without a valid key from one address (IPv6: one /64). One more gets a 429."
+    )
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
+        default="",
+        description="Addresses and networks, with commas between, of proxies whose `X-Forwarded-For` tells where a request comes "
+        "from.",
+    )
 
     projector_batch_events_max: Count = Field(default=2_000, description="Events folded into one write of a read model.")
     projector_look_ms: Milliseconds = Field(
