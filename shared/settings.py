@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import SettingsInvalid
+from shared.sealing import read_master_keys
 from shared.seals import is_key
 
 Count = Annotated[int, Field(ge=1)]
@@ -28,6 +29,14 @@ def _public_keys(value: str) -> str:
     return value
 
 
+def _master_keys(value: SecretStr) -> SecretStr:
+    read_master_keys(value.get_secret_value())
+    return value
+
+
+MasterKeys = Annotated[SecretStr, AfterValidator(_master_keys)]
+
+
 class Settings(BaseSettings):
     """Field names are the variables' names without the prefix; units and limits stand last in a name."""
 
@@ -44,6 +53,9 @@ class Settings(BaseSettings):
     secret: SecretStr = Field(min_length=32, description="Signs cursors. At least 32 characters; the same for all processes.")
 
     api_key: SecretStr | None = Field(default=None, description="What the `daybook` command sends to the APIs.")
+    master_keys: MasterKeys = Field(
+        description="Wrap the keys of personal data. 32 bytes each, in base64, commas between, the newest first."
+    )
 
     command_url: str = Field(default="http://127.0.0.1:8000", description="Where clients reach the command API.")
     query_url: str = Field(

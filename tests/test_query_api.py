@@ -627,7 +627,7 @@ async def test_readers_see_no_hole_while_generations_replace_each_other(api: Que
     await api.record(book.history(200))
     path = {USERS: "/v1/users?limit=100", BALANCES: f"/v1/accounts/{next(iter(book.accounts))}"}
     sinks: dict[str, Any] = {"mongo": MongoSink(api.stores.mongo), "redis": RedisSink(api.stores.redis)}
-    feed = Feed(api.stores.engine, "main")
+    feed = Feed(api.stores.engine, "main", log.PERSON_KEYS)
 
     async def rebuild(projection: Projection[Any]) -> None:
         generations = Generations(projection, sinks[projection.model.store], feed)
