@@ -428,7 +428,7 @@ async def test_statistics_agree_with_the_events(api: Questions) -> None:
 async def test_a_ledger_without_events_has_statistics_of_nothing(api: Questions) -> None:
     statistics = await _eventually(api, "/v1/stats")
     assert statistics == {
-        "users": {"active": 0, "inactive": 0},
+        "users": {"active": 0, "inactive": 0, "erased": 0},
         "currencies": [],
         "days": [],
         "busiest": [],
