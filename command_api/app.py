@@ -36,6 +36,7 @@ from shared.api_keys import KeyRing
 from shared.connections import open_postgres, open_redis, require_durable_postgres, require_schema
 from shared.fields import Id
 from shared.garbage import calm_collector
+from shared.gate import Gate
 from shared.health import Check, ask_postgres, health_router
 from shared.http import prepare, problem_responses
 from shared.settings import Settings, settings_or_exit
@@ -55,6 +56,7 @@ def documented(*rejections: str, access: Rule, money: bool = False) -> dict[str,
 ANY_COMMAND: Final = (
     "unauthorized",
     "forbidden",
+    "rate-limited",
     "malformed-json",
     "validation-failed",
     "unsupported-media-type",
@@ -214,7 +216,7 @@ class State(TypedDict):
 
     settings: Settings
     handler: CommandHandler
-    keys: KeyRing
+    gate: Gate
     engine: AsyncEngine
 
 
@@ -234,11 +236,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await require_durable_postgres(engine)
             waker = Waker(redis, configured.wake_timeout_ms)
             handler = CommandHandler(engine, configured, waker.wake)
-            keys = KeyRing(engine)
+            gate = Gate(KeyRing(engine), redis, configured)
             calm_collector()
-            yield State(settings=configured, handler=handler, keys=keys, engine=engine)
+            yield State(settings=configured, handler=handler, gate=gate, engine=engine)
             await handler.close()
-            await keys.close()
+            await gate.close()
             await waker.close()
 
     app = CommandApp(

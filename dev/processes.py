@@ -25,7 +25,7 @@ class Api(Child):
     ) -> None:
         command = [
             *(sys.executable, "-m", "uvicorn", "--factory", app, "--host", "127.0.0.1", "--port", str(port)),
-            *("--timeout-graceful-shutdown", DRAIN_SECONDS, "--no-access-log"),
+            *("--timeout-graceful-shutdown", DRAIN_SECONDS, "--no-access-log", "--no-server-header", "--no-proxy-headers"),
         ]
         super().__init__(name, log, command, environment=environment, inherit=inherit)
         self.url = f"http://127.0.0.1:{port}"

@@ -49,6 +49,7 @@ from shared.api_keys import KeyRing
 from shared.connections import open_mongo, open_postgres, open_redis, require_lasting_redis, require_schema
 from shared.events import timestamp
 from shared.fields import Id
+from shared.gate import Gate
 from shared.health import Check, ask_postgres, ask_redis, health_router
 from shared.http import prepare, problem_responses
 from shared.person_keys import PersonKeys
@@ -57,7 +58,7 @@ from shared.settings import Settings, settings_or_exit
 
 router = APIRouter(prefix="/v1", route_class=QueryRoute)
 
-ANY_QUESTION: Final = ("unauthorized", "forbidden", "validation-failed", "not-found", "store-unavailable")
+ANY_QUESTION: Final = ("unauthorized", "forbidden", "rate-limited", "validation-failed", "not-found", "store-unavailable")
 READ_MODEL: Final = (*ANY_QUESTION, "rebuilding", "projection-behind")
 LOG: Final = (*ANY_QUESTION, "projection-behind")
 
@@ -329,7 +330,7 @@ class State(TypedDict):
     """What lives as long as the app and reaches a request as `request.state`."""
 
     settings: Settings
-    keys: KeyRing
+    gate: Gate
     reader: Reader
     cursors: Cursors
     person_keys: PersonKeys
@@ -365,15 +366,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ):
             await require_schema(postgres, configured.schema_wait_seconds)
             await require_lasting_redis(redis)
-            keys = KeyRing(postgres)
+            gate = Gate(KeyRing(postgres), redis, configured)
             yield State(
                 settings=configured,
-                keys=keys,
+                gate=gate,
                 reader=Reader(postgres, mongo, redis, configured),
                 cursors=Cursors(configured.secret.get_secret_value()),
                 person_keys=PersonKeys(configured),
             )
-            await keys.close()
+            await gate.close()
 
     app = QueryApp(
         title="Daybook queries",

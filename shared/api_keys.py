@@ -80,6 +80,11 @@ class KeyRing:
             return known.principal
         return await self._look_once(token_hash, credential[2])
 
+    def has_seen(self, authorization: Sequence[str]) -> bool:
+        """Whether these headers were valid when they were looked up last. They may not be any more."""
+        credential = _AUTHORIZATION.fullmatch(authorization[0]) if len(authorization) == 1 else None
+        return credential is not None and hash_token(credential[1]) in self._known
+
     async def close(self) -> None:
         await asyncio.gather(*self._noting, *self._looking.values(), return_exceptions=True)
 

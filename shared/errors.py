@@ -10,7 +10,7 @@
     │   ├── MalformedJson · UnsupportedMediaType · PayloadTooLarge · ValidationFailed · CursorInvalid
     │   └── AmountOutOfRange · CurrencyUnknown · IdempotencyKeyRequired · IdempotencyKeyInvalid · IdempotencyKeyReused
     ├── Unavailable                  not now; the same request may succeed later
-    │   └── StoreUnavailable · Overloaded · Rebuilding · ProjectionBehind · NotSealedYet
+    │   └── RateLimited · StoreUnavailable · Overloaded · Rebuilding · ProjectionBehind · NotSealedYet
     └── OperatorError                a person must act: the processes and the CLI say it in one line and exit
         ├── SettingsInvalid · MasterKeyUnknown · SchemaMismatch · UnsafeStore · StackError · KeyRefused
         └── UnknownEvent · LogDamaged · ReadModelDamaged
@@ -20,6 +20,7 @@ command can succeed later; under a new Idempotency-Key, since an answered key ke
 stands in `shared.http`.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 
@@ -208,6 +209,17 @@ class Unavailable(DaybookError):
     """Not now."""
 
     retryable = True
+
+
+class RateLimited(Unavailable):
+    """There were too many requests."""
+
+    code = "rate-limited"
+
+    def __init__(self, headers: Sequence[tuple[bytes, bytes]] = (), retry_after_seconds: int = 1) -> None:
+        """`headers` say what the limit is."""
+        super().__init__(retry_after_seconds=retry_after_seconds)
+        self.limit_headers = tuple(headers)
 
 
 class StoreUnavailable(Unavailable):

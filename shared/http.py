@@ -64,6 +64,7 @@ STATUS: Final[Mapping[str, int]] = {
     "same-account": 422,
     "currency-mismatch": 422,
     "idempotency-key-reused": 422,
+    "rate-limited": 429,
     "internal-error": 500,
     "store-unavailable": 503,
     "overloaded": 503,
@@ -126,11 +127,13 @@ class Envelope:
 def enveloped(scope: Scope, send: Send) -> Send:
     """Gives the request its id; the returned `send` adds it and the other headers to the answer."""
     request_id = new_id()
-    scope.setdefault("state", {})["request_id"] = request_id
+    state = scope.setdefault("state", {})
+    state["request_id"] = request_id
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), (b"request-id", request_id.encode()), *_SECURITY_HEADERS]
+            limits = state.get("limit_headers", ())
+            message["headers"] = [*message.get("headers", ()), (b"request-id", request_id.encode()), *limits, *_SECURITY_HEADERS]
         await send(message)
 
     return send_with_headers
@@ -168,7 +171,8 @@ def problem(error: DaybookError) -> dict[str, Any]:
 def problem_response(request: Request, error: DaybookError, headers: Mapping[str, str] | None = None) -> Response:
     body = {**problem(error), "request_id": request.state.request_id}
     if isinstance(error, Unavailable):
-        headers = {**(headers or {}), "Retry-After": str(RETRY_AFTER_SECONDS)}
+        seconds = error.extra.get("retry_after_seconds", RETRY_AFTER_SECONDS)
+        headers = {**(headers or {}), "Retry-After": str(seconds)}
     elif isinstance(error, Unauthorized):
         headers = {**(headers or {}), "WWW-Authenticate": 'Bearer realm="daybook"'}
     return Response(orjson.dumps(body), STATUS[error.code], headers, PROBLEM_JSON)
@@ -243,8 +247,9 @@ async def admit(request: Request, rule: Rule) -> Principal:
 
     Raises:
         Unauthorized, Forbidden: the caller is nobody, or may not do this.
+        RateLimited: the caller, or nobody from this address, may ask no more for now.
     """
-    principal: Principal = await request.state.keys.principal(request.headers.getlist("authorization"))
+    principal: Principal = await request.state.gate.admit(request.scope, request.headers.getlist("authorization"))
     rule.require(principal)
     return principal
 

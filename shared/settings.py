@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.addresses import read_networks
 from shared.errors import SettingsInvalid
 from shared.sealing import read_master_keys
 from shared.seals import is_key
@@ -35,6 +36,14 @@ def _master_keys(value: SecretStr) -> SecretStr:
 
 
 MasterKeys = Annotated[SecretStr, AfterValidator(_master_keys)]
+
+
+def _networks(value: str) -> str:
+    try:
+        read_networks(value)
+    except ValueError:
+        raise ValueError("must be addresses or networks, with commas between") from None
+    return value
 
 
 class Settings(BaseSettings):
@@ -81,6 +90,18 @@ class Settings(BaseSettings):
     batch_commands_max: Count = Field(default=500, description="Commands in one transaction.")
     stream_cache_max: Count = Field(default=50_000, description="Streams that a writer keeps the folded state of.")
     body_bytes_max: Count = Field(default=262_144, description="Largest request body.")
+
+    rate_limit_caller_per_minute: Count = Field(
+        default=60_000, description="Requests of one caller, all its keys together. One more gets a 429."
+    )
+    rate_limit_address_per_minute: Count = Field(
+        default=300, description="Requests without a valid key from one address (IPv6: one /64). One more gets a 429."
+    )
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
+        default="",
+        description="Addresses and networks, with commas between, of proxies whose `X-Forwarded-For` tells where a request comes "
+        "from.",
+    )
 
     projector_batch_events_max: Count = Field(default=2_000, description="Events folded into one write of a read model.")
     projector_look_ms: Milliseconds = Field(
