@@ -9,7 +9,7 @@ from command_api.account import AccountState, OpenAccount
 from command_api.batch import Outcome
 from command_api.transfer import MoneyCommand
 from command_api.transfers import TransferAll
-from command_api.user import CreateUser, UserState
+from command_api.user import UserState
 from shared.events import Event, FundsDeposited, FundsTransferred, FundsWithdrawn, account_stream, timestamp, user_stream
 
 Position = Annotated[
@@ -30,9 +30,9 @@ class UserAnswer(BaseModel):
     id: str
     position: Position
     version: Version
-    name: str
-    email: str
-    status: Literal["active", "inactive"]
+    name: Annotated[str | None, Field(description="null where the user was erased.")]
+    email: Annotated[str | None, Field(description="null where the user was erased.")]
+    status: Literal["active", "inactive", "erased"]
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -175,14 +175,14 @@ class TransferResults(BaseModel):
 
 
 def describe_user(command: Any, outcome: Outcome) -> dict[str, Any]:
-    user_id = command.id if isinstance(command, CreateUser) else command.user_id
+    user_id: str = command.person_id()
     user: UserState = outcome.states[user_stream(user_id)]
     return {
         "id": user_id,
         "position": outcome.position,
         "version": outcome.version,
-        "name": user.name,
-        "email": user.email,
+        "name": user.name or None,
+        "email": user.email or None,
         "status": user.status,
     }
 

@@ -29,7 +29,7 @@ from command_api.handler import CommandHandler
 from command_api.requests import CALL_HEADERS, Call, CommandApp, CommandRoute
 from command_api.transfer import Deposit, TransferFunds, Withdraw
 from command_api.transfers import TransferAll, TransferBatch
-from command_api.user import ChangeUser, CreateUser, DeactivateUser, ReactivateUser, UserChanges
+from command_api.user import ChangeUser, CreateUser, DeactivateUser, EraseUser, NewUser, ReactivateUser, UserChanges, hash_email
 from command_api.wake import Waker
 from shared.access import Rule, only, own_or
 from shared.api_keys import KeyRing
@@ -84,31 +84,39 @@ MONEY: Final = (
 @router.post(
     "/users", status_code=201, response_model=UserAnswer, **documented("id-taken", "email-taken", access=only("users:write"))
 )
-async def create_user(command: CreateUser, call: Call) -> Response:
+async def create_user(user: NewUser, call: Call) -> Response:
     """Create a user. No two users have the same e-mail address."""
+    command = CreateUser(user=user, email_hash=hash_email(user.email, await call.pepper()))
     return await call.run(command, describe_user, new="users")
 
 
 @router.patch(
     "/users/{user_id}",
     response_model=UserAnswer,
-    **documented("user-inactive", "email-taken", access=own_or("users:write")),
+    **documented("user-inactive", "user-erased", "email-taken", access=own_or("users:write")),
 )
 async def change_user(user_id: Id, changes: UserChanges, call: Call) -> Response:
     """Change a user's name or e-mail address. An address that is given up can be taken by others."""
-    return await call.run(ChangeUser(user_id=user_id, changes=changes), describe_user)
+    email_hash = hash_email(changes.email, await call.pepper()) if changes.email else None
+    return await call.run(ChangeUser(user_id=user_id, changes=changes, email_hash=email_hash), describe_user)
 
 
-@router.post("/users/{user_id}/deactivate", response_model=UserAnswer, **documented(access=only("users:write")))
+@router.post("/users/{user_id}/deactivate", response_model=UserAnswer, **documented("user-erased", access=only("users:write")))
 async def deactivate_user(user_id: Id, call: Call) -> Response:
     """Deactivate a user, who can then open no accounts. Doing it again changes nothing."""
     return await call.run(DeactivateUser(user_id=user_id), describe_user)
 
 
-@router.post("/users/{user_id}/reactivate", response_model=UserAnswer, **documented(access=only("users:write")))
+@router.post("/users/{user_id}/reactivate", response_model=UserAnswer, **documented("user-erased", access=only("users:write")))
 async def reactivate_user(user_id: Id, call: Call) -> Response:
     """Reactivate a user. Doing it again changes nothing."""
     return await call.run(ReactivateUser(user_id=user_id), describe_user)
+
+
+@router.post("/users/{user_id}/erase", response_model=UserAnswer, **documented(access=only("users:write")))
+async def erase_user(user_id: Id, call: Call) -> Response:
+    """Destroy the key of everything personal that is stored about a user. There is no way back; accounts and money stay."""
+    return await call.run(EraseUser(user_id=user_id), describe_user)
 
 
 # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -118,7 +126,9 @@ async def reactivate_user(user_id: Id, call: Call) -> Response:
     "/accounts",
     status_code=201,
     response_model=AccountAnswer,
-    **documented("amount-out-of-range", "currency-unknown", "id-taken", "user-inactive", access=only("accounts:write")),
+    **documented(
+        "amount-out-of-range", "currency-unknown", "id-taken", "user-inactive", "user-erased", access=only("accounts:write")
+    ),
 )
 async def open_account(command: OpenAccount, call: Call) -> Response:
     """Open an account in one currency for a user. Its balance never goes below the negative of its overdraft limit."""

@@ -6,6 +6,7 @@ FastAPI keeps the last of two equal keys and takes 1.0 for 1, and because this i
 
 import asyncio
 import hashlib
+import hmac
 import inspect
 import json
 import re
@@ -152,7 +153,9 @@ class Call(Request):
     async def run(self, command: Command, describe: Describe, *, new: str | None = None, moves_money: bool = False) -> Response:
         """Has the command handled and answers: 201 with the `Location` below `/v1/<new>/` for something new, 200 for a change."""
         replies = _Replies(command, describe, 201 if new else 200, self.state.request_id)
-        [reply] = await self._handle([(self._idempotency_key(required=moves_money), command, replies)])
+        # The hash of a request about a person must not be one that can be guessed at.
+        secret = await self.pepper() if command.person_id() else b""
+        [reply] = await self._handle([(self._idempotency_key(required=moves_money), command, replies)], secret)
         return self._response(reply, new)
 
     async def run_each(self, commands: Sequence[Command], describe: Describe) -> Response:
@@ -173,8 +176,8 @@ class Call(Request):
             headers["Idempotency-Replayed"] = "true"
         return Response(b'{"results":[%b]}' % results, 200, headers, JSON)
 
-    async def _handle(self, wanted: Sequence[tuple[str | None, Command, Replies]]) -> list[Reply]:
-        request_hash, expected_version = self._hash(), self._expected_version()
+    async def _handle(self, wanted: Sequence[tuple[str | None, Command, Replies]], secret: bytes = b"") -> list[Reply]:
+        request_hash, expected_version = self._hash(secret), self._expected_version()
         caller = self.principal
         metadata = {
             "command": type(wanted[0][1]).__name__,
@@ -198,6 +201,11 @@ class Call(Request):
         answers: list[Reply] = await self.state.handler.handle(same_ledger(self, caller), requests)
         return answers
 
+    async def pepper(self) -> bytes:
+        """The secret that the ledger's addresses are hashed with."""
+        pepper: bytes = await self.state.handler.pepper(same_ledger(self, self.principal))
+        return pepper
+
     def _idempotency_key(self, *, required: bool) -> str | None:
         keys = self.headers.getlist("idempotency-key")
         if not keys and required:
@@ -215,10 +223,10 @@ class Call(Request):
             raise ValidationFailed(msg)
         return int(version[1])
 
-    def _hash(self) -> bytes:
+    def _hash(self, secret: bytes) -> bytes:
         """The same for requests of the same content, however their JSON is written."""
-        content = (self.method, self.scope["path"], self.headers.get("if-match"), self.fields)
-        return hashlib.sha256(canonical(content)).digest()
+        content = canonical((self.method, self.scope["path"], self.headers.get("if-match"), self.fields))
+        return hmac.digest(secret, content, "sha256") if secret else hashlib.sha256(content).digest()
 
     def _response(self, reply: Reply, new: str | None) -> Response:
         headers = {}

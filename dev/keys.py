@@ -38,6 +38,7 @@ def _owners(environment: Mapping[str, str]) -> Settings:
         mongo_url=environment["DAYBOOK_MONGO_URL"],
         redis_url=environment["DAYBOOK_REDIS_URL"],
         secret=environment["DAYBOOK_SECRET"],
+        master_keys=environment["DAYBOOK_MASTER_KEYS"],
     )
 
 

@@ -23,6 +23,7 @@ from projector.troubles import Troubles
 from shared.connections import STORE_ERRORS, MongoDatabase
 from shared.errors import DaybookError
 from shared.event_store import read_heads
+from shared.person_keys import PersonKeys
 from shared.read_models import WAKE_CHANNEL
 from shared.settings import Settings
 
@@ -48,6 +49,7 @@ class Runner:
     ) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._redis = redis
+        self._person_keys = PersonKeys(settings)
         self._sinks = make_sinks(mongo, redis)
         self._troubles = Troubles(mongo, redis)
         self._events_max = settings.projector_batch_events_max
@@ -97,7 +99,7 @@ class Runner:
     def _feed(self, ledger_id: str, tasks: asyncio.TaskGroup) -> Feed:
         feed = self._feeds.get(ledger_id)
         if feed is None:
-            feed = self._feeds[ledger_id] = Feed(self._engine, ledger_id, self._reading)
+            feed = self._feeds[ledger_id] = Feed(self._engine, ledger_id, self._person_keys, self._reading)
             for projection in self._projections:
                 generations = Generations(projection, self._sinks[projection.model.store], feed)
                 follower = Follower(generations, self._troubles, self._events_max, self._stopping)

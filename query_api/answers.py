@@ -30,9 +30,9 @@ class Answer(BaseModel):
 
 class UserItem(Answer):
     id: str
-    name: str
-    email: str
-    status: Literal["active", "inactive"]
+    name: Annotated[str | None, Field(description="null where the user was erased.")]
+    email: Annotated[str | None, Field(description="null where the user was erased.")]
+    status: Literal["active", "inactive", "erased"]
     created_at: Moment
     changed_at: Moment
     version: Version
@@ -106,7 +106,7 @@ class EntryItem(Answer):
 
 
 class EventItem(Answer):
-    """An event as it was stored."""
+    """An event as it was stored: what is personal in it stays sealed."""
 
     position: FactPosition
     event_id: str
@@ -181,6 +181,27 @@ class ProgressItem(Answer):
     cause: Annotated[str | None, Field(description="Why it is not further.")]
 
 
+class PersonalEvent(Answer):
+    """An event as its person may read it: opened, and without who else had to do with it."""
+
+    position: FactPosition
+    event_id: str
+    type: str
+    schema_version: int
+    data: dict[str, Any]
+    recorded_at: Moment
+
+
+class ExportAnswer(Answer):
+    """All that is held about a person. `events` are those of the person and of the person's accounts."""
+
+    user: UserItem
+    accounts: list[AccountItem]
+    transfers: list[TransferAnswer]
+    events: list[PersonalEvent]
+    position: AsOfPosition
+
+
 ItemT = TypeVar("ItemT")
 
 
@@ -199,6 +220,7 @@ class AccountsByStatus(Answer):
 class UsersByStatus(Answer):
     active: int
     inactive: int
+    erased: int
 
 
 class CurrencyStatistics(Answer):
@@ -318,6 +340,21 @@ CONSISTENCY_EXAMPLE: Final = {
     "to": SEAL_EXAMPLE,
     "path": ["6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"],
 }
+EXPORT_EXAMPLE: Final = {
+    "user": USER_EXAMPLE,
+    "accounts": [ACCOUNT_EXAMPLE],
+    "transfers": [TRANSFER_EXAMPLE],
+    "events": [
+        {
+            "position": 1,
+            "event_id": EVENT,
+            "type": "UserCreated",
+            "schema_version": 1,
+            "data": {"user_id": ADA, "name": "Ada", "email": "ada@example.com", "email_hash": "9f86d081884c7d659a2feaa0c55ad015"},
+            "recorded_at": MOMENT,
+        }
+    ],
+}
 STREAM_EVENT_EXAMPLE: Final = {"version": 2, **EVENT_EXAMPLE}
 PROGRESS_EXAMPLE: Final = {
     "name": "accounts",
@@ -329,7 +366,7 @@ PROGRESS_EXAMPLE: Final = {
     "cause": "no worker has taken event 41, recorded 3 s ago",
 }
 STATISTICS_EXAMPLE: Final = {
-    "users": {"active": 1, "inactive": 0},
+    "users": {"active": 1, "inactive": 0, "erased": 0},
     "currencies": [{"currency": "EUR", "accounts": {"open": 2, "frozen": 0, "closed": 0}, "posted": 1250, "outside": -1250}],
     "days": [{"day": "2026-11-21", "transfers": 2, "amounts": {"EUR": 2500}}],
     "busiest": [{"account_id": EUROS, "transfers": 2}],

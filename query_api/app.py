@@ -15,6 +15,7 @@ from fastapi import APIRouter, FastAPI, Query, Request, Response
 from query_api import answers, events, progress, proofs, queries
 from query_api.answers import as_of, page_of
 from query_api.cursors import Cursors
+from query_api.export import export_user as export_all_of_user
 from query_api.parameters import (
     AccountParameters,
     ActivityParameters,
@@ -51,6 +52,7 @@ from shared.fields import Id
 from shared.gate import Gate
 from shared.health import Check, ask_postgres, ask_redis, health_router
 from shared.http import prepare, problem_responses
+from shared.person_keys import PersonKeys
 from shared.seal_store import last_sealed_at
 from shared.settings import Settings, settings_or_exit
 
@@ -113,6 +115,16 @@ async def list_users(question: Question, parameters: Annotated[UserParameters, Q
 async def get_user(question: Question, user_id: Id) -> Response:
     """Get a user."""
     return question.one(await queries.get_user(question.view(), user_id))
+
+
+@router.get(
+    "/users/{user_id}/export",
+    tags=["users"],
+    **documented(answers.ExportAnswer, as_of(answers.EXPORT_EXAMPLE), *READ_MODEL, access=own_or("ledger:read")),
+)
+async def export_user(question: Question, user_id: Id) -> Response:
+    """Get everything that is held about a person: profile, accounts, transfers, and the events about them, opened."""
+    return question.streamed(await export_all_of_user(question.view(), question.state.person_keys, user_id), f"user-{user_id}")
 
 
 # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -321,6 +333,7 @@ class State(TypedDict):
     gate: Gate
     reader: Reader
     cursors: Cursors
+    person_keys: PersonKeys
 
 
 def checks(request: Request) -> dict[str, Check]:
@@ -359,6 +372,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 gate=gate,
                 reader=Reader(postgres, mongo, redis, configured),
                 cursors=Cursors(configured.secret.get_secret_value()),
+                person_keys=PersonKeys(configured),
             )
             await gate.close()
 

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
@@ -109,6 +110,14 @@ class Question(Request):
             return Response(_lines(page.items), 200, headers, JSON_LINES)
         body = {"items": page.items, "next": cursor, "position": found.position}
         return Response(orjson.dumps(body), 200, headers, JSON)
+
+    def streamed(self, found: AsOf[Any], file_name: str) -> Response:
+        """JSON in pieces, to be saved as a file; 404 for None."""
+        headers = _headers(found)
+        if found.data is None:
+            return problem_response(self, NotFound(), headers)
+        headers["Content-Disposition"] = f'attachment; filename="{file_name}.json"'
+        return StreamingResponse(found.data, 200, headers, JSON)
 
     def _link(self, cursor: str) -> str:
         parameters = [(name, value) for name, value in _query(self) if name != "cursor"]

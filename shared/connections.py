@@ -23,6 +23,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from shared.errors import SchemaMismatch, SettingsInvalid, StoreUnavailable, UnsafeStore
 from shared.settings import Settings
@@ -47,6 +48,7 @@ async def open_postgres(settings: Settings, role: Role) -> AsyncIterator[AsyncEn
         pool_timeout=settings.database_pool_timeout_ms / 1000,
         pool_recycle=settings.database_pool_recycle_seconds,
         pool_pre_ping=settings.database_pool_pre_ping,
+        hide_parameters=True,  # or an error would carry ids and amounts into the logs
         connect_args={
             "timeout": settings.database_connect_timeout_ms / 1000,
             # The server's own limit comes first; ours is for a server that does not answer at all.
@@ -61,6 +63,20 @@ async def open_postgres(settings: Settings, role: Role) -> AsyncIterator[AsyncEn
             },
         },
     )
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+@asynccontextmanager
+async def open_postgres_as_owner(settings: Settings) -> AsyncIterator[AsyncEngine]:
+    """For what only the owner of the tables may do, as the migrations do it: no process that serves has this."""
+    with _readable("DAYBOOK_MIGRATION_DATABASE_URL"):
+        url = make_url(settings.migration_database_url or settings.database_url).set(drivername="postgresql+asyncpg")
+    server_settings = {"application_name": "daybook-owner", "lock_timeout": str(settings.database_lock_timeout_ms)}
+    connect_args = {"timeout": settings.database_connect_timeout_ms / 1000, "server_settings": server_settings}
+    engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=connect_args)
     try:
         yield engine
     finally:

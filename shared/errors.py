@@ -3,7 +3,7 @@
     DaybookError
     ├── Rejection                    the command was understood and refused; no event was written
     │   ├── SameAccount · NotFound · AccountClosed · AccountFrozen · UserInactive · CurrencyMismatch
-    │   ├── InsufficientFunds · BalanceOutOfRange · AccountNotEmpty · EmailTaken · IdTaken
+    │   ├── InsufficientFunds · BalanceOutOfRange · AccountNotEmpty · EmailTaken · IdTaken · UserIsErased
     │   └── VersionMismatch
     ├── BadRequest                   the request cannot be a command or a query; nothing was looked at
     │   ├── Unauthorized · Forbidden
@@ -13,7 +13,7 @@
     ├── Unavailable                  not now; the same request may succeed later
     │   └── RateLimited · StoreUnavailable · Overloaded · Rebuilding · ProjectionBehind · NotSealedYet
     └── OperatorError                a person must act: the processes and the CLI say it in one line and exit
-        ├── SettingsInvalid · SchemaMismatch · UnsafeStore · StackError · KeyRefused
+        ├── SettingsInvalid · MasterKeyUnknown · SchemaMismatch · UnsafeStore · StackError · KeyRefused
         └── UnknownEvent · LogDamaged · ReadModelDamaged
 
 The first line of a docstring is the title that clients see; `code` is stable; `retryable` says whether the same
@@ -82,6 +82,12 @@ class CurrencyMismatch(Rejection):
     """The account is kept in another currency."""
 
     code = "currency-mismatch"
+
+
+class UserIsErased(Rejection):
+    """The user was erased."""
+
+    code = "user-erased"
 
 
 class InsufficientFunds(Rejection):
@@ -277,6 +283,12 @@ class SettingsInvalid(OperatorError):
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("settings: " + "; ".join(problems))
+
+
+class MasterKeyUnknown(OperatorError):
+    """Keys of people are wrapped by a master key that the settings do not name."""
+
+    code = "master-key-unknown"
 
 
 class SchemaMismatch(OperatorError):

@@ -36,6 +36,7 @@ from shared.errors import (
 )
 from shared.fields import LEDGER_ID
 from shared.ids import new_id
+from shared.logs import configure_logs
 
 log = structlog.get_logger()
 
@@ -53,6 +54,7 @@ STATUS: Final[Mapping[str, int]] = {
     "account-closed": 409,
     "account-frozen": 409,
     "user-inactive": 409,
+    "user-erased": 409,
     "insufficient-funds": 409,
     "account-not-empty": 409,
     "email-taken": 409,
@@ -111,6 +113,7 @@ class InternalError(DaybookError):
 
 def prepare(app: FastAPI) -> None:
     """Give the app its error handlers, its middleware, its problem pages and its OpenAPI document."""
+    configure_logs()
     for error_type in (RequestValidationError, HTTPException, DaybookError, *STORE_ERRORS, Exception):
         app.add_exception_handler(error_type, answer_error)
     app.add_middleware(Envelope)

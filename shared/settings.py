@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.addresses import read_networks
 from shared.errors import SettingsInvalid
+from shared.sealing import read_master_keys
 from shared.seals import is_key
 
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
@@ -30,6 +31,14 @@ def _public_keys(value: str) -> str:
     if not all(is_key(text) for text in value.split(",") if text):
         raise ValueError("must be base64 of 32 bytes each, with commas between")
     return value
+
+
+def _master_keys(value: SecretStr) -> SecretStr:
+    read_master_keys(value.get_secret_value())
+    return value
+
+
+MasterKeys = Annotated[SecretStr, AfterValidator(_master_keys)]
 
 
 def _networks(value: str) -> str:
@@ -62,6 +71,9 @@ class Settings(BaseSettings):
     secret: SecretStr = Field(min_length=32, description="Signs cursors. At least 32 characters; the same for all processes.")
 
     api_key: SecretStr | None = Field(default=None, description="What the `daybook` command sends to the APIs.")
+    master_keys: MasterKeys = Field(
+        description="Wrap the keys of personal data. 32 bytes each, in base64, commas between, the newest first."
+    )
 
     command_url: str = Field(default="http://127.0.0.1:8000", description="Where clients reach the command API.")
     query_url: str = Field(

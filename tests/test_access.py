@@ -125,7 +125,11 @@ def _example(document: dict[str, Any], declared: dict[str, Any]) -> dict[str, An
 
 
 _UNUSED: Final = Settings(
-    database_url="postgresql://nowhere/x", mongo_url="mongodb://nowhere", redis_url="redis://nowhere", secret="x" * 32
+    database_url="postgresql://nowhere/x",
+    mongo_url="mongodb://nowhere",
+    redis_url="redis://nowhere",
+    secret="x" * 32,
+    master_keys=log.MASTER_KEY,
 )
 OPERATIONS: Final = [*operations()]
 GUARDED: Final = [operation for operation in OPERATIONS if operation.path not in OPEN]

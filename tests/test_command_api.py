@@ -362,7 +362,7 @@ async def test_concurrent_transfers_conserve_money_and_pass_no_limit(settings: S
 
     running = dict.fromkeys(ids, 0)
     log = await log_of(engine)
-    for event in (stored.decoded().event for stored in log):
+    for event in (stored.decoded({}).event for stored in log):
         match event:
             case FundsDeposited():
                 running[event.account_id] += event.amount

@@ -18,7 +18,7 @@ from schemathesis.core.result import Ok
 from query_api.app import create_app, router
 from query_api.requests import QueryRoute
 from shared.settings import Settings
-from tests.log import Book
+from tests.log import MASTER_KEY, Book
 from tests.questions import projecting, query_api
 from tests.running import run_stack
 
@@ -33,6 +33,7 @@ def an_app() -> FastAPI:
             mongo_url="mongodb://127.0.0.1:1/",
             redis_url="redis://127.0.0.1:1/0",
             secret="a secret of the tests, and of nothing else",
+            master_keys=MASTER_KEY,
         )
     )
 
