@@ -39,6 +39,7 @@ from shared.garbage import calm_collector
 from shared.gate import Gate
 from shared.health import Check, ask_postgres, health_router
 from shared.http import prepare, problem_responses
+from shared.refusals import Refusals
 from shared.settings import Settings, settings_or_exit
 
 router = APIRouter(prefix="/v1", route_class=CommandRoute)
@@ -209,6 +210,8 @@ async def transfer_many(wanted: TransferBatch, call: Call) -> Response:
     return await call.run(TransferAll(transfers=wanted.transfers), describe_all, moves_money=True)
 
 
+PATHS: Final = [route.path for route in router.routes if isinstance(route, CommandRoute)]
+
 # ── the app ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -218,6 +221,7 @@ class State(TypedDict):
     settings: Settings
     handler: CommandHandler
     gate: Gate
+    refusals: Refusals
     engine: AsyncEngine
 
 
@@ -238,10 +242,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             waker = Waker(redis, configured.wake_timeout_ms)
             handler = CommandHandler(engine, configured, waker.wake)
             gate = Gate(KeyRing(engine), redis, configured)
+            refusals = Refusals(redis, configured, "commands", PATHS)
             calm_collector()
-            yield State(settings=configured, handler=handler, gate=gate, engine=engine)
+            yield State(settings=configured, handler=handler, gate=gate, refusals=refusals, engine=engine)
             await handler.close()
             await gate.close()
+            await refusals.close()
             await waker.close()
 
     app = CommandApp(
@@ -254,7 +260,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.include_commands(router, configured.cors_origins)
     app.include_router(health_router(checks))
-    prepare(app)
+    prepare(app, configured.log_level)
     return app
 
 

@@ -120,6 +120,11 @@ class Settings(BaseSettings):
         "from.",
     )
 
+    refusals_max: Count = Field(default=50_000, description="Refused attempts that are kept for auditors.")
+    refusals_days: int = Field(
+        default=30, ge=1, le=3_650, description="Days for which refused attempts are kept; they hold addresses."
+    )
+
     projector_batch_events_max: Count = Field(default=2_000, description="Events folded into one write of a read model.")
     projector_look_ms: Milliseconds = Field(
         default=500, description="The projector looks for new events at least this often, wake-up or not."
