@@ -6,13 +6,14 @@ things are, how long we wait for them and how much we take at once. Settings tha
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.addresses import read_networks
 from shared.errors import SettingsInvalid
 from shared.sealing import read_master_keys
 from shared.seals import is_key
+from shared.signed_tokens import read_public_keys
 
 Count = Annotated[int, Field(ge=1)]
 Milliseconds = Annotated[int, Field(ge=1)]
@@ -43,6 +44,14 @@ def _networks(value: str) -> str:
         read_networks(value)
     except ValueError:
         raise ValueError("must be addresses or networks, with commas between") from None
+    return value
+
+
+def _jwt_keys(value: str, others: ValidationInfo) -> str:
+    if value:
+        read_public_keys(value)
+        if not (others.data.get("jwt_issuer") and others.data.get("jwt_audience")):
+            raise ValueError("needs DAYBOOK_JWT_ISSUER and DAYBOOK_JWT_AUDIENCE too")
     return value
 
 
@@ -101,6 +110,14 @@ class Settings(BaseSettings):
         default="",
         description="Addresses and networks, with commas between, of proxies whose `X-Forwarded-For` tells where a request comes "
         "from.",
+    )
+
+    jwt_issuer: str = Field(default="", description="Who signs the tokens of services: their `iss`.")
+    jwt_audience: str = Field(default="", description="For whom the tokens of services are signed: their `aud`.")
+    jwt_keys: Annotated[str, AfterValidator(_jwt_keys)] = Field(
+        default="",
+        description="Public keys of the tokens of services: a JWK set, or a file that has one. Without them no such token is "
+        "taken.",
     )
 
     projector_batch_events_max: Count = Field(default=2_000, description="Events folded into one write of a read model.")
