@@ -60,6 +60,7 @@ ANY_COMMAND: Final = (
     "validation-failed",
     "unsupported-media-type",
     "payload-too-large",
+    "request-timeout",
     "idempotency-key-invalid",
     "idempotency-key-reused",
     "not-found",
@@ -250,7 +251,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.include_commands(router)
+    app.include_commands(router, configured.cors_origins)
     app.include_router(health_router(checks))
     prepare(app)
     return app

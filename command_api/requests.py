@@ -33,14 +33,26 @@ from shared.errors import (
     MalformedJson,
     PayloadTooLarge,
     Rejection,
+    RequestTimeout,
     UnsupportedMediaType,
     ValidationFailed,
 )
 from shared.events import canonical
 from shared.fields import Id
-from shared.http import JSON, PROBLEM_JSON, STATUS, admit, answer_error, enveloped, problem, same_ledger, validation_failed
+from shared.http import (
+    JSON,
+    PROBLEM_JSON,
+    STATUS,
+    across_origins,
+    admit,
+    answer_error,
+    enveloped,
+    problem,
+    same_ledger,
+    validation_failed,
+)
+from shared.settings import Settings
 
-BODY_TIMEOUT_SECONDS: Final = 5
 IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 IF_MATCH: Final = re.compile(r'"v(\d{1,18})"')
 
@@ -78,10 +90,11 @@ def _refuse_constant(_: str) -> None:
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
 
 
-async def read_body(request: Request, bytes_max: int) -> bytes:
+async def read_body(request: Request, settings: Settings) -> bytes:
     """Raises:
-    UnsupportedMediaType, PayloadTooLarge, MalformedJson: the last one also where the body comes too slowly.
+    UnsupportedMediaType, PayloadTooLarge, RequestTimeout: it is not read to its end.
     """
+    bytes_max = settings.body_bytes_max
     headers = request.headers
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != JSON or headers.get("content-encoding", "identity") != "identity":
@@ -90,14 +103,13 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
         raise PayloadTooLarge
     raw = b""
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
+        async with asyncio.timeout(settings.read_timeout_ms / 1000):
             async for chunk in request.stream():
                 raw += chunk
                 if len(raw) > bytes_max:
                     raise PayloadTooLarge
     except TimeoutError:
-        msg = "The body did not arrive in time."
-        raise MalformedJson(msg) from None
+        raise RequestTimeout from None
     return raw
 
 
@@ -275,7 +287,7 @@ class CommandRoute(APIRoute):
             call.principal = await admit(call, rule)
             arguments: dict[str, Any] = {name: _path_id(value) for name, value in call.path_params.items()}
             for name, model in bodies:
-                call.fields = strict_json(await read_body(call, call.state.settings.body_bytes_max))
+                call.fields = strict_json(await read_body(call, call.state.settings))
                 arguments[name] = validated(model, call.fields)
             return await endpoint(call=call, **arguments)
 
@@ -289,8 +301,8 @@ class CommandApp(FastAPI):
     documentation of these too, goes the whole way: middleware, router, dependencies. Both ways read, answer and fail alike.
     """
 
-    def include_commands(self, router: APIRouter) -> None:
-        """Takes the router's routes, all of them made by then."""
+    def include_commands(self, router: APIRouter, origins: str) -> None:
+        """Takes the router's routes, all of them made by then. `origins` are those whose pages may send commands."""
         self.include_router(router)
         self._short_way = {
             (method, route.path): route.get_route_handler()
@@ -298,8 +310,12 @@ class CommandApp(FastAPI):
             if isinstance(route, CommandRoute) and "{" not in route.path
             for method in route.methods or ()
         }
+        self._answer_across = across_origins(self._answer, origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._answer_across(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         respond = self._short_way.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
         if respond is None:
             await super().__call__(scope, receive, send)

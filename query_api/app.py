@@ -383,7 +383,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.include_questions(router)
+    app.include_questions(router, configured.cors_origins)
     app.include_router(health_router(checks, notes))
     prepare(app)
     return app

@@ -7,6 +7,7 @@
     │   └── VersionMismatch
     ├── BadRequest                   the request cannot be a command or a query; nothing was looked at
     │   ├── Unauthorized · Forbidden
+    │   ├── MalformedRequest · HeadTooLarge · RequestTimeout
     │   ├── MalformedJson · UnsupportedMediaType · PayloadTooLarge · ValidationFailed · CursorInvalid
     │   └── AmountOutOfRange · CurrencyUnknown · IdempotencyKeyRequired · IdempotencyKeyInvalid · IdempotencyKeyReused
     ├── Unavailable                  not now; the same request may succeed later
@@ -143,6 +144,25 @@ class Forbidden(BadRequest):
     """This caller may not do this."""
 
     code = "forbidden"
+
+
+class MalformedRequest(BadRequest):
+    """This is not HTTP."""
+
+    code = "malformed-request"
+
+
+class HeadTooLarge(BadRequest):
+    """The headers are too many or too large."""
+
+    code = "head-too-large"
+
+
+class RequestTimeout(BadRequest):
+    """The request did not arrive in time."""
+
+    code = "request-timeout"
+    retryable = True
 
 
 class MalformedJson(BadRequest):

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.access import SECURITY_SCHEME, Principal, Rule
@@ -27,6 +28,7 @@ from shared.errors import (
     NotFound,
     PayloadTooLarge,
     Rejection,
+    RequestTimeout,
     StoreUnavailable,
     Unauthorized,
     Unavailable,
@@ -39,6 +41,7 @@ from shared.logs import configure_logs
 log = structlog.get_logger()
 
 STATUS: Final[Mapping[str, int]] = {
+    "malformed-request": 400,
     "malformed-json": 400,
     "cursor-invalid": 400,
     "idempotency-key-required": 400,
@@ -47,6 +50,7 @@ STATUS: Final[Mapping[str, int]] = {
     "forbidden": 403,
     "not-found": 404,
     "method-not-allowed": 405,
+    "request-timeout": 408,
     "account-closed": 409,
     "account-frozen": 409,
     "user-inactive": 409,
@@ -65,6 +69,7 @@ STATUS: Final[Mapping[str, int]] = {
     "currency-mismatch": 422,
     "idempotency-key-reused": 422,
     "rate-limited": 429,
+    "head-too-large": 431,
     "internal-error": 500,
     "store-unavailable": 503,
     "overloaded": 503,
@@ -81,12 +86,17 @@ ERRORS_MAX: Final = 20
 PROBLEM_JSON: Final = "application/problem+json"
 JSON: Final = "application/json"
 
-# Sent with every answer. The documentation pages need scripts and so get no content policy.
-_SECURITY_HEADERS: Final = (
+# Sent with every answer. The pages of the documentation need scripts, and so only get the part about frames.
+_EVERYWHERE: Final = (
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
 )
+_SECURITY_HEADERS: Final = (*_EVERYWHERE, (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"))
+_PAGE_HEADERS: Final = (*_EVERYWHERE, (b"content-security-policy", b"frame-ancestors 'none'"))
+_PAGES: Final = {"/docs", "/redoc", "/docs/oauth2-redirect"}
+_TLS_HEADERS: Final = ((b"strict-transport-security", b"max-age=31536000"),)
 
 
 class MethodNotAllowed(BadRequest):
@@ -133,10 +143,36 @@ def enveloped(scope: Scope, send: Send) -> Send:
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             limits = state.get("limit_headers", ())
-            message["headers"] = [*message.get("headers", ()), (b"request-id", request_id.encode()), *limits, *_SECURITY_HEADERS]
+            always = _PAGE_HEADERS if scope["path"] in _PAGES else _SECURITY_HEADERS
+            message["headers"] = [*message.get("headers", ()), (b"request-id", request_id.encode()), *limits, *always]
+            if scope["scheme"] == "https":
+                message["headers"] += _TLS_HEADERS
         await send(message)
 
     return send_with_headers
+
+
+def across_origins(answer: ASGIApp, origins: str) -> ASGIApp:
+    """The app, open to the scripts of these web pages; closed to those of all pages where there are none."""
+    if not origins:
+        return answer
+    return CORSMiddleware(
+        answer,
+        allow_origins=origins.split(","),
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=_SENT_ACROSS,
+        expose_headers=_READ_ACROSS,
+    )
+
+
+_SENT_ACROSS: Final = [
+    *("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match"),
+    *("Daybook-Ledger", "Daybook-Min-Position", "Prefer", "Traceparent"),
+]
+_READ_ACROSS: Final = [
+    *("Daybook-Position", "Daybook-Stale", "ETag", "Idempotency-Replayed", "Link", "Location"),
+    *("RateLimit", "RateLimit-Policy", "Request-Id", "Retry-After"),
+]
 
 
 def _one_line_failure(send: Send) -> Send:
@@ -173,6 +209,9 @@ def problem_response(request: Request, error: DaybookError, headers: Mapping[str
     if isinstance(error, Unavailable):
         seconds = error.extra.get("retry_after_seconds", RETRY_AFTER_SECONDS)
         headers = {**(headers or {}), "Retry-After": str(seconds)}
+    elif isinstance(error, (RequestTimeout, PayloadTooLarge)):
+        # What else comes of the body is of no use, and is not waited for.
+        headers = {**(headers or {}), "Connection": "close"}
     elif isinstance(error, Unauthorized):
         headers = {**(headers or {}), "WWW-Authenticate": 'Bearer realm="daybook"'}
     return Response(orjson.dumps(body), STATUS[error.code], headers, PROBLEM_JSON)

@@ -4,7 +4,8 @@ Every variable starts with `DAYBOOK_`. Money, rules and the shape of events are 
 things are, how long we wait for them and how much we take at once. Settings that would trade durability do not exist.
 """
 
-from typing import Annotated
+import re
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -14,6 +15,8 @@ from shared.errors import SettingsInvalid
 from shared.sealing import read_master_keys
 from shared.seals import is_key
 from shared.signed_tokens import read_public_keys
+
+_ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
 
 Count = Annotated[int, Field(ge=1)]
 Milliseconds = Annotated[int, Field(ge=1)]
@@ -52,6 +55,12 @@ def _jwt_keys(value: str, others: ValidationInfo) -> str:
         read_public_keys(value)
         if not (others.data.get("jwt_issuer") and others.data.get("jwt_audience")):
             raise ValueError("needs DAYBOOK_JWT_ISSUER and DAYBOOK_JWT_AUDIENCE too")
+    return value
+
+
+def _origins(value: str) -> str:
+    if not all(_ORIGIN.fullmatch(origin) for origin in value.split(",") if value):
+        raise ValueError("must be origins such as https://app.example.com, with commas and nothing else between")
     return value
 
 
@@ -100,6 +109,14 @@ class Settings(BaseSettings):
     stream_cache_max: Count = Field(default=50_000, description="Streams that a writer keeps the folded state of.")
     body_bytes_max: Count = Field(default=262_144, description="Largest request body.")
 
+    read_timeout_ms: Milliseconds = Field(
+        default=5_000, description="Longest time in which the head of a request, and then its body, must arrive."
+    )
+    cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
+        default="",
+        description="Origins, such as `https://app.example.com`, with commas between, whose web pages may call the APIs. None by "
+        "default.",
+    )
     rate_limit_caller_per_minute: Count = Field(
         default=60_000, description="Requests of one caller, all its keys together. One more gets a 429."
     )
