@@ -32,7 +32,6 @@ from command_api.transfers import TransferAll, TransferBatch
 from command_api.user import ChangeUser, CreateUser, DeactivateUser, EraseUser, NewUser, ReactivateUser, UserChanges, hash_email
 from command_api.wake import Waker
 from shared.access import Rule, only, own_or
-from shared.api_keys import KeyRing
 from shared.connections import open_postgres, open_redis, require_durable_postgres, require_schema
 from shared.fields import Id
 from shared.garbage import calm_collector
@@ -241,7 +240,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await require_durable_postgres(engine)
             waker = Waker(redis, configured.wake_timeout_ms)
             handler = CommandHandler(engine, configured, waker.wake)
-            gate = Gate(KeyRing(engine), redis, configured)
+            gate = Gate(engine, redis, configured)
             refusals = Refusals(redis, configured, "commands", PATHS)
             calm_collector()
             yield State(settings=configured, handler=handler, gate=gate, refusals=refusals, engine=engine)

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from dev.servers import write_private
 from shared.access import SCOPES
-from shared.api_keys import KeyRing, list_keys, make_key, rotate_key
+from shared.api_keys import ApiKeys, list_keys, make_key, rotate_key
 from shared.connections import open_postgres
 from shared.errors import Unauthorized
 from shared.settings import Settings
@@ -43,9 +43,9 @@ def _owners(environment: Mapping[str, str]) -> Settings:
 
 
 async def _is_valid(engine: AsyncEngine, token: str) -> bool:
-    keys = KeyRing(engine)
+    keys = ApiKeys(engine)
     try:
-        await keys.principal([f"Bearer {token}"])
+        await keys.look(token)
     except Unauthorized:
         return False
     finally:

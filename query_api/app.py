@@ -46,7 +46,6 @@ from query_api.requests import (
     Question,
 )
 from shared.access import Rule, only, own_or
-from shared.api_keys import KeyRing
 from shared.connections import open_mongo, open_postgres, open_redis, require_lasting_redis, require_schema
 from shared.events import timestamp
 from shared.fields import Id
@@ -395,7 +394,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ):
             await require_schema(postgres, configured.schema_wait_seconds)
             await require_lasting_redis(redis)
-            gate = Gate(KeyRing(postgres), redis, configured)
+            gate = Gate(postgres, redis, configured)
             refusals = Refusals(redis, configured, "queries", PATHS)
             yield State(
                 settings=configured,

@@ -135,13 +135,13 @@ class BadRequest(DaybookError):
 
 
 class Unauthorized(BadRequest):
-    """A valid API key is needed."""
+    """A valid credential is needed."""
 
     code = "unauthorized"
 
 
 class Forbidden(BadRequest):
-    """This API key does not allow this operation."""
+    """This caller may not do this."""
 
     code = "forbidden"
 

@@ -7,13 +7,14 @@ things are, how long we wait for them and how much we take at once. Settings tha
 import re
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.addresses import read_networks
 from shared.errors import SettingsInvalid
 from shared.sealing import read_master_keys
 from shared.seals import is_key
+from shared.signed_tokens import read_public_keys
 
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
 
@@ -46,6 +47,14 @@ def _networks(value: str) -> str:
         read_networks(value)
     except ValueError:
         raise ValueError("must be addresses or networks, with commas between") from None
+    return value
+
+
+def _jwt_keys(value: str, others: ValidationInfo) -> str:
+    if value:
+        read_public_keys(value)
+        if not (others.data.get("jwt_issuer") and others.data.get("jwt_audience")):
+            raise ValueError("needs DAYBOOK_JWT_ISSUER and DAYBOOK_JWT_AUDIENCE too")
     return value
 
 
@@ -123,6 +132,14 @@ class Settings(BaseSettings):
     refusals_max: Count = Field(default=50_000, description="Refused attempts that are kept for auditors.")
     refusals_days: int = Field(
         default=30, ge=1, le=3_650, description="Days for which refused attempts are kept; they hold addresses."
+    )
+
+    jwt_issuer: str = Field(default="", description="Who signs the tokens of services: their `iss`.")
+    jwt_audience: str = Field(default="", description="For whom the tokens of services are signed: their `aud`.")
+    jwt_keys: Annotated[str, AfterValidator(_jwt_keys)] = Field(
+        default="",
+        description="Public keys of the tokens of services: a JWK set, or a file that has one. Without them no such token is "
+        "taken.",
     )
 
     projector_batch_events_max: Count = Field(default=2_000, description="Events folded into one write of a read model.")

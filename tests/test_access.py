@@ -20,6 +20,7 @@ import asyncpg
 import httpx2
 import pytest
 from fastapi import APIRouter
+from sqlalchemy import event
 
 import command_api.app
 import query_api.app
@@ -27,14 +28,17 @@ from command_api.requests import CommandRoute
 from projector.runner import Runner
 from query_api.requests import QueryRoute
 from shared.access import SCOPES
-from shared.api_keys import KeyRing, key_id_of
+from shared.api_keys import ApiKeys, key_id_of
+from shared.callers import Callers
 from shared.connections import open_postgres, open_stores
 from shared.errors import Unauthorized
+from shared.events import UserDeactivated, UserErased, UserReactivated
 from shared.settings import Settings
 from tests import log
 from tests.clients import client_of
 from tests.keys import OPERATOR, add_key, new_token
 from tests.log import Book
+from tests.tokens import accepting_tokens, signed
 
 OPEN: Final = {"/livez", "/readyz", "/version"}
 METHODS: Final = ("get", "post", "put", "patch", "delete")
@@ -194,20 +198,21 @@ def _with_things(example: Any, things: Things) -> Any:
 
 NO_THING: Final = "1"
 """What stands in a path and is nobody's: the position of a seal."""
-NOBODIES: Final = ("none", "unknown", "expired", "revoked")
+NOBODIES: Final = ("none", "unknown", "expired", "revoked", "forged", "deactivated")
 AUDITOR: Final = ("ledger:read", "events:read")
 
 
 @asynccontextmanager
-async def world_of(settings: Settings) -> AsyncIterator[World]:
-    book = Book()
+async def world_of(stores: Settings) -> AsyncIterator[World]:
+    book, settings = Book(), accepting_tokens(stores)
     people = [book.create_user() for _ in range(2)]
     accounts = [book.open_account(person.user_id) for person in people]
     payees = [book.open_account(person.user_id) for person in people]
     deposits = [book.deposit(account.account_id, 1_000_000) for account in accounts]
     async with AsyncExitStack() as exits:
         writer = await exits.enter_async_context(open_postgres(settings, "daybook_command"))
-        await log.append(writer, [*people, *accounts, *payees, *deposits])
+        former = book.create_user()
+        await log.append(writer, [*people, *accounts, *payees, *deposits, former, UserDeactivated(user_id=former.user_id)])
         await log.make_ledger(writer, "other")
         await log.append(writer, [Book(1).create_user()], "other")
         clients = {
@@ -219,10 +224,12 @@ async def world_of(settings: Settings) -> AsyncIterator[World]:
             for person, account, deposit, payee in zip(people, accounts, deposits, payees, strict=True)
         )
         missing = Things.of(MISSING, MISSING, MISSING, own.to_account_id)
-        yield World(clients, await _tokens(settings, own.user_id, foreign.user_id), own, foreign, missing, settings)
+        yield World(
+            clients, await _tokens(settings, own.user_id, foreign.user_id, former.user_id), own, foreign, missing, settings
+        )
 
 
-async def _tokens(settings: Settings, own: str, foreign: str) -> dict[str, str]:
+async def _tokens(settings: Settings, own: str, foreign: str, former: str) -> dict[str, str]:
     url = settings.database_url
     tokens = {
         "none": "",
@@ -234,6 +241,11 @@ async def _tokens(settings: Settings, own: str, foreign: str) -> dict[str, str]:
         "expired": await add_key(url, "expired", lifetime=timedelta(seconds=-1)),
         "revoked": await add_key(url, "revoked"),
         "elsewhere": await add_key(url, "elsewhere", ledger_id="other"),
+        "deactivated": await add_key(url, "deactivated", user_id=former),
+        "service": signed(),
+        "auditing-service": signed(sub="audits", scope=" ".join(AUDITOR)),
+        "service-elsewhere": signed(ledger="other"),
+        "forged": signed(aud="elsewhere"),
     }
     connection = await asyncpg.connect(url, ssl=False)
     await connection.execute("UPDATE api_keys SET revoked_at = now() WHERE principal = 'revoked'")
@@ -385,10 +397,11 @@ async def test_each_transfer_of_a_batch_is_checked_by_itself(world: World) -> No
 
 
 @pytest.mark.services
-async def test_an_auditor_reads_everything_and_changes_nothing(world: World) -> None:
+@pytest.mark.parametrize("role", ["auditor", "auditing-service"])
+async def test_an_auditor_reads_everything_and_changes_nothing(world: World, role: str) -> None:
     before = await world.heads()
     for operation in GUARDED:
-        answer = await world.send("auditor", operation, world.foreign)
+        answer = await world.send(role, operation, world.foreign)
         if operation.method == "get":
             assert answer.is_success or operation.needs_a_seal, f"{operation}: {answer.text}"
         else:
@@ -397,9 +410,10 @@ async def test_an_auditor_reads_everything_and_changes_nothing(world: World) -> 
 
 
 @pytest.mark.services
-async def test_an_operator_may_do_everything(world: World) -> None:
+@pytest.mark.parametrize("role", ["operator", "service"])
+async def test_an_operator_may_do_everything(world: World, role: str) -> None:
     for operation in GUARDED:
-        answer = await world.send("operator", operation, world.foreign)
+        answer = await world.send(role, operation, world.foreign)
         assert answer.status_code not in {401, 403, 404} or operation.needs_a_seal, f"{operation}: {answer.text}"
 
 
@@ -418,16 +432,16 @@ async def test_a_key_without_the_scope_is_refused_and_with_it_alone_is_not(world
 
 
 @pytest.mark.services
-async def test_another_ledger_answers_like_a_missing_one(world: World) -> None:
+@pytest.mark.parametrize("role", ["elsewhere", "service-elsewhere"])
+async def test_another_ledger_answers_like_a_missing_one(world: World, role: str) -> None:
     before = await world.heads()
     for operation in GUARDED:
         there = [
-            await world.send("elsewhere", operation, world.own, headers={"daybook-ledger": ledger})
-            for ledger in ("main", "nowhere")
+            await world.send(role, operation, world.own, headers={"daybook-ledger": ledger}) for ledger in ("main", "nowhere")
         ]
         assert [answer.status_code for answer in there] == [404, 404] or operation.needs_a_seal, str(operation)
         assert anonymous(there[0], world.own) == anonymous(there[1], world.own), str(operation)
-        here = await world.send("elsewhere", operation, world.own)
+        here = await world.send(role, operation, world.own)
         assert not any(each in here.text for each in world.own.ids()) or here.status_code == 404, (
             f"{operation} shows another ledger"
         )
@@ -473,7 +487,7 @@ async def test_a_bad_credential_is_a_401_whatever_is_wrong_with_it(settings: Set
         "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZG1pbiJ9.",
     ]
     async with open_postgres(settings, "daybook_query") as engine:
-        keys = KeyRing(engine)
+        keys = Callers(ApiKeys(engine))
         assert (await keys.principal([f"Bearer {OPERATOR}"])).principal == "operator"
         assert (await keys.principal([f"bearer {OPERATOR}"])).principal == "operator"
         for headers in ([], [f"Bearer {OPERATOR}"] * 2, *([header] for header in bad)):
@@ -486,7 +500,7 @@ async def test_a_bad_credential_is_a_401_whatever_is_wrong_with_it(settings: Set
 async def test_a_key_is_noted_as_used_and_its_end_is_seen_in_seconds(settings: Settings) -> None:
     token = await add_key(settings.database_url, "short", lifetime=timedelta(seconds=1))
     async with open_postgres(settings, "daybook_command") as engine:
-        keys = KeyRing(engine)
+        keys = Callers(ApiKeys(engine))
         principal = await keys.principal([f"Bearer {token}"])
         assert (principal.principal, principal.ledger_id, principal.user_id) == ("short", "main", None)
         await keys.close()
@@ -499,9 +513,49 @@ async def test_a_key_is_noted_as_used_and_its_end_is_seen_in_seconds(settings: S
     await connection.close()
 
 
-async def _is_valid(keys: KeyRing, token: str) -> bool:
+async def _is_valid(keys: Callers, token: str) -> bool:
     try:
         await keys.principal([f"Bearer {token}"])
     except Unauthorized:
         return False
     return True
+
+
+@pytest.mark.services
+async def test_a_customers_key_is_worth_nothing_while_its_user_is_not_active(settings: Settings) -> None:
+    user = Book().create_user()
+    token = await add_key(settings.database_url, "customer", user_id=user.user_id)
+    async with open_postgres(settings, "daybook_command") as writer, open_postgres(settings, "daybook_query") as engine:
+        assert not await _is_valid(Callers(ApiKeys(engine)), token), "there is no such user yet"
+        for fact, valid in (
+            (user, True),
+            (UserDeactivated(user_id=user.user_id), False),
+            (UserReactivated(user_id=user.user_id), True),
+            (UserErased(user_id=user.user_id, email_hash=user.email_hash, status_before="active"), False),
+        ):
+            await log.append(writer, [fact])
+            keys = Callers(ApiKeys(engine))
+            assert await _is_valid(keys, token) is valid, type(fact).__name__
+            await keys.close()
+
+
+@pytest.mark.services
+async def test_a_caller_who_comes_again_costs_no_query_and_a_deactivation_is_seen_in_seconds(settings: Settings) -> None:
+    user = Book().create_user()
+    token = await add_key(settings.database_url, "customer", user_id=user.user_id)
+    async with open_postgres(settings, "daybook_command") as engine:
+        await log.append(engine, [user])
+        keys, asked = Callers(ApiKeys(engine)), 0
+
+        def count(*_: Any) -> None:
+            nonlocal asked
+            asked += 1
+
+        event.listen(engine.sync_engine, "before_cursor_execute", count)
+        await asyncio.gather(*(keys.principal([f"Bearer {token}"]) for _ in range(100)))
+        await keys.close()
+        assert asked == 3, "the key, its user, and the note that it was used; for all hundred"
+        await log.append(engine, [UserDeactivated(user_id=user.user_id)])
+        while await _is_valid(keys, token):
+            await asyncio.sleep(0.05)
+        await keys.close()
