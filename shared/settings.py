@@ -129,6 +129,11 @@ class Settings(BaseSettings):
         "from.",
     )
 
+    session_idle_seconds: Count = Field(default=1_800, description="A session that is not used for so long ends.")
+    session_max_seconds: Count = Field(default=43_200, description="Every session ends after so long, used or not.")
+    password_hashes_at_once: Count = Field(
+        default=2, description="Passwords that a process checks at once; each takes a thread and 64 MiB."
+    )
     jwt_issuer: str = Field(default="", description="Who signs the tokens of services: their `iss`.")
     jwt_audience: str = Field(default="", description="For whom the tokens of services are signed: their `aud`.")
     jwt_keys: Annotated[str, AfterValidator(_jwt_keys)] = Field(
