@@ -44,6 +44,7 @@ from shared.garbage import calm_collector
 from shared.gate import Gate
 from shared.health import Check, ask_postgres, health_router
 from shared.http import prepare, problem_responses
+from shared.refusals import Refusals
 from shared.settings import Settings, settings_or_exit
 
 router = APIRouter(prefix="/v1", route_class=CommandRoute)
@@ -280,6 +281,8 @@ async def transfer_many(wanted: TransferBatch, call: Call) -> Response:
     return await call.run(TransferAll(transfers=wanted.transfers), describe_all, moves_money=True)
 
 
+PATHS: Final = [route.path for route in router.routes if isinstance(route, CommandRoute)]
+
 # ── the app ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -290,6 +293,7 @@ class State(TypedDict):
     handler: CommandHandler
     login: Login
     gate: Gate
+    refusals: Refusals
     engine: AsyncEngine
 
 
@@ -311,11 +315,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             handler = CommandHandler(engine, configured, waker.wake)
             login = Login(engine, handler, redis, configured)
             gate = Gate(engine, redis, configured)
+            refusals = Refusals(redis, configured, "commands", PATHS)
             calm_collector()
-            yield State(settings=configured, handler=handler, login=login, gate=gate, engine=engine)
+            yield State(settings=configured, handler=handler, login=login, gate=gate, refusals=refusals, engine=engine)
             await handler.close()
             login.close()
             await gate.close()
+            await refusals.close()
             await waker.close()
 
     app = CommandApp(
@@ -328,7 +334,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.include_commands(router, configured.cors_origins)
     app.include_router(health_router(checks))
-    prepare(app)
+    prepare(app, configured.log_level)
     return app
 
 

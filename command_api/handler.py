@@ -21,6 +21,7 @@ from command_api.batch import Batch, LostRace, Reply, Request, View
 from shared import event_store
 from shared.connections import STORE_ERRORS
 from shared.errors import DaybookError, Overloaded, StoreUnavailable
+from shared.logs import kind_of
 from shared.person_keys import PersonKeys
 from shared.settings import Settings
 
@@ -137,7 +138,7 @@ class LedgerWriter:
         try:
             return await self._record(requests)
         except STORE_ERRORS as error:
-            log.warning("store unavailable", ledger_id=self._ledger_id, commands=len(requests), error=repr(error))
+            log.warning("store unavailable", ledger_id=self._ledger_id, commands=len(requests), error=kind_of(error))
             return [StoreUnavailable()] * len(requests)
         except Exception as error:  # noqa: BLE001 # a mistake of ours reaches the callers, who log it
             return [error] * len(requests)

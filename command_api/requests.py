@@ -24,6 +24,7 @@ from command_api import batch
 from command_api.batch import Outcome, Replies, Reply
 from command_api.command import Command
 from shared.access import Principal, rule_of
+from shared.addresses import network_of
 from shared.errors import (
     AmountOutOfRange,
     BadRequest,
@@ -195,6 +196,7 @@ class Call(Request):
             "request_id": self.state.request_id,
             "principal": caller.principal,
             "key_id": caller.key_id,
+            "network": network_of(self.state.address),
         }
         requests = [
             batch.Request(

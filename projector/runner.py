@@ -23,6 +23,7 @@ from projector.troubles import Troubles
 from shared.connections import STORE_ERRORS, MongoDatabase
 from shared.errors import DaybookError
 from shared.event_store import read_heads
+from shared.logs import kind_of
 from shared.person_keys import PersonKeys
 from shared.read_models import WAKE_CHANNEL
 from shared.settings import Settings
@@ -88,7 +89,7 @@ class Runner:
                     heads = await read_heads(connection)
             except STORE_ERRORS as error:
                 if not failing:
-                    log.error("the log cannot be read", error=repr(error))  # noqa: TRY400 # an outage needs no traceback
+                    log.error("the log cannot be read", error=kind_of(error))  # noqa: TRY400 # an outage needs no traceback
                 failing = True
             else:
                 failing = False
@@ -185,7 +186,7 @@ class Follower:
     def _log_failure(self, error: Exception, seconds: float) -> None:
         about = {"ledger_id": self._feed.ledger_id, "projection": self._model.name, "position": self._position}
         is_ours = not isinstance(error, (*STORE_ERRORS, PyMongoError, DaybookError))
-        log.error("projection stopped", **about, error=repr(error), again_in_seconds=round(seconds, 2), exc_info=is_ours)
+        log.error("projection stopped", **about, error=kind_of(error), again_in_seconds=round(seconds, 2), exc_info=is_ours)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

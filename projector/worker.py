@@ -37,7 +37,7 @@ from shared.connections import (
     require_schema,
 )
 from shared.errors import DaybookError, StoreUnavailable
-from shared.logs import configure_logs
+from shared.logs import configure_logs, kind_of
 from shared.read_models import HEALTH_KEY
 from shared.settings import Settings, read_settings
 
@@ -82,7 +82,7 @@ async def _require(store: str, check: Awaitable[Any], wait_seconds: int = 0) -> 
 
 async def start(context: Context, settings: Settings) -> None:
     """Opens the stores and lets the runner go."""
-    configure_logs()
+    configure_logs(settings.log_level)
     logging.getLogger("arq").setLevel(logging.WARNING)
     context["stack"] = stack = AsyncExitStack()
     stores = await stack.enter_async_context(open_stores(settings, "daybook_projector"))
@@ -134,7 +134,7 @@ class PatientConnection(AbstractConnection):
             try:
                 await super().connect()  # type: ignore[no-untyped-call]
             except (RedisError, OSError) as error:
-                log.warning("arq waits for Redis", error=repr(error))
+                log.warning("arq waits for Redis", error=kind_of(error))
             else:
                 return
             await asyncio.sleep(seconds)

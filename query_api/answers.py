@@ -133,6 +133,22 @@ class SealItem(Answer):
     sealed_at: Moment
 
 
+class RefusalItem(Answer):
+    """What is not known is an empty text. `*` in a path hides what is none of our words and no id."""
+
+    refused_at: Moment
+    code: str
+    api: Literal["commands", "queries"]
+    method: str
+    path: str
+    address: str
+    principal: str
+    key_id: Annotated[str, Field(description="Of a credential that was not valid: the id that stands in it.")]
+    ledger_id: str
+    request_id: Annotated[str, Field(description="Of the first.")]
+    count: Annotated[int, Field(description="How often, within a second.")]
+
+
 class HashedEvent(Answer):
     """Everything that an event's hash covers."""
 
@@ -321,6 +337,19 @@ SEAL_EXAMPLE: Final = {
     "signature": "d2c1a0b9" * 16,
     "key_id": "8d3f6e2b1c0a9f47",
     "sealed_at": MOMENT,
+}
+REFUSAL_EXAMPLE: Final = {
+    "refused_at": MOMENT,
+    "code": "forbidden",
+    "api": "commands",
+    "method": "POST",
+    "path": "/v1/deposits",
+    "address": "192.0.2.7",
+    "principal": "ada",
+    "key_id": "k3vq7m2xnp",
+    "ledger_id": "main",
+    "request_id": "0198c5a0-0000-7000-8000-0000000000f1",
+    "count": 1,
 }
 RECEIPT_EXAMPLE: Final = {
     "format": "daybook-receipt-1",

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, TypedDict
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 
-from query_api import answers, events, progress, proofs, queries
+from query_api import answers, audit, events, progress, proofs, queries
 from query_api.answers import as_of, page_of
 from query_api.cursors import Cursors
 from query_api.export import export_user as export_all_of_user
@@ -23,6 +23,7 @@ from query_api.parameters import (
     EntryParameters,
     EventParameters,
     ProjectionName,
+    RefusalParameters,
     SealParameters,
     SealPosition,
     StatisticsParameters,
@@ -52,6 +53,7 @@ from shared.gate import Gate
 from shared.health import Check, ask_postgres, ask_redis, health_router
 from shared.http import prepare, problem_responses
 from shared.person_keys import PersonKeys
+from shared.refusals import Refusals
 from shared.seal_store import last_sealed_at
 from shared.settings import Settings, settings_or_exit
 
@@ -322,6 +324,32 @@ async def get_consistency(
     return question.one(await proofs.get_consistency(question.view(), position, parameters))
 
 
+# ── audit ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@router.get(
+    "/refusals",
+    tags=["audit"],
+    **documented(
+        answers.Page[answers.RefusalItem],
+        page_of(answers.REFUSAL_EXAMPLE),
+        *ANY_QUESTION,
+        "cursor-invalid",
+        access=only("events:read", "ops:admin"),
+        headers=[LEDGER_HEADER],
+        answer_headers=PAGE_HEADERS,
+    ),
+)
+async def list_refusals(question: Question, parameters: Annotated[RefusalParameters, Query()]) -> Response:
+    """List attempts that were refused, newest first: on this ledger, and those of nobody known.
+
+    Attempts that are alike are one item for each second. Kept for a time and up to a number (`DAYBOOK_REFUSALS_DAYS`, `_MAX`).
+    """
+    return question.page(await audit.list_refusals(question.view(), parameters, question.key(parameters)), parameters)
+
+
+PATHS: Final = [route.path for route in router.routes if isinstance(route, QueryRoute)]
+
 # ── the app ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -330,6 +358,7 @@ class State(TypedDict):
 
     settings: Settings
     gate: Gate
+    refusals: Refusals
     reader: Reader
     cursors: Cursors
     person_keys: PersonKeys
@@ -366,14 +395,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await require_schema(postgres, configured.schema_wait_seconds)
             await require_lasting_redis(redis)
             gate = Gate(postgres, redis, configured)
+            refusals = Refusals(redis, configured, "queries", PATHS)
             yield State(
                 settings=configured,
                 gate=gate,
+                refusals=refusals,
                 reader=Reader(postgres, mongo, redis, configured),
                 cursors=Cursors(configured.secret.get_secret_value()),
                 person_keys=PersonKeys(configured),
             )
             await gate.close()
+            await refusals.close()
 
     app = QueryApp(
         title="Daybook queries",
@@ -385,7 +417,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.include_questions(router, configured.cors_origins)
     app.include_router(health_router(checks, notes))
-    prepare(app)
+    prepare(app, configured.log_level)
     return app
 
 

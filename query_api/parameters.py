@@ -157,6 +157,10 @@ class SealParameters(PageParameters):
     pass
 
 
+class RefusalParameters(PageParameters):
+    pass
+
+
 class ConsistencyParameters(Parameters):
     from_position: Annotated[Position, Field(alias="from", ge=1, description="The position of the earlier seal.", examples=[7])]
 

@@ -40,7 +40,7 @@ class Gate:
         state = scope["state"]
         state["address"] = address = self._addresses.of(scope)
         try:
-            principal = await self._recognised(site_of(address), authorization)
+            state["principal"] = principal = await self._recognised(site_of(address), authorization)
             state["limit_headers"] = await self._known.take(f"{principal.ledger_id}:{principal.principal}")
         except RateLimited as refused:
             state["limit_headers"] = refused.limit_headers

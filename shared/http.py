@@ -37,6 +37,7 @@ from shared.errors import (
 from shared.fields import LEDGER_ID
 from shared.ids import new_id
 from shared.logs import configure_logs
+from shared.refusals import CODES as REFUSED
 
 log = structlog.get_logger()
 
@@ -113,9 +114,9 @@ class InternalError(DaybookError):
     code = "internal-error"
 
 
-def prepare(app: FastAPI) -> None:
-    """Give the app its error handlers, its middleware, its problem pages and its OpenAPI document."""
-    configure_logs()
+def prepare(app: FastAPI, log_level: str) -> None:
+    """Give the app its logs, its error handlers, its middleware, its problem pages and its OpenAPI document."""
+    configure_logs(log_level)
     for error_type in (RequestValidationError, HTTPException, DaybookError, *STORE_ERRORS, Exception):
         app.add_exception_handler(error_type, answer_error)
     app.add_middleware(Envelope)
@@ -145,6 +146,8 @@ def enveloped(scope: Scope, send: Send) -> Send:
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             limits = state.get("limit_headers", ())
+            if message["status"] in REFUSED and "refusals" in state:
+                state["refusals"].note(scope, message["status"])
             always = _PAGE_HEADERS if scope["path"] in _PAGES else _SECURITY_HEADERS
             message["headers"] = [*message.get("headers", ()), (b"request-id", request_id.encode()), *limits, *always]
             if scope["scheme"] == "https":

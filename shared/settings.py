@@ -134,6 +134,11 @@ class Settings(BaseSettings):
     password_hashes_at_once: Count = Field(
         default=2, description="Passwords that a process checks at once; each takes a thread and 64 MiB."
     )
+    refusals_max: Count = Field(default=50_000, description="Refused attempts that are kept for auditors.")
+    refusals_days: int = Field(
+        default=30, ge=1, le=3_650, description="Days for which refused attempts are kept; they hold addresses."
+    )
+
     jwt_issuer: str = Field(default="", description="Who signs the tokens of services: their `iss`.")
     jwt_audience: str = Field(default="", description="For whom the tokens of services are signed: their `aud`.")
     jwt_keys: Annotated[str, AfterValidator(_jwt_keys)] = Field(

@@ -113,7 +113,7 @@ async def test_real_answers_are_what_the_document_says(settings: Settings) -> No
     names |= {"stream": f"account-{account_id}", "name": "balances"}
     async with query_api(settings) as api, projecting(api, settings):
         await api.record(history)
-        for operation_id in set(QUESTIONS) - PROOFS:
+        for operation_id in set(QUESTIONS) - PROOFS - {"list_refusals"}:  # which needs some: see `test_audit`
             path = OPERATIONS[operation_id][0].format(**names)
             body = await api.get(path)
             conforms(operation_id, body)

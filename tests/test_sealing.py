@@ -149,10 +149,10 @@ def test_what_verifying_finds_shows_no_names(found: Any) -> None:
 
 def test_a_traceback_shows_no_values(capsys: pytest.CaptureFixture[str]) -> None:
     before = structlog.get_config()
-    configure_logs()
+    configure_logs("INFO")
 
     def fail(name: str) -> None:
-        raise ValueError(len(name))
+        raise ValueError(name)
 
     try:
         fail("Love" + "lace")
