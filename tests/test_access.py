@@ -462,6 +462,8 @@ async def test_another_ledger_answers_like_a_missing_one(world: World, role: str
         ]
         assert [answer.status_code for answer in there] == [404, 404] or operation.needs_a_seal, str(operation)
         assert anonymous(there[0], world.own) == anonymous(there[1], world.own), str(operation)
+        if operation.path == "/v1/refusals":
+            continue  # shows what this very caller has tried above, sooner or later
         here = await world.send(role, operation, world.own)
         assert not any(each in here.text for each in world.own.ids()) or here.status_code == 404, (
             f"{operation} shows another ledger"
