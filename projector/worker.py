@@ -32,6 +32,7 @@ from projector.sealing import make_sealer
 from shared.connections import (
     STORE_ERRORS,
     open_stores,
+    redis_tls,
     require_durable_postgres,
     require_lasting_redis,
     require_schema,
@@ -148,6 +149,7 @@ def make_pool(settings: Settings) -> ArqRedis:
         socket_connect_timeout=settings.redis_timeout_ms / 1000,
         retry=Retry(ExponentialBackoff(cap=PAUSE_SECONDS_MAX, base=PAUSE_SECONDS), _FOR_EVER),
         retry_on_error=_PASSING,
+        **redis_tls(settings.redis_url),
     )
     # Over TLS, TCP or a socket, as the URL says.
     pool.connection_class = type("Connection", (PatientConnection, pool.connection_class), {})

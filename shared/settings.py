@@ -69,14 +69,20 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="DAYBOOK_", frozen=True, extra="ignore")
 
-    database_url: str = Field(description="PostgreSQL, `postgresql://user:password@host:port/database`.")
+    database_url: str = Field(
+        description="PostgreSQL, `postgresql://user:password@host:port/database`; TLS as libpq: "
+        "`?sslmode=verify-full&sslrootcert=file`."
+    )
     migration_database_url: str | None = Field(
         default=None,
         description="PostgreSQL as the owner of the schema; used by migrations only. Default: the database URL.",
     )
-    mongo_url: str = Field(description="MongoDB, a replica set (one node will do): read models are written in transactions.")
+    mongo_url: str = Field(
+        description="MongoDB, a replica set (one node will do): read models are written in transactions. TLS: "
+        "`?tls=true&tlsCAFile=file`."
+    )
     mongo_database: str = Field(default="daybook", description="The MongoDB database that holds the read models.")
-    redis_url: str = Field(description="Redis or Valkey with `maxmemory-policy noeviction`.")
+    redis_url: str = Field(description="Redis or Valkey with `maxmemory-policy noeviction`. TLS: `rediss://…?ssl_ca_certs=file`.")
     secret: SecretStr = Field(min_length=32, description="Signs cursors. At least 32 characters; the same for all processes.")
 
     api_key: SecretStr | None = Field(default=None, description="What the `daybook` command sends to the APIs.")
