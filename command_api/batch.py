@@ -19,10 +19,10 @@ from command_api import kept_answers
 from command_api.command import Command, States
 from command_api.fold import snapshot_place
 from command_api.folds import fold_of
-from shared import event_store
+from shared import event_store, passwords
 from shared.errors import DaybookError, IdempotencyKeyReused, LogDamaged, NotFound, Rejection, VersionMismatch
 from shared.event_store import Answer, Head, NewEvent, StreamEvent, StreamHead
-from shared.events import Event, UserCreated, UserErased
+from shared.events import Event, UserCreated, UserDeactivated, UserErased
 from shared.ids import new_id
 from shared.person_keys import PersonKeys
 from shared.sealing import Keys, people_of
@@ -327,6 +327,8 @@ class Batch:
         self._head = new_head
         erased = {new.event.user_id for new in self.new_events if type(new.event) is UserErased}
         await self._person_keys.forget(connection, self._ledger_id, erased)
+        deactivated = {new.event.user_id for new in self.new_events if type(new.event) is UserDeactivated}
+        await passwords.forget(connection, self._ledger_id, erased | deactivated)
 
     async def _keys(self, connection: AsyncConnection, changed: list[str]) -> Keys:
         """Of all people whom the batch writes something about; money is about nobody, and costs no round trip here."""

@@ -39,15 +39,17 @@ from shared.errors import (
     ValidationFailed,
 )
 from shared.events import canonical
-from shared.fields import Id
+from shared.fields import LEDGER_ID, Id
 from shared.http import (
     JSON,
+    LEDGER_ID_WRONG,
     PROBLEM_JSON,
     STATUS,
     across_origins,
     admit,
     answer_error,
     enveloped,
+    meet,
     problem,
     same_ledger,
     validation_failed,
@@ -159,6 +161,15 @@ class Call(Request):
         [reply] = await self._handle([(self._idempotency_key(required=moves_money), command, replies)], secret)
         return self._response(reply, new)
 
+    def answer(self, members: dict[str, Any]) -> Response:
+        """For what is no command."""
+        return Response(orjson.dumps(members), 200, media_type=JSON)
+
+    def ended_for(self, user_id: str) -> Response:
+        """Done, and some of the user's credentials may have ended by it."""
+        self.state.gate.forget(self.ledger_id(), user_id)
+        return Response(None, 204)
+
     async def run_each(self, commands: Sequence[Command], describe: Describe) -> Response:
         """Has each command handled by itself and answers 200 with the status and the body of each, in their order.
 
@@ -200,12 +211,22 @@ class Call(Request):
             )
             for key, command, replies in wanted
         ]
-        answers: list[Reply] = await self.state.handler.handle(same_ledger(self, caller), requests)
+        answers: list[Reply] = await self.state.handler.handle(self.ledger_id(), requests)
         return answers
+
+    def ledger_id(self) -> str:
+        return same_ledger(self, self.principal)
+
+    def any_ledger_id(self) -> str:
+        """The ledger that somebody asks for whom nobody knows yet; it may not exist."""
+        ledger_id = self.headers.get("daybook-ledger", "main")
+        if not LEDGER_ID.fullmatch(ledger_id):
+            raise ValidationFailed(LEDGER_ID_WRONG)
+        return ledger_id
 
     async def pepper(self) -> bytes:
         """The secret that the ledger's addresses are hashed with."""
-        pepper: bytes = await self.state.handler.pepper(same_ledger(self, self.principal))
+        pepper: bytes = await self.state.handler.pepper(self.ledger_id())
         return pepper
 
     def _idempotency_key(self, *, required: bool) -> str | None:
@@ -265,10 +286,11 @@ def _header(name: str, description: str, example: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "schema": {"type": "string"}, "description": description, "example": example}
 
 
+LEDGER_HEADER: Final = _header("Daybook-Ledger", "The ledger; the caller's own, which is the only one it can be.", "main")
 CALL_HEADERS: Final = [
     _header("Idempotency-Key", "1 to 255 printable ASCII characters; required where money moves.", "order-1042-payment"),
     _header("If-Match", "The version that the first stream of the command must have.", '"v7"'),
-    _header("Daybook-Ledger", "The ledger to write to; the API key's own, which is the only one it can be.", "main"),
+    LEDGER_HEADER,
 ]
 
 # ── the route ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -286,7 +308,10 @@ class CommandRoute(APIRoute):
 
         async def respond(request: Request) -> Response:
             call = Call(request.scope, request.receive)
-            call.principal = await admit(call, rule)
+            if rule.anybody:
+                await meet(call)
+            else:
+                call.principal = await admit(call, rule)
             arguments: dict[str, Any] = {name: _path_id(value) for name, value in call.path_params.items()}
             for name, model in bodies:
                 call.fields = strict_json(await read_body(call, call.state.settings))

@@ -82,11 +82,11 @@ class Callers:
         except Unauthorized:
             return False
 
-    def forget(self, principal: Principal) -> None:
-        """Looks this caller's credentials up again, here, the next time: some may have ended."""
-        ended = [token_hash for token_hash, known in self._known.items() if known.principal == principal]
-        for token_hash in ended:
-            del self._known[token_hash]
+    def forget(self, ledger_id: str, user_id: str) -> None:
+        """Looks this customer's credentials up again the next time: some may have ended."""
+        for token_hash, known in list(self._known.items()):
+            if (known.principal.ledger_id, known.principal.user_id) == (ledger_id, user_id):
+                del self._known[token_hash]
 
     async def close(self) -> None:
         await asyncio.gather(*self._looking.values(), return_exceptions=True)

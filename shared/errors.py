@@ -6,7 +6,7 @@
     │   ├── InsufficientFunds · BalanceOutOfRange · AccountNotEmpty · EmailTaken · IdTaken · UserIsErased
     │   └── VersionMismatch
     ├── BadRequest                   the request cannot be a command or a query; nothing was looked at
-    │   ├── Unauthorized · Forbidden
+    │   ├── Unauthorized (LoginRefused) · Forbidden · PasswordWrong
     │   ├── MalformedRequest · HeadTooLarge · RequestTimeout
     │   ├── MalformedJson · UnsupportedMediaType · PayloadTooLarge · ValidationFailed · CursorInvalid
     │   └── AmountOutOfRange · CurrencyUnknown · IdempotencyKeyRequired · IdempotencyKeyInvalid · IdempotencyKeyReused
@@ -140,6 +140,12 @@ class Unauthorized(BadRequest):
     code = "unauthorized"
 
 
+class LoginRefused(Unauthorized):
+    """The e-mail address or the password is not right."""
+
+    code = "login-refused"
+
+
 class Forbidden(BadRequest):
     """This caller may not do this."""
 
@@ -163,6 +169,12 @@ class RequestTimeout(BadRequest):
 
     code = "request-timeout"
     retryable = True
+
+
+class PasswordWrong(BadRequest):
+    """The current password is not right."""
+
+    code = "password-wrong"
 
 
 class MalformedJson(BadRequest):

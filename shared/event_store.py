@@ -307,12 +307,12 @@ READ_STREAM: Final = text(f"""
     ORDER BY s.version LIMIT :limit
 """)  # noqa: S608 # built of constants
 
-READ_LAST_TYPE: Final = text("""
-    SELECT e.type FROM stream_events s
+READ_LAST: Final = text(f"""
+    SELECT {_EVENT_COLUMNS} FROM stream_events s
     JOIN events e ON e.ledger_id = s.ledger_id AND e.position = s.position
     WHERE s.ledger_id = :ledger_id AND s.stream_id = :stream_id AND e.type = ANY (CAST(:types AS text[]))
     ORDER BY s.version DESC LIMIT 1
-""")
+""")  # noqa: S608 # built of constants
 
 # The page is cut before it is joined, so that its cost does not depend on the size of the tables.
 READ_MEMBERS: Final = text("""
@@ -466,10 +466,11 @@ async def read_stream(
     return [StoredEvent(*row) for row in rows]
 
 
-async def read_last_type(connection: AsyncConnection, ledger_id: str, stream_id: str, types: Sequence[str]) -> str | None:
-    """Which of these types was recorded last in a stream."""
-    last: str | None = await connection.scalar(READ_LAST_TYPE, {"ledger_id": ledger_id, "stream_id": stream_id, "types": types})
-    return last
+async def read_last(connection: AsyncConnection, ledger_id: str, stream_id: str, types: Sequence[str]) -> StoredEvent | None:
+    """The last event of one of these types in a stream."""
+    parameters = {"ledger_id": ledger_id, "stream_id": stream_id, "types": types}
+    row = (await connection.execute(READ_LAST, parameters)).one_or_none()
+    return StoredEvent(*row) if row else None
 
 
 async def read_members(

@@ -12,6 +12,7 @@ from shared.api_keys import ApiKeys
 from shared.callers import Callers, Credentials
 from shared.errors import RateLimited, Unauthorized
 from shared.rate_limits import RateLimits
+from shared.sessions import Sessions
 from shared.settings import Settings
 from shared.signed_tokens import SignedTokens, read_public_keys
 
@@ -24,7 +25,7 @@ class Gate:
     """
 
     def __init__(self, engine: AsyncEngine, redis: "Redis", settings: Settings) -> None:
-        self._callers = Callers(*_credentials(engine, settings))
+        self._callers = Callers(*_credentials(engine, redis, settings))
         self._addresses = Addresses(settings.trusted_proxies)
         self._known = RateLimits(redis, "caller", settings.rate_limit_caller_per_minute)
         self._strangers = RateLimits(redis, "address", settings.rate_limit_address_per_minute)
@@ -46,6 +47,24 @@ class Gate:
             raise
         return principal
 
+    async def meet(self, scope: MutableMapping[str, Any]) -> None:
+        """Lets somebody in who needs no credential, as often as strangers may come from one address.
+
+        Raises:
+            RateLimited: too often.
+        """
+        state = scope["state"]
+        state["address"] = address = self._addresses.of(scope)
+        try:
+            state["limit_headers"] = await self._strangers.take(site_of(address))
+        except RateLimited as refused:
+            state["limit_headers"] = refused.limit_headers
+            raise
+
+    def forget(self, ledger_id: str, user_id: str) -> None:
+        """Some credentials of this customer may have ended: they are looked up again. Other processes notice within seconds."""
+        self._callers.forget(ledger_id, user_id)
+
     async def _recognised(self, site: str, authorization: Sequence[str]) -> Principal:
         if self._strangers.is_spent(site) and not self._callers.has_seen(authorization):
             # Not even looked up: that is what somebody who tries keys would have us do.
@@ -62,7 +81,8 @@ class Gate:
         await self._strangers.close()
 
 
-def _credentials(engine: AsyncEngine, settings: Settings) -> Iterator[Credentials]:
+def _credentials(engine: AsyncEngine, redis: "Redis", settings: Settings) -> Iterator[Credentials]:
     yield ApiKeys(engine)
+    yield Sessions(engine, redis, settings)
     if settings.jwt_keys:
         yield SignedTokens(settings.jwt_issuer, settings.jwt_audience, read_public_keys(settings.jwt_keys))

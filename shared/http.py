@@ -48,7 +48,9 @@ STATUS: Final[Mapping[str, int]] = {
     "idempotency-key-required": 400,
     "idempotency-key-invalid": 400,
     "unauthorized": 401,
+    "login-refused": 401,
     "forbidden": 403,
+    "password-wrong": 403,
     "not-found": 404,
     "method-not-allowed": 405,
     "request-timeout": 408,
@@ -284,6 +286,9 @@ def is_unavailability(error: BaseException) -> bool:
 # ── access ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+LEDGER_ID_WRONG: Final = "Daybook-Ledger must be a lower-case name of letters, digits and hyphens, at most 31 long."
+
+
 async def admit(request: Request, rule: Rule) -> Principal:
     """Who calls. Asked by every route before it reads anything else of the request.
 
@@ -294,6 +299,15 @@ async def admit(request: Request, rule: Rule) -> Principal:
     principal: Principal = await request.state.gate.admit(request.scope, request.headers.getlist("authorization"))
     rule.require(principal)
     return principal
+
+
+async def meet(request: Request) -> None:
+    """Asked instead of `admit` by routes that anybody may use.
+
+    Raises:
+        RateLimited: nobody from this address may ask more for now.
+    """
+    await request.state.gate.meet(request.scope)
 
 
 def same_ledger(request: Request, principal: Principal) -> str:
@@ -307,7 +321,7 @@ def same_ledger(request: Request, principal: Principal) -> str:
     if ledger_id == principal.ledger_id:
         return ledger_id
     if not LEDGER_ID.fullmatch(ledger_id):
-        raise ValidationFailed("Daybook-Ledger must be a lower-case name of letters, digits and hyphens, at most 31 long.")
+        raise ValidationFailed(LEDGER_ID_WRONG)
     raise NotFound("There is no such ledger.")
 
 

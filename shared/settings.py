@@ -147,6 +147,11 @@ class Settings(BaseSettings):
         "from.",
     )
 
+    session_idle_seconds: Count = Field(default=1_800, description="A session that is not used for so long ends.")
+    session_max_seconds: Count = Field(default=43_200, description="Every session ends after so long, used or not.")
+    password_hashes_at_once: Count = Field(
+        default=2, description="Passwords that a process checks at once; each takes a thread and 64 MiB."
+    )
     refusals_max: Count = Field(default=50_000, description="Refused attempts that are kept for auditors.")
     refusals_days: int = Field(
         default=30, ge=1, le=3_650, description="Days for which refused attempts are kept; they hold addresses."

@@ -4,13 +4,12 @@ from typing import Final, Literal
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.event_store import read_last_type
+from shared.event_store import read_last
 from shared.events import UserCreated, UserDeactivated, UserErased, UserReactivated, user_stream
 
 Standing = Literal["missing", "active", "inactive", "erased"]
 
-_AFTER: Final[dict[str | None, Standing]] = {
-    None: "missing",
+_AFTER: Final[dict[str, Standing]] = {
     UserCreated.__name__: "active",
     UserDeactivated.__name__: "inactive",
     UserReactivated.__name__: "active",
@@ -19,5 +18,5 @@ _AFTER: Final[dict[str | None, Standing]] = {
 
 
 async def standing_of(connection: AsyncConnection, ledger_id: str, user_id: str) -> Standing:
-    types = [name for name in _AFTER if name]
-    return _AFTER[await read_last_type(connection, ledger_id, user_stream(user_id), types)]
+    last = await read_last(connection, ledger_id, user_stream(user_id), list(_AFTER))
+    return _AFTER[last.type] if last else "missing"

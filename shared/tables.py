@@ -12,6 +12,7 @@ Migrations make them; `alembic check` compares.
     seals             one ledger's seals in order
     seal_nodes        some nodes of a level of the Merkle tree, in order
     person_keys       what a person's data are sealed with; those that an older master key wraps
+    passwords         what a user logs in with
 """
 
 from typing import Final
@@ -32,7 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-SCHEMA_REVISION: Final = "0004"
+SCHEMA_REVISION: Final = "0005"
 """The migration that this code was written for; a test holds it against the newest one."""
 
 metadata = MetaData()
@@ -149,4 +150,15 @@ person_keys = Table(
     Column("master_key_id", Text, nullable=False),
     PrimaryKeyConstraint("ledger_id", "person_id", name="person_keys_pkey"),
     Index("person_keys_master_key_id_idx", "master_key_id"),
+)
+
+passwords = Table(
+    "passwords",
+    metadata,
+    Column("ledger_id", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("version", Uuid, nullable=False),
+    Column("changed_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("ledger_id", "user_id", name="passwords_pkey"),
 )

@@ -20,19 +20,24 @@ import asyncpg
 import httpx2
 import pytest
 from fastapi import APIRouter
+from pwdlib import PasswordHash
 from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 import command_api.app
 import query_api.app
+from command_api.login import EXAMPLE
 from command_api.requests import CommandRoute
 from projector.runner import Runner
 from query_api.requests import QueryRoute
+from shared import passwords
 from shared.access import SCOPES
 from shared.api_keys import ApiKeys, key_id_of
 from shared.callers import Callers
-from shared.connections import open_postgres, open_stores
+from shared.connections import open_postgres, open_redis, open_stores
 from shared.errors import Unauthorized
 from shared.events import UserDeactivated, UserErased, UserReactivated
+from shared.sessions import Sessions
 from shared.settings import Settings
 from tests import log
 from tests.clients import client_of
@@ -57,6 +62,7 @@ class Things:
     transfer_id: str
     stream: str
     name: str = "accounts"
+    session_id: str = str(uuid.UUID(int=5))
 
     @classmethod
     def of(cls, user_id: str, account_id: str, transfer_id: str, payee: str) -> "Things":
@@ -136,7 +142,9 @@ _UNUSED: Final = Settings(
     master_keys=log.MASTER_KEY,
 )
 OPERATIONS: Final = [*operations()]
-GUARDED: Final = [operation for operation in OPERATIONS if operation.path not in OPEN]
+PUBLIC: Final = {"/v1/login"}
+"""What gives credentials to those who have none."""
+GUARDED: Final = [operation for operation in OPERATIONS if operation.path not in OPEN | PUBLIC]
 
 
 # ── the world ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -152,6 +160,14 @@ class World:
     foreign: Things
     missing: Things
     settings: Settings
+    sessions: Sessions
+    writer: AsyncEngine
+
+    async def log_in(self) -> None:
+        """Begins a session of the customer, who has the password of the examples; whatever was set or ended before."""
+        async with self.writer.begin() as connection:
+            version = await passwords.put(connection, "main", self.own.user_id, PASSWORD_HASH)
+        self.tokens["member"] = (await self.sessions.begin("main", self.own.user_id, version, "unknown")).token
 
     async def send(self, role: str, operation: Operation, things: Things, **more: Any) -> httpx2.Response:
         """`headers` and `query` of the caller's choice; what is not an id is as in the operation's example."""
@@ -196,6 +212,7 @@ def _with_things(example: Any, things: Things) -> Any:
     }
 
 
+PASSWORD_HASH: Final = PasswordHash.recommended().hash(EXAMPLE)
 NO_THING: Final = "1"
 """What stands in a path and is nobody's: the position of a seal."""
 NOBODIES: Final = ("none", "unknown", "expired", "revoked", "forged", "deactivated")
@@ -204,7 +221,7 @@ AUDITOR: Final = ("ledger:read", "events:read")
 
 @asynccontextmanager
 async def world_of(stores: Settings) -> AsyncIterator[World]:
-    book, settings = Book(), accepting_tokens(stores)
+    book, settings = Book(), accepting_tokens(stores.model_copy(update={"rate_limit_address_per_minute": 10_000}))
     people = [book.create_user() for _ in range(2)]
     accounts = [book.open_account(person.user_id) for person in people]
     payees = [book.open_account(person.user_id) for person in people]
@@ -224,9 +241,9 @@ async def world_of(stores: Settings) -> AsyncIterator[World]:
             for person, account, deposit, payee in zip(people, accounts, deposits, payees, strict=True)
         )
         missing = Things.of(MISSING, MISSING, MISSING, own.to_account_id)
-        yield World(
-            clients, await _tokens(settings, own.user_id, foreign.user_id, former.user_id), own, foreign, missing, settings
-        )
+        tokens = await _tokens(settings, own.user_id, foreign.user_id, former.user_id)
+        sessions = Sessions(writer, await exits.enter_async_context(open_redis(settings)), settings)
+        yield World(clients, tokens, own, foreign, missing, settings, sessions, writer)
 
 
 async def _tokens(settings: Settings, own: str, foreign: str, former: str) -> dict[str, str]:
@@ -284,6 +301,7 @@ def anonymous(answer: httpx2.Response, things: Things) -> tuple[int, str, str | 
 def test_every_operation_but_health_states_its_rule() -> None:
     assert {operation.path for operation in OPERATIONS if operation.access is None} == OPEN
     assert all(operation.security for operation in GUARDED)
+    assert {operation.path for operation in OPERATIONS if operation.access and operation.access.get("anybody")} == PUBLIC
     assert len(GUARDED) > 20
 
 
@@ -321,12 +339,15 @@ async def test_nothing_but_health_and_documentation_answers_without_a_valid_key(
 
 
 @pytest.mark.services
-async def test_a_customer_reads_and_moves_what_is_its_own_and_nothing_else(world: World) -> None:
+@pytest.mark.parametrize("role", ["customer", "member"])
+async def test_a_customer_reads_and_moves_what_is_its_own_and_nothing_else(world: World, role: str) -> None:
+    """With an API key, and having logged in."""
     for operation in GUARDED:
+        await world.log_in()
         before = await world.heads()
-        foreign, missing = [await world.send("customer", operation, things) for things in (world.foreign, world.missing)]
+        foreign, missing = [await world.send(role, operation, things) for things in (world.foreign, world.missing)]
         assert not operation.names_a_thing or await world.heads() == before, f"{operation} on a foreign thing was recorded"
-        own = await world.send("customer", operation, world.own)
+        own = await world.send(role, operation, world.own)
         if not operation.customers:
             assert {answer.status_code for answer in (own, foreign, missing)} == {403}, f"{operation} is not for customers"
             continue
@@ -441,6 +462,8 @@ async def test_another_ledger_answers_like_a_missing_one(world: World, role: str
         ]
         assert [answer.status_code for answer in there] == [404, 404] or operation.needs_a_seal, str(operation)
         assert anonymous(there[0], world.own) == anonymous(there[1], world.own), str(operation)
+        if operation.path == "/v1/refusals":
+            continue  # shows what this very caller has tried above, sooner or later
         here = await world.send(role, operation, world.own)
         assert not any(each in here.text for each in world.own.ids()) or here.status_code == 404, (
             f"{operation} shows another ledger"
