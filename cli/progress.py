@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self, TextIO
 
@@ -17,7 +18,11 @@ LINE_SECONDS: Final = 1.0
 class Progress:
     """Counts up to a total; a context manager. Writes to stderr, so that stdout holds results only."""
 
-    def __init__(self, label: str, total: int, unit: str, stream: TextIO = sys.stderr) -> None:
+    def __init__(
+        self, label: str, total: int, unit: str, stream: TextIO = sys.stderr, memory: Callable[[], int] | None = None
+    ) -> None:
+        """`memory` tells how many MiB are in use, where that is to be shown."""
+        self._memory = memory
         self._label, self._total, self._unit, self._stream = label, total, unit, stream
         self._done = 0
         self._started = self._last_line = time.monotonic()
@@ -30,6 +35,7 @@ class Progress:
                 MofNCompleteColumn(),
                 _Rate(unit),
                 TimeRemainingColumn(),
+                *((_Memory(memory),) if memory else ()),
             )
             self._bar = Bar(*columns, console=Console(file=stream))
             self._task = self._bar.add_task(label, total=total)
@@ -69,8 +75,19 @@ class Progress:
             f"{self._unit}_per_second": round(rate),
             "seconds_left": None if left is None else round(left, 1),
         }
+        if self._memory:
+            line["memory_mib"] = self._memory()
         self._stream.write(json.dumps(line) + "\n")
         self._stream.flush()
+
+
+class _Memory(ProgressColumn):
+    def __init__(self, memory: Callable[[], int]) -> None:
+        super().__init__()
+        self._memory = memory
+
+    def render(self, task: Task) -> Text:  # noqa: ARG002 # the same for every task
+        return Text(f"{self._memory():,} MiB")
 
 
 class _Rate(ProgressColumn):

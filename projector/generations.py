@@ -15,7 +15,7 @@ import structlog
 from projector.feed import Feed, LogChangedError
 from projector.projections import Projection
 from projector.sinks import Checkpoint, Pointer, Sink, Step
-from shared.errors import LogDamaged, UnknownEvent
+from shared.errors import LogDamaged, NothingKept, UnknownEvent
 from shared.events import RecordedEvent
 from shared.read_models import Generation
 
@@ -33,6 +33,10 @@ OVERTAKEN_SECONDS: Final = (0.005, 0.5)
 
 class OvertakenError(Exception):
     """Somebody else moved the generation on, or took it away: look again."""
+
+
+class PausedError(Exception):
+    """Somebody paused the projection: nothing moves until it is resumed."""
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -59,38 +63,56 @@ class Generations:
         """Ready to go on from where the generation is."""
         return Copy(self.projection, self.sink, self.feed, opened)
 
+    async def require_not_paused(self) -> None:
+        """Raises:
+        PausedError: its argument says since when.
+        """
+        if since := (await self.sink.read_notes(self._model, self.feed.ledger_id)).get("paused"):
+            raise PausedError(since)
+
     async def open(self) -> Opened:
         """The generation to keep up with the log.
 
         That is the live one, if it is there and of this log and this code. Otherwise it is the one that is being built, or a new
         one. Readers keep a live generation of an older code meanwhile. One that is not of this log they lose at once.
+
+        Raises:
+            PausedError: and it is of this log, if it is there.
         """
         while True:
             pointer = await self.read_pointer()
             live, flaw = await self._examine(pointer.live, live=True)
             if live and not flaw:
+                await self.require_not_paused()
                 return live
             if pointer.live is not None and not live:
                 log.warning("read model lost", ledger_id=self.feed.ledger_id, projection=self._model.name, cause=flaw)
                 pointer = await self._point(pointer, msgspec.structs.replace(pointer, live=None))
+            await self.require_not_paused()
             building, flaw = await self._examine(pointer.building, live=False)
             if building and not flaw:
                 return building
             await self._begin(pointer)
 
     async def open_new(self) -> Opened:
-        """The generation that is being built beside the live one: one that was left unfinished, or a new one."""
+        """The generation that is being built beside the live one: one that was left unfinished, or a new one.
+
+        Raises:
+            PausedError: nothing may be built.
+        """
         while True:
+            await self.require_not_paused()
             pointer = await self.read_pointer()
             building, flaw = await self._examine(pointer.building, live=False)
-            if building and not flaw:
+            # One with a lower number than the live one is on its way back from a rollback that was interrupted.
+            if building and not flaw and (pointer.live or 0) < building.generation.number:
                 return building
             await self._begin(pointer)
 
     async def _begin(self, pointer: Pointer) -> None:
         """A number that was never used, so that nothing is left under it from before."""
         used = await self.sink.numbers(self._model, self.feed.ledger_id)
-        number = max((*used, pointer.live or 0, pointer.building or 0), default=0) + 1
+        number = max((*used, *(number or 0 for number in pointer.numbers))) + 1
         await self.sink.prepare(Generation(self._model, self.feed.ledger_id, number))
         await self._point(pointer, msgspec.structs.replace(pointer, building=number))
 
@@ -125,7 +147,7 @@ class Generations:
         return await self.feed.hash_at(checkpoint.position) == checkpoint.log_hash
 
     async def finish(self, copy: "Copy") -> None:
-        """Takes a built generation to the head and makes it the live one; what it replaces is dropped."""
+        """Takes a built generation to the head and makes it the live one; what it replaces is kept, what that replaced is not."""
         await self.sink.index(copy.generation)
         while True:
             while await copy.advance(BUILD_EVENTS_MAX):
@@ -140,13 +162,42 @@ class Generations:
                 break
         await self.prune()
 
-    async def prune(self) -> None:
-        """Drops every generation that no pointer names."""
+    async def roll_back(self) -> Generation:
+        """Takes the generation that was live before to the head, beside the live one, and makes it the live one again.
+
+        So no reader goes back in time. What was live is kept: rolling back twice changes nothing.
+
+        Raises:
+            PausedError: nothing may move.
+            NothingKept: there is none, or not one that can go on.
+        """
+        await self.require_not_paused()
+        pointer = await self.read_pointer()
+        kept, flaw = await self._examine(pointer.previous, live=False)
+        if kept is None or flaw:
+            hint = ": deploy the code of that version and roll back with it" if kept else ""
+            raise NothingKept(f"{self._model.name} has no generation to go back to ({flaw}){hint}")
+        await self.sink.reopen(kept.generation)
+        await self._point(pointer, msgspec.structs.replace(pointer, building=kept.generation.number))
+        await self.finish(self.copy(kept))
+        return kept.generation
+
+    async def drop_kept(self) -> set[int]:
+        """Also the generation that is kept for a rollback. The numbers of what was dropped."""
+        pointer = await self.read_pointer()
+        if pointer.previous is not None and pointer.previous != pointer.building:
+            await self._point(pointer, msgspec.structs.replace(pointer, previous=None))
+        return await self.prune()
+
+    async def prune(self) -> set[int]:
+        """Drops every generation that no pointer names; their numbers."""
         numbers = await self.sink.numbers(self._model, self.feed.ledger_id)
         # Asked for last: a generation that was begun meanwhile is not among the numbers.
         pointer = await self.read_pointer()
-        for number in sorted(numbers - {pointer.live, pointer.building}):
+        dropped = numbers - pointer.numbers
+        for number in sorted(dropped):
             await self.sink.drop(Generation(self._model, self.feed.ledger_id, number))
+        return {*dropped}
 
 
 class Copy:

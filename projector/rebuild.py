@@ -8,9 +8,10 @@ from typing import Final
 import msgspec
 from pymongo.errors import PyMongoError
 
-from projector.generations import BUILD_EVENTS_MAX, OVERTAKEN_SECONDS, Generations, Opened, OvertakenError, pause
+from projector.generations import BUILD_EVENTS_MAX, OVERTAKEN_SECONDS, Generations, Opened, OvertakenError, PausedError, pause
 from projector.sinks import digest
 from shared.connections import STORE_ERRORS
+from shared.errors import ProjectionPaused
 from shared.read_models import Generation
 
 DIGESTS_MAX: Final = 5
@@ -25,8 +26,10 @@ class Rebuilt(msgspec.Struct, frozen=True):
     digest: str
 
 
-async def rebuild(generations: Generations, moved: Callable[[int], None]) -> Rebuilt:
+async def rebuild(generations: Generations, moved: Callable[[int], None], to: int | None = None) -> Rebuilt:
     """Goes on with a generation that was left unfinished, so that it can be interrupted at any point and called again.
+
+    With `to`, what is built is a copy as of that position, which never becomes live.
 
     `moved` is called with each position that is reached. What a store raises that is away or slow is raised when it has been
     tried `FAILURES_MAX` times.
@@ -39,7 +42,12 @@ async def rebuild(generations: Generations, moved: Callable[[int], None]) -> Reb
                 return await _digest_of_live(generations, number)
             opened = await generations.open_new()
             number = opened.generation.number
-            return await _build(generations, opened, moved)
+            if to is None:
+                return await _build(generations, opened, moved)
+            return await _build_copy(generations, opened, moved, to)
+        except PausedError as paused:
+            name = generations.projection.name
+            raise ProjectionPaused(f"{name} is paused since {paused}: run `daybook projections resume {name}`") from None
         except OvertakenError:
             # A worker builds the same generation: each takes the batches that it comes to first.
             await asyncio.sleep(pause(attempt, OVERTAKEN_SECONDS))
@@ -61,6 +69,14 @@ async def _build(generations: Generations, opened: Opened, moved: Callable[[int]
     found = await _digest(generations, copy.generation)
     await generations.finish(copy)
     return Rebuilt(position, found)
+
+
+async def _build_copy(generations: Generations, opened: Opened, moved: Callable[[int], None], to: int) -> Rebuilt:
+    copy = generations.copy(opened)
+    while (left := to - copy.generation.position) > 0 and await copy.advance(min(left, BUILD_EVENTS_MAX)):
+        moved(copy.generation.position)
+    await generations.sink.index(copy.generation)
+    return Rebuilt(copy.generation.position, await _digest(generations, copy.generation))
 
 
 async def _digest(generations: Generations, generation: Generation) -> str:

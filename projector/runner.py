@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from projector.feed import READS_AT_ONCE, Feed
-from projector.generations import BUILD_EVENTS_MAX, OVERTAKEN_SECONDS, Copy, Generations, OvertakenError, pause
+from projector.generations import BUILD_EVENTS_MAX, OVERTAKEN_SECONDS, Copy, Generations, OvertakenError, PausedError, pause
 from projector.projections import PROJECTIONS, Projection
 from projector.sinks import make_sinks
 from projector.troubles import Troubles
@@ -32,6 +32,9 @@ log = structlog.get_logger()
 
 PAUSE_SECONDS: Final = (0.05, 5.0)
 """After the first failure, and at most."""
+
+PAUSED_SECONDS: Final = 0.5
+"""How often a follower asks whether its projection is still paused."""
 
 EXAMINE_SECONDS: Final = 10.0
 """How often a follower makes sure that its read model is still there and of this log."""
@@ -142,6 +145,8 @@ class Follower:
             except OvertakenError:
                 self._overtaken += 1
                 await _wait(self._stopping, pause(self._overtaken, OVERTAKEN_SECONDS))
+            except PausedError:
+                await _wait(self._stopping, PAUSED_SECONDS)
             # Whatever one projection does, also a mistake in its code, must not end the others.
             except Exception as error:  # noqa: BLE001
                 self._failures += 1

@@ -8,6 +8,7 @@ never do arithmetic on money in a script: its numbers are doubles.
 
 import asyncio
 import hashlib
+import random
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
@@ -29,7 +30,7 @@ from projector.changes import Document, DocumentChanges, KeyChanges, pieces
 from shared.connections import MongoDatabase, mongo_application
 from shared.errors import ReadModelDamaged
 from shared.events import canonical
-from shared.read_models import Generation, ReadModel, Store, checkpoint_id, pointer_id, pointer_key
+from shared.read_models import COPY_MARK, Generation, ReadModel, Store, checkpoint_id, pointer_id, pointer_key
 
 log = structlog.get_logger()
 
@@ -38,10 +39,15 @@ C_contra = TypeVar("C_contra", DocumentChanges, KeyChanges, contravariant=True)
 
 
 class Pointer(msgspec.Struct, frozen=True):
-    """Which generation readers see, and which one is being built."""
+    """Which generation readers see, which one is being built, and which one was live before, kept for a rollback."""
 
     live: int | None = None
     building: int | None = None
+    previous: int | None = None
+
+    @property
+    def numbers(self) -> set[int | None]:
+        return {self.live, self.building, self.previous}
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -85,7 +91,39 @@ class Sink(Protocol[C_contra]):
         """Makes the indexes that are missing."""
 
     async def switch(self, generation: Generation, pointer: Pointer) -> bool:
-        """Makes the generation that was built the live one. False where it is behind the live one, or someone was first."""
+        """Makes the generation that was built the live one, and keeps the one that was live.
+
+        False where it is behind the live one, or someone was first.
+        """
+
+    async def reopen(self, generation: Generation) -> None:
+        """A generation that was live before may go on with the log again."""
+
+    async def read_notes(self, model: ReadModel, ledger_id: str) -> dict[str, str]:
+        """What stands beside the pointer: see `shared.read_models`."""
+
+    async def pause(self, model: ReadModel, ledger_id: str, since: str) -> None:
+        """From here on no batch of any generation is taken, until `resume`."""
+
+    async def resume(self, model: ReadModel, ledger_id: str) -> None: ...
+
+    async def note(self, model: ReadModel, ledger_id: str, name: str, value: str) -> None:
+        """Leaves the pointer as it is; nothing is noted for a read model that has none."""
+
+    async def labels(self, model: ReadModel, ledger_id: str) -> list[str]:
+        """Of the copies as of a past moment that lie beside it."""
+
+    async def forget(self, model: ReadModel, ledger_id: str) -> None:
+        """Deletes the pointer of a copy, whose generations are gone."""
+
+    async def count(self, generation: Generation) -> int:
+        """How many documents or keys it has."""
+
+    async def sample(self, generation: Generation, size: int) -> list[str]:
+        """Names of any of its documents or keys."""
+
+    async def pick(self, generation: Generation, names: list[str]) -> dict[str, Any]:
+        """Name → document or value of a key, for those that are there."""
 
     async def numbers(self, model: ReadModel, ledger_id: str) -> set[int]:
         """The generations of which anything at all is there."""
@@ -109,7 +147,8 @@ async def digest(sink: Sink[Any], generation: Generation) -> str:
 # ── MongoDB ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 NAMESPACE_EXISTS: Final = 48
-_NOT_RETIRED: Final = {"retired": {"$ne": True}}
+_MAY_MOVE: Final = {"retired": {"$ne": True}, "paused": {"$ne": True}}
+_BESIDE_POINTER: Final = {"_id", "live", "building", "previous"}
 
 ABANDONED_SECONDS: Final = 1.0
 """A transaction of ours that stands idle for so long has lost its worker. MongoDB itself would wait for a minute."""
@@ -135,7 +174,7 @@ class MongoSink:
 
     async def read_pointer(self, model: ReadModel, ledger_id: str) -> Pointer:
         found = await self._mongo.read_models.find_one({"_id": pointer_id(model, ledger_id)})
-        return Pointer(found["live"], found["building"]) if found else Pointer()
+        return Pointer(found["live"], found["building"], found.get("previous")) if found else Pointer()
 
     async def move_pointer(self, model: ReadModel, ledger_id: str, before: Pointer, after: Pointer) -> bool:
         wanted = {"_id": pointer_id(model, ledger_id), **msgspec.structs.asdict(before)}
@@ -239,7 +278,7 @@ class MongoSink:
 
     async def _step(self, generation: Generation, step: Step, session: AsyncIOMotorClientSession | None) -> None:
         stepped = await self._mongo.checkpoints.update_one(
-            {"_id": checkpoint_id(generation), "position": step.before, **_NOT_RETIRED},
+            {"_id": checkpoint_id(generation), "position": step.before, **_MAY_MOVE},
             {"$set": {"position": step.after, "log_hash": step.log_hash}},
             session=session,
         )
@@ -289,11 +328,54 @@ class MongoSink:
                 raise _OvertakenError
         moved = await self._mongo.read_models.update_one(
             {"_id": pointer_id(generation.model, generation.ledger_id), **msgspec.structs.asdict(pointer)},
-            {"$set": {"live": generation.number, "building": None}},
+            {"$set": {"live": generation.number, "building": None, "previous": _kept(generation, pointer)}},
             session=session,
         )
         if not moved.matched_count:
             raise _OvertakenError
+
+    async def reopen(self, generation: Generation) -> None:
+        reopening = self._mongo.checkpoints.update_one({"_id": checkpoint_id(generation)}, {"$unset": {"retired": ""}})
+        await self._patiently(reopening)
+
+    async def read_notes(self, model: ReadModel, ledger_id: str) -> dict[str, str]:
+        found = await self._mongo.read_models.find_one({"_id": pointer_id(model, ledger_id)}) or {}
+        return {name: value for name, value in found.items() if name not in _BESIDE_POINTER}
+
+    async def pause(self, model: ReadModel, ledger_id: str, since: str) -> None:
+        await self.note(model, ledger_id, "paused", since)
+        await self._set_paused(model, ledger_id, {"$set": {"paused": True}})
+
+    async def resume(self, model: ReadModel, ledger_id: str) -> None:
+        await self._set_paused(model, ledger_id, {"$unset": {"paused": ""}})
+        forgetting = self._mongo.read_models.update_one({"_id": pointer_id(model, ledger_id)}, {"$unset": {"paused": ""}})
+        await self._patiently(forgetting)
+
+    async def _set_paused(self, model: ReadModel, ledger_id: str, update: Document) -> None:
+        """On each checkpoint: a batch that is under way has either stepped before, or finds that it may not."""
+        ids = [checkpoint_id(Generation(model, ledger_id, number)) for number in await self.numbers(model, ledger_id)]
+        await self._patiently(self._mongo.checkpoints.update_many({"_id": {"$in": ids}}, update))
+
+    async def note(self, model: ReadModel, ledger_id: str, name: str, value: str) -> None:
+        await self._patiently(self._mongo.read_models.update_one({"_id": pointer_id(model, ledger_id)}, {"$set": {name: value}}))
+
+    async def labels(self, model: ReadModel, ledger_id: str) -> list[str]:
+        prefix = pointer_id(model, ledger_id) + COPY_MARK
+        found = self._mongo.read_models.find({"_id": {"$regex": "^" + re.escape(prefix)}}, {"_id": 1})
+        return sorted([document["_id"].removeprefix(prefix) async for document in found])
+
+    async def forget(self, model: ReadModel, ledger_id: str) -> None:
+        await self._patiently(self._mongo.read_models.delete_one({"_id": pointer_id(model, ledger_id)}))
+
+    async def count(self, generation: Generation) -> int:
+        return await generation.collection(self._mongo).count_documents({})
+
+    async def sample(self, generation: Generation, size: int) -> list[str]:
+        pipeline: list[Document] = [{"$sample": {"size": size}}, {"$project": {"_id": 1}}]
+        return sorted({found["_id"] async for found in generation.collection(self._mongo).aggregate(pipeline)})
+
+    async def pick(self, generation: Generation, names: list[str]) -> dict[str, Any]:
+        return {found["_id"]: found async for found in generation.collection(self._mongo).find({"_id": {"$in": names}})}
 
     async def numbers(self, model: ReadModel, ledger_id: str) -> set[int]:
         collections = re.compile(re.escape(f"{ledger_id}.{model.name}.") + r"(\d+)")
@@ -312,6 +394,10 @@ class MongoSink:
             yield canonical(document)
 
 
+def _kept(generation: Generation, pointer: Pointer) -> int | None:
+    return None if generation.model.personal else pointer.live
+
+
 def _damaged(generation: Generation, what: str) -> ReadModelDamaged:
     name = generation.model.name
     return ReadModelDamaged(f"the data of {name} are not what its checkpoint says ({what}): run `daybook replay {name}`")
@@ -326,6 +412,7 @@ def _damaged(generation: Generation, what: str) -> ReadModelDamaged:
 _APPLY: Final = """
 local number = ARGV[1]
 if redis.call('HGET', KEYS[1], 'live') ~= number and redis.call('HGET', KEYS[1], 'building') ~= number then return 0 end
+if redis.call('HEXISTS', KEYS[1], 'paused') == 1 then return 0 end
 if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 0 end
 for place, command in ipairs(cmsgpack.unpack(ARGV[6])) do
     command[2] = ARGV[5] .. command[2]
@@ -340,14 +427,22 @@ redis.call('HSET', KEYS[3], 'log_hash', ARGV[4])
 return 1
 """
 
-# KEYS: pointer. ARGV: live and building as they must be, then as they shall be; '' is none.
+# KEYS: pointer. ARGV: live, building and previous as they must be, then as they shall be; '' is none.
 _MOVE_POINTER: Final = """
-if (redis.call('HGET', KEYS[1], 'live') or '') ~= ARGV[1] then return 0 end
-if (redis.call('HGET', KEYS[1], 'building') or '') ~= ARGV[2] then return 0 end
-redis.call('DEL', KEYS[1])
-if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'live', ARGV[3]) end
-if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'building', ARGV[4]) end
+local names = {'live', 'building', 'previous'}
+for place, name in ipairs(names) do
+    if (redis.call('HGET', KEYS[1], name) or '') ~= ARGV[place] then return 0 end
+end
+for place, name in ipairs(names) do
+    if ARGV[place + 3] == '' then redis.call('HDEL', KEYS[1], name)
+    else redis.call('HSET', KEYS[1], name, ARGV[place + 3]) end
+end
 return 1
+"""
+
+# KEYS: pointer. ARGV: name, value. A note must not make a pointer.
+_NOTE: Final = """
+if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
 """
 
 # KEYS: checkpoint, origin. ARGV: version of the read model.
@@ -358,7 +453,8 @@ redis.call('HSET', KEYS[2], 'log_hash', '', 'model_version', ARGV[1])
 return 1
 """
 
-# KEYS: pointer, the built generation's checkpoint, the live one's. ARGV: live and building as the caller knows them.
+# KEYS: pointer, the built generation's checkpoint, the live one's. ARGV: live and building as the caller knows them, and what is
+# kept for a rollback.
 _SWITCH: Final = """
 if (redis.call('HGET', KEYS[1], 'live') or '') ~= ARGV[1] then return 0 end
 if redis.call('HGET', KEYS[1], 'building') ~= ARGV[2] then return 0 end
@@ -366,7 +462,8 @@ local built, live = redis.call('GET', KEYS[2]), redis.call('GET', KEYS[3])
 if not built then return 0 end
 if live and tonumber(live) > tonumber(built) then return 0 end
 redis.call('HSET', KEYS[1], 'live', ARGV[2])
-redis.call('HDEL', KEYS[1], 'building')
+redis.call('HDEL', KEYS[1], 'building', 'previous')
+if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'previous', ARGV[3]) end
 return 1
 """
 
@@ -388,14 +485,14 @@ class RedisSink:
         self._move_pointer = redis.register_script(_MOVE_POINTER)
         self._prepare = redis.register_script(_PREPARE)
         self._switch = redis.register_script(_SWITCH)
+        self._note = redis.register_script(_NOTE)
 
     async def read_pointer(self, model: ReadModel, ledger_id: str) -> Pointer:
         found = await self._redis.hgetall(pointer_key(model, ledger_id))
-        live, building = found.get("live"), found.get("building")
-        return Pointer(int(live) if live else None, int(building) if building else None)
+        return Pointer(*(int(found[name]) if name in found else None for name in Pointer.__struct_fields__))
 
     async def move_pointer(self, model: ReadModel, ledger_id: str, before: Pointer, after: Pointer) -> bool:
-        arguments = [number or "" for number in (before.live, before.building, after.live, after.building)]
+        arguments = [number or "" for number in msgspec.structs.astuple(before) + msgspec.structs.astuple(after)]
         return bool(await self._move_pointer(keys=[pointer_key(model, ledger_id)], args=arguments))
 
     async def read_checkpoint(self, generation: Generation) -> Checkpoint | None:
@@ -445,7 +542,45 @@ class RedisSink:
             return False
         live = Generation(generation.model, generation.ledger_id, pointer.live or 0)
         keys = [pointer_key(generation.model, generation.ledger_id), generation.key("checkpoint"), live.key("checkpoint")]
-        return bool(await self._switch(keys=keys, args=[pointer.live or "", generation.number]))
+        return bool(await self._switch(keys=keys, args=[pointer.live or "", generation.number, _kept(generation, pointer) or ""]))
+
+    async def reopen(self, generation: Generation) -> None:
+        """Redis asks the pointer which generations may move."""
+
+    async def read_notes(self, model: ReadModel, ledger_id: str) -> dict[str, str]:
+        found = await self._redis.hgetall(pointer_key(model, ledger_id))
+        return {name: value for name, value in found.items() if name not in Pointer.__struct_fields__}
+
+    async def pause(self, model: ReadModel, ledger_id: str, since: str) -> None:
+        await self.note(model, ledger_id, "paused", since)
+
+    async def resume(self, model: ReadModel, ledger_id: str) -> None:
+        await self._redis.hdel(pointer_key(model, ledger_id), "paused")
+
+    async def note(self, model: ReadModel, ledger_id: str, name: str, value: str) -> None:
+        await self._note(keys=[pointer_key(model, ledger_id)], args=[name, value])
+
+    async def labels(self, model: ReadModel, ledger_id: str) -> list[str]:
+        prefix = pointer_key(model, ledger_id) + COPY_MARK
+        return sorted({key.removeprefix(prefix).partition(":")[0] async for key in self._scan(prefix)})
+
+    async def forget(self, model: ReadModel, ledger_id: str) -> None:
+        await self._redis.delete(pointer_key(model, ledger_id))
+
+    async def count(self, generation: Generation) -> int:
+        return len(await self.key_names(generation))
+
+    async def sample(self, generation: Generation, size: int) -> list[str]:
+        names = sorted(await self.key_names(generation))
+        return sorted(random.sample(names, min(size, len(names))))
+
+    async def pick(self, generation: Generation, names: list[str]) -> dict[str, Any]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.type(generation.key(name))
+            kinds = dict(zip(names, await pipe.execute(), strict=True))
+        _, values = await self.read_keys(generation, kinds)
+        return {name: value for name, value in values.items() if value is not None}
 
     async def numbers(self, model: ReadModel, ledger_id: str) -> set[int]:
         prefix = pointer_key(model, ledger_id) + ":"
@@ -458,13 +593,9 @@ class RedisSink:
 
     async def content(self, generation: Generation) -> AsyncIterator[bytes]:
         for names in _lists(await self.key_names(generation), _WORDS_MAX):
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for name in names:
-                    pipe.type(generation.key(name))
-                kinds = dict(zip(names, await pipe.execute(), strict=True))
-            _, values = await self.read_keys(generation, kinds)
+            values = await self.pick(generation, names)
             for name in names:
-                yield canonical([name, values[name]])
+                yield canonical([name, values.get(name)])
 
     async def key_names(self, generation: Generation) -> set[str]:
         """Of its data, without the prefix."""

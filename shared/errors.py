@@ -14,7 +14,7 @@
     │   └── RateLimited · StoreUnavailable · Overloaded · Rebuilding · ProjectionBehind · NotSealedYet
     └── OperatorError                a person must act: the processes and the CLI say it in one line and exit
         ├── SettingsInvalid · MasterKeyUnknown · SchemaMismatch · UnsafeStore · UnsafeSettings · StackError · KeyRefused
-        └── UnknownEvent · LogDamaged · ReadModelDamaged
+        └── UnknownEvent · LogDamaged · ReadModelDamaged · NothingKept · ProjectionPaused
 
 The first line of a docstring is the title that clients see; `code` is stable; `retryable` says whether the same
 command can succeed later; under a new Idempotency-Key, since an answered key keeps its answer. The HTTP status of each code
@@ -337,6 +337,18 @@ class ReadModelDamaged(OperatorError):
     """A read model is not what was written."""
 
     code = "read-model-damaged"
+
+
+class NothingKept(OperatorError):
+    """There is no generation of this read model to go back to."""
+
+    code = "nothing-kept"
+
+
+class ProjectionPaused(OperatorError):
+    """The projection is paused."""
+
+    code = "projection-paused"
 
 
 class StackError(OperatorError):

@@ -4,14 +4,18 @@ A read model lives in one store and can stand there in several generations; a po
 generation lies beside its data and moves with them in one atomic step, so a store that was emptied or restored knows exactly
 how far it is. A ledger without a pointer has no read model yet: that is «rebuilding», never «zero».
 
-    MongoDB   read_models        {_id: "main/users", live: 1 | null, building: 2 | null}
+    MongoDB   read_models        {_id: "main/users", live: 2 | null, building: 3 | null, previous: 1 | null, notes}
               checkpoints        {_id: "main/users/1", position: 812, log_hash: that of event 812, model_version: 1,
                                   collection_uuid, retired: true once another generation is live}
               main.users.1       the documents
-    Redis     daybook:{main}:balances                   hash: live, building; a field that is null is absent
+    Redis     daybook:{main}:balances                   hash: live, building, previous, notes; what is null is absent
               daybook:{main}:balances:1:checkpoint      "812"
               daybook:{main}:balances:1:origin          hash: log_hash (hexadecimal), model_version
               daybook:{main}:balances:1:<key>           the data; the braces keep a ledger on one node of a cluster
+
+`previous` was live before and is kept for a rollback. Notes stand beside the pointer: `paused` (since when nothing may move),
+`rate` (events a second of the last rebuild). A copy as of a
+past moment is a read model of its own with a label in its name, `users@audit`, that no reader asks for.
 
 `log_hash` ties a read model to the one history it was folded from: a log that was restored and went another way is noticed.
 What keeps a projection from going on is its trouble. It is noted in the store that is not the read model's own, since that
@@ -56,6 +60,8 @@ class ReadModel(msgspec.Struct, frozen=True):
     store: Store
     version: int = 1
     indexes: tuple[Index, ...] = ()
+    personal: bool = False
+    """It holds what an erasure must remove: nothing that no longer follows the log is kept of it."""
 
 
 class Generation(msgspec.Struct, frozen=True):
@@ -84,6 +90,7 @@ USERS: Final = ReadModel(
         (("name", 1), ("_id", 1)),
         (("search", 1),),
     ),
+    personal=True,
 )
 """{_id, name, email, status: active | inactive | erased, search: see `search_words`, created_at, changed_at, version,
 position}; of an erased user, name and email are empty texts and search has no words."""
@@ -134,6 +141,12 @@ for `_id` and without `account_ids` and `metadata`."""
 
 READ_MODELS: Final = (USERS, ACCOUNTS, TRANSFERS, ENTRIES, BALANCES, STATISTICS, ACTIVITY)
 ACTIVITY_MAX: Final = 100
+COPY_MARK: Final = "@"
+
+
+def labelled(model: ReadModel, label: str) -> ReadModel:
+    """The copy of a read model as of a past moment."""
+    return msgspec.structs.replace(model, name=f"{model.name}{COPY_MARK}{label}")
 
 
 def entry_id(account_id: str, position: int) -> str:
