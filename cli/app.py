@@ -7,7 +7,7 @@ import sys
 import structlog
 import typer
 
-from cli import berka, dev, keys, master_keys, migrate, replay, seal_key, status, verify
+from cli import berka, dev, doctor, keys, master_keys, migrate, replay, seal_key, status, verify
 from dev.folder import stack_environment
 from shared.errors import OperatorError
 
@@ -18,6 +18,7 @@ app.command()(dev.dev)
 app.command()(dev.down)
 app.command()(dev.env)
 app.command()(status.status)
+app.command()(doctor.doctor)
 app.command()(migrate.migrate)
 app.command()(replay.replay)
 app.command()(verify.verify)

@@ -39,11 +39,13 @@ from command_api.user import ChangeUser, CreateUser, DeactivateUser, EraseUser, 
 from command_api.wake import Waker
 from shared.access import Rule, anybody, only, own_or
 from shared.connections import open_postgres, open_redis, require_durable_postgres, require_schema
+from shared.doctor import require_safe
 from shared.fields import Id
 from shared.garbage import calm_collector
 from shared.gate import Gate
 from shared.health import Check, ask_postgres, health_router
 from shared.http import prepare, problem_responses
+from shared.logs import say
 from shared.refusals import Refusals
 from shared.settings import Settings, settings_or_exit
 
@@ -311,6 +313,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async with open_postgres(configured, "daybook_command") as engine, open_redis(configured) as redis:
             await require_schema(engine, configured.schema_wait_seconds)
             await require_durable_postgres(engine)
+            await require_safe(configured, "daybook_command", say)
             waker = Waker(redis, configured.wake_timeout_ms)
             handler = CommandHandler(engine, configured, waker.wake)
             login = Login(engine, handler, redis, configured)

@@ -37,8 +37,9 @@ from shared.connections import (
     require_lasting_redis,
     require_schema,
 )
+from shared.doctor import require_safe
 from shared.errors import DaybookError, StoreUnavailable
-from shared.logs import configure_logs, kind_of
+from shared.logs import configure_logs, kind_of, say
 from shared.read_models import HEALTH_KEY
 from shared.settings import Settings, read_settings
 
@@ -71,6 +72,7 @@ async def require_stores(settings: Settings) -> None:
         await _require("PostgreSQL", require_durable_postgres(engine))
         await _require("MongoDB", mongo.command("ping"))
         await _require("Redis", require_lasting_redis(redis))
+    await require_safe(settings, "daybook_projector", say)
 
 
 async def _require(store: str, check: Awaitable[Any], wait_seconds: int = 0) -> None:

@@ -47,11 +47,13 @@ from query_api.requests import (
 )
 from shared.access import Rule, only, own_or
 from shared.connections import open_mongo, open_postgres, open_redis, require_lasting_redis, require_schema
+from shared.doctor import require_safe
 from shared.events import timestamp
 from shared.fields import Id
 from shared.gate import Gate
 from shared.health import Check, ask_postgres, ask_redis, health_router
 from shared.http import prepare, problem_responses
+from shared.logs import say
 from shared.person_keys import PersonKeys
 from shared.refusals import Refusals
 from shared.seal_store import last_sealed_at
@@ -394,6 +396,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ):
             await require_schema(postgres, configured.schema_wait_seconds)
             await require_lasting_redis(redis)
+            await require_safe(configured, "daybook_query", say)
             gate = Gate(postgres, redis, configured)
             refusals = Refusals(redis, configured, "queries", PATHS)
             yield State(

@@ -13,7 +13,7 @@
     ├── Unavailable                  not now; the same request may succeed later
     │   └── RateLimited · StoreUnavailable · Overloaded · Rebuilding · ProjectionBehind · NotSealedYet
     └── OperatorError                a person must act: the processes and the CLI say it in one line and exit
-        ├── SettingsInvalid · MasterKeyUnknown · SchemaMismatch · UnsafeStore · StackError · KeyRefused
+        ├── SettingsInvalid · MasterKeyUnknown · SchemaMismatch · UnsafeStore · UnsafeSettings · StackError · KeyRefused
         └── UnknownEvent · LogDamaged · ReadModelDamaged
 
 The first line of a docstring is the title that clients see; `code` is stable; `retryable` says whether the same
@@ -313,6 +313,12 @@ class UnsafeStore(OperatorError):
     """A store is set up so that acknowledged data could be lost."""
 
     code = "unsafe-store"
+
+
+class UnsafeSettings(OperatorError):
+    """Daybook is set up so that it should not be used in production."""
+
+    code = "unsafe-settings"
 
 
 class UnknownEvent(OperatorError):

@@ -4,6 +4,7 @@ conversion the text that it cannot convert.
 """
 
 import logging
+import sys
 import traceback
 from typing import Any, Final, TextIO
 
@@ -21,6 +22,11 @@ def configure_logs(level: str) -> None:
         processors=[*others, structlog.dev.ConsoleRenderer(exception_formatter=_write_traceback)],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
     )
+
+
+def say(line: str) -> None:
+    """For who starts a process: a line on stderr."""
+    sys.stderr.write(line + "\n")
 
 
 def kind_of(error: BaseException) -> str:

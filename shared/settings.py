@@ -5,7 +5,7 @@ things are, how long we wait for them and how much we take at once. Settings tha
 """
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -85,9 +85,21 @@ class Settings(BaseSettings):
     redis_url: str = Field(description="Redis or Valkey with `maxmemory-policy noeviction`. TLS: `rediss://…?ssl_ca_certs=file`.")
     secret: SecretStr = Field(min_length=32, description="Signs cursors. At least 32 characters; the same for all processes.")
 
+    environment: Literal["development", "production"] = Field(
+        default="development",
+        description="`development` or `production`, where the processes refuse to start on what `daybook doctor` calls "
+        "dangerous.",
+    )
+
     api_key: SecretStr | None = Field(default=None, description="What the `daybook` command sends to the APIs.")
     master_keys: MasterKeys = Field(
         description="Wrap the keys of personal data. 32 bytes each, in base64, commas between, the newest first."
+    )
+
+    master_keys_backed_up: str = Field(
+        default="",
+        description="Ids of master keys, with commas between, of which somebody keeps a copy elsewhere; `daybook doctor` shows "
+        "them.",
     )
 
     command_url: str = Field(default="http://127.0.0.1:8000", description="Where clients reach the command API.")
