@@ -40,7 +40,7 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local ends = now + ARGV[3]
 redis.call('HSET', KEYS[1], 'created_at', now, 'used_at', now, 'ends_at', ends, unpack(ARGV, 4))
 redis.call('PEXPIRE', KEYS[1], math.min(ARGV[2], ARGV[3]))
-redis.call('ZADD', KEYS[2], now, ARGV[1])
+redis.call('ZADD', KEYS[2], t[1] * 1000000 + t[2], ARGV[1])  -- so that no two begin at once
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
 return {tostring(now), tostring(ends)}
 """

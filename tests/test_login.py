@@ -280,13 +280,15 @@ async def test_a_new_password_ends_every_session_and_the_old_password(world: Wor
 
 
 @pytest.mark.parametrize("current", [None, "something else"])
-async def test_a_customer_must_know_the_current_password(world: World, current: str | None) -> None:
+async def test_a_customer_must_know_the_current_password(world: World, redis: "RedisClient", current: str | None) -> None:
     token = (await world.log_in())["token"]
     answer = await world.set_password(world.ada, OTHER_PASSWORD, token, current)
     assert (answer.status_code, answer.json()["code"]) == (403, "password-wrong")
     await world.log_in()
-    tries = [await world.set_password(world.ada, OTHER_PASSWORD, token, current) for _ in range(ACCOUNT_FREE + 1)]
-    assert tries[-1].status_code == 429, "a stolen session is no way to guess it"
+    async for key in redis.scan_iter("daybook:tries:*"):  # as if many more had been made in the course of hours
+        await put_back(redis, key, {"tries": str(ACCOUNT_FREE + 12)})
+    tries = [await world.set_password(world.ada, OTHER_PASSWORD, token, current) for _ in range(2)]
+    assert [answer.status_code for answer in tries] == [403, 429], "a stolen session is no way to guess it"
 
 
 async def test_of_two_who_change_a_password_at_once_one_does(world: World) -> None:
@@ -473,12 +475,18 @@ async def test_an_attacker_cannot_buy_guesses_with_logins_of_their_own(redis: "R
     assert guessed <= SITE_FREE + 1
 
 
-async def test_who_guesses_is_told_to_wait_and_the_victim_logs_in_from_elsewhere(world: World) -> None:
-    for email in (EMAIL, "nobody@example.com"):
-        answers = [await world.try_login(email, OTHER_PASSWORD, "203.0.113.9") for _ in range(ACCOUNT_FREE + 2)]
-        assert [answer.status_code for answer in answers] == [401] * (ACCOUNT_FREE + 1) + [429], email
-        assert int(answers[-1].headers["retry-after"]) >= 1
-    assert (await world.try_login(site="203.0.113.9")).status_code == 429, "from there not even the right one is tried"
+async def test_who_guesses_is_told_to_wait_and_the_victim_logs_in_from_elsewhere(world: World, redis: "RedisClient") -> None:
+    emails, site = (EMAIL, "nobody@example.com"), "203.0.113.9"
+    for email in emails:
+        tries = [await world.try_login(email, OTHER_PASSWORD, site) for _ in range(ACCOUNT_FREE)]
+        assert [answer.status_code for answer in tries] == [401] * ACCOUNT_FREE
+    async for key in redis.scan_iter("daybook:tries:*"):  # as if many more had been made in the course of hours
+        await put_back(redis, key, {"tries": str(ACCOUNT_FREE + 12)})
+    for email in emails:
+        assert (await world.try_login(email, OTHER_PASSWORD, site)).status_code == 401
+        refused = await world.try_login(email, PASSWORD, site)
+        assert refused.status_code == 429, "from there not even the right one is tried"
+        assert int(refused.headers["retry-after"]) > 1
     await world.log_in(site="198.51.100.1")
 
 
