@@ -30,6 +30,7 @@ from shared.sessions import SESSIONS_MAX, Sessions
 from shared.settings import Settings
 from tests.clients import Commands, client_of, created
 from tests.keys import OPERATOR, bearer
+from tests.test_least_power import rules_of_redis
 from tests.tokens import accepting_tokens, signed
 
 EMAIL, PASSWORD, OTHER_PASSWORD = "ada@example.com", "correct horse battery", "staple battery horse"
@@ -339,6 +340,7 @@ async def test_a_session_that_redis_still_has_is_worth_nothing_after_its_end(
     if end == "reactivate":
         await world.operator.post(f"/v1/users/{world.ada}/reactivate", **bearer())
     await put_back(redis, key, backup)
+    await redis.set(f"{key}:used", "1")
     assert not await is_in(sessions, begun["token"])
 
 
@@ -389,7 +391,7 @@ async def test_a_session_lives_while_it_is_used_and_ends_in_any_case(
             await asyncio.sleep(0.05)
     assert beyond_idle, "each use moved its expiry"
     assert not await is_in(sessions, idle.token)
-    assert await sessions.list("main", world.ada) == []
+    assert await sessions.all_of("main", world.ada) == []
 
 
 async def test_a_user_has_so_many_sessions_and_the_oldest_ends(
@@ -402,7 +404,7 @@ async def test_a_user_has_so_many_sessions_and_the_oldest_ends(
     begun = [await sessions.begin("main", world.ada, version, "unknown") for _ in range(SESSIONS_MAX + 1)]
     assert not await is_in(sessions, begun[0].token)
     assert await is_in(sessions, begun[1].token)
-    assert len(await sessions.list("main", world.ada)) == SESSIONS_MAX
+    assert len(await sessions.all_of("main", world.ada)) == SESSIONS_MAX
 
 
 async def test_a_token_with_another_secret_is_nobodys_and_keeps_no_session_alive(
@@ -410,13 +412,28 @@ async def test_a_token_with_another_secret_is_nobodys_and_keeps_no_session_alive
 ) -> None:
     token = (await world.log_in())["token"]
     sessions = Sessions(engine, redis, settings)
-    before = await redis.keys("daybook:session:*")
-    fields = await fields_of(redis, before[0])
+    [key] = await redis.keys("daybook:session:*:used")
+    before = await redis.keys("daybook:*"), await redis.get(key)
     for bad in (token[:-43] + "A" * 43, f"dbs_{'0' * 32}_{token[-43:]}"):
         assert not await is_in(sessions, bad)
-    assert await redis.keys("daybook:session:*") == before
-    assert await fields_of(redis, before[0]) == fields
+    assert (await redis.keys("daybook:*"), await redis.get(key)) == before
     assert await is_in(sessions, token)
+    assert await redis.get(key) > before[1]
+
+
+async def test_the_query_api_recognises_sessions_with_its_own_login_to_redis(
+    world: World, settings: Settings, redis: "RedisClient"
+) -> None:
+    """The one that `docs/security.md` documents, which cannot change a balance."""
+    token = (await world.log_in())["token"]
+    name, login = settings.mongo_database.replace("_", "-"), settings.redis_url.partition("@")[2]
+    own = settings.model_copy(update={"redis_url": f"redis://{name}:of-a-test@{login}"})
+    await redis.execute_command("ACL", "SETUSER", name, *rules_of_redis())  # type: ignore[no-untyped-call]
+    try:
+        async with open_postgres(own, "daybook_query") as engine, open_redis(own) as restricted:
+            assert await is_in(Sessions(engine, restricted, own), token)
+    finally:
+        await redis.execute_command("ACL", "DELUSER", name)  # type: ignore[no-untyped-call]
 
 
 # ── guessing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
