@@ -175,7 +175,7 @@ async def set_password(user_id: Id, new: NewPassword, call: Call) -> Response:
 async def list_sessions(user_id: Id, call: Call) -> Response:
     """List the sessions of a user that have not ended, the newest first."""
     await call.state.login.require_own(call.ledger_id(), user_id, call.principal)
-    sessions = await call.state.login.sessions.list(call.ledger_id(), user_id)
+    sessions = await call.state.login.sessions.all_of(call.ledger_id(), user_id)
     return call.answer(describe_sessions(sessions, call.principal))
 
 
