@@ -16,7 +16,7 @@ from command_api.command import Command
 from command_api.handler import CommandHandler
 from command_api.requests import Describe
 from command_api.transfer import TransferFunds
-from command_api.user import CreateUser
+from command_api.user import CreateUser, NewUser
 from shared.connections import open_postgres
 from shared.errors import Rejection
 from shared.ids import new_id
@@ -49,7 +49,8 @@ async def open_accounts(settings: Settings, count: int) -> None:
         OpenAccount(id=account_id(number), owner_id=OWNER, currency="EUR", overdraft_limit=LIMIT)
         for number in range(1, count + 1)
     )
-    await _handle_all(settings, iter([_request(CreateUser(id=OWNER, name="Bench", email="bench@example.com"), describe_user)]))
+    owner = NewUser(id=OWNER, name="Bench", email="bench@example.com")
+    await _handle_all(settings, iter([_request(CreateUser(user=owner, email_hash="of-the-benchmark"), describe_user)]))
     await _handle_all(settings, (_request(command, describe_account) for command in accounts))
 
 

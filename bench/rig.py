@@ -24,7 +24,8 @@ from dev.children import Child
 from dev.processes import Api, command_api, migrate, query_api, start_processes, worker
 from dev.servers import Mongo, Postgres, Redis, free_port, start_all, stop_all
 from shared.access import SCOPES
-from shared.api_keys import hash_token, key_id_of
+from shared.api_keys import key_id_of
+from shared.callers import hash_token
 from shared.settings import Settings
 
 EMPTY: Final = "ledger_empty"
@@ -118,6 +119,8 @@ class Rig:
             mongo_database=database,
             redis_url=self.redis.url.removesuffix("/0") + f"/{number % 64}",
             secret="of a benchmark, and long enough to be taken",  # noqa: S106 # guards nothing
+            master_keys="A" * 43,
+            rate_limit_caller_per_minute=100_000_000,  # counted as in production, and never reached
         )
 
     # ── processes ────────────────────────────────────────────────────────────────────────────────────────────────────

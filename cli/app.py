@@ -7,7 +7,7 @@ import sys
 import structlog
 import typer
 
-from cli import berka, dev, keys, migrate, replay, seal_key, status, verify
+from cli import berka, dev, doctor, keys, master_keys, migrate, replay, seal_key, status, verify
 from dev.folder import stack_environment
 from shared.errors import OperatorError
 
@@ -18,6 +18,7 @@ app.command()(dev.dev)
 app.command()(dev.down)
 app.command()(dev.env)
 app.command()(status.status)
+app.command()(doctor.doctor)
 app.command()(migrate.migrate)
 app.command()(replay.replay)
 app.command()(verify.verify)
@@ -26,6 +27,7 @@ app.command()(seal_key.seal_key)
 imports = typer.Typer(help="Load data from elsewhere, through the command API.", no_args_is_help=True)
 imports.command()(berka.berka)
 app.add_typer(imports, name="import")
+app.add_typer(master_keys.app, name="master-keys")
 
 OF_THE_STACK = {"dev", "down", "env"}
 """These start, end and show a stack; what another stack is configured with must not reach them."""

@@ -26,6 +26,7 @@ T = TypeVar("T")
 app = typer.Typer(help="Make, list, rotate and revoke API keys.", no_args_is_help=True)
 
 NEVER: Final = "never"
+WIDE: Final = 400
 _SPAN: Final = re.compile(r"([1-9][0-9]{0,4})([dhm])")
 _UNITS: Final = {"d": "days", "h": "hours", "m": "minutes"}
 
@@ -103,7 +104,9 @@ def list_() -> None:
     for key in _as_admin(api_keys.list_keys):
         shown = (key.user_id or "", " ".join(key.scopes), _state(key), _moment(key.expires_at), _moment(key.last_used_at))
         table.add_row(key.key_id, key.ledger_id, key.principal, *shown)
-    Console(soft_wrap=True).print(table)
+    console = Console()
+    # A script that reads it has no width to keep to.
+    (console if console.is_terminal else Console(width=WIDE)).print(table)
 
 
 def _state(key: ApiKey) -> str:

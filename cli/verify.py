@@ -10,15 +10,17 @@ import uvloop
 from pymongo.errors import PyMongoError
 
 from cli.progress import Progress
+from command_api.fold import snapshot_place
 from command_api.folds import fold_of
 from projector.difference import DifferenceFound
 from projector.feed import Feed
 from projector.projections import PROJECTIONS, Projection
-from projector.verify_log import verify_chain, verify_money, verify_streams
+from projector.verify_log import Books, StreamWalk, verify_chain, verify_money, verify_people, verify_streams
 from projector.verify_read_models import verify_read_model
 from projector.verify_seals import verify_seals
 from shared.connections import STORE_ERRORS, Stores, open_stores
 from shared.errors import LogDamaged, NotFound, StackError, UnknownEvent
+from shared.person_keys import PersonKeys
 from shared.seals import KnownKeys, known_keys
 from shared.settings import Settings, read_settings
 
@@ -35,7 +37,7 @@ def verify(
         Path | None, typer.Option(help="Seals that were published: lines of JSON. Default: DAYBOOK_SEAL_FILE.", exists=True)
     ] = None,
 ) -> None:
-    """Fold the log afresh and compare: the hash chain, seals, balances, streams and snapshots, and all read models.
+    """Fold the log afresh and compare: hash chain, seals, balances, keys of people, streams and snapshots, all read models.
 
     Prints a line for each check. Where something differs, the line names the first place, what was expected and what was
     found, and the exit code is 3. May run while everything else does.
@@ -55,8 +57,9 @@ def verify(
 async def _verify(settings: Settings, ledger_id: str, file: Path | None) -> int:
     """The number of checks that found a difference."""
     async with open_stores(settings, "daybook_projector") as stores:
-        feed = Feed(stores.engine, ledger_id)
-        log = LogChecks(stores, ledger_id, await feed.refresh(), trusted(settings, file))
+        person_keys = PersonKeys(settings)
+        feed = Feed(stores.engine, ledger_id, person_keys)
+        log = LogChecks(stores, ledger_id, await feed.refresh(), person_keys, trusted(settings, file))
         outcomes = [await _outcome(name, check, total) for name, check, total in log.checks()]
         with Progress("verify read models", feed.head * len(PROJECTIONS), "events") as progress:
             read_models = [_read_model_check(stores, feed, projection) for projection in PROJECTIONS]
@@ -97,19 +100,21 @@ def trusted(settings: Settings, file: Path | None) -> Trusted:
 class LogChecks:
     """What can be checked without the read models; each check is told what the ones before it found."""
 
-    def __init__(self, stores: Stores, ledger_id: str, head: int, trusted: Trusted) -> None:
+    def __init__(self, stores: Stores, ledger_id: str, head: int, person_keys: PersonKeys, trusted: Trusted) -> None:
         self._trusted = trusted
         self._engine = stores.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._ledger_id = ledger_id
         self._head = head
-        self._members: int | None = None
+        self._person_keys = person_keys
+        self._books: Books | None = None
 
     def checks(self) -> Iterator[tuple[str, Check, int]]:
         """Name, check, and how much there is to look at; to be run one after another."""
         yield "log", self._chain, self._head
         yield "seals", self._seals, self._head
         yield "money", self._money, self._head
-        yield "streams", self._streams, self._members or self._head
+        yield "people", self._people, 0
+        yield "streams", self._streams, self._books.members if self._books else self._head
 
     async def _chain(self, advanced: Advanced) -> str:
         async with self._engine.connect() as connection:
@@ -130,12 +135,20 @@ class LogChecks:
     async def _money(self, advanced: Advanced) -> str:
         async with self._engine.connect() as connection:
             books = await verify_money(connection, self._ledger_id, self._head, advanced)
-        self._members = books.members
+        self._books = books
         return f"{books.accounts} accounts, none ever below its limit; every currency sums to zero"
 
-    async def _streams(self, advanced: Advanced) -> str:
+    async def _people(self, _: Advanced) -> str:
+        if self._books is None:
+            raise DifferenceFound("people", "a log whose events can be read", None)
         async with self._engine.connect() as connection:
-            walk = await verify_streams(connection, self._ledger_id, self._head, self._members, fold_of, advanced)
+            await verify_people(connection, self._ledger_id, self._books, self._person_keys)
+        return f"{len(self._books.people)} have a key; {len(self._books.erased)} were erased and have none"
+
+    async def _streams(self, advanced: Advanced) -> str:
+        walk, members = StreamWalk(self._ledger_id, fold_of, snapshot_place), self._books.members if self._books else None
+        async with self._engine.connect() as connection:
+            await verify_streams(connection, self._ledger_id, self._head, members, walk, self._person_keys, advanced)
         return f"{walk.streams} streams hold what their events prescribe; {walk.snapshots} snapshots are what they fold to"
 
 

@@ -109,7 +109,7 @@ def credited(account: AccountState, amount: int) -> int:
 
 
 class OpenAccount(Command):
-    """Refused, in this order: id-taken, not-found (the owner), user-inactive."""
+    """Refused, in this order: id-taken, not-found (the owner), user-erased, user-inactive."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -131,6 +131,8 @@ class OpenAccount(Command):
             raise errors.IdTaken
         if owner.status == "missing":
             raise errors.NotFound("There is no such owner.", user_id=self.owner_id)
+        if owner.status == "erased":
+            raise errors.UserIsErased(user_id=self.owner_id)
         if owner.status == "inactive":
             raise errors.UserInactive(user_id=self.owner_id)
         return [

@@ -1,5 +1,6 @@
 """What commands answer: the new state, so that nobody has to read back. Shapes with examples for the OpenAPI document."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -9,8 +10,10 @@ from command_api.account import AccountState, OpenAccount
 from command_api.batch import Outcome
 from command_api.transfer import MoneyCommand
 from command_api.transfers import TransferAll
-from command_api.user import CreateUser, UserState
+from command_api.user import UserState
+from shared.access import Principal
 from shared.events import Event, FundsDeposited, FundsTransferred, FundsWithdrawn, account_stream, timestamp, user_stream
+from shared.sessions import Begun, Session
 
 Position = Annotated[
     int, Field(description="Where in the ledger's log this stands; send it as `Daybook-Min-Position` to read it.")
@@ -30,9 +33,9 @@ class UserAnswer(BaseModel):
     id: str
     position: Position
     version: Version
-    name: str
-    email: str
-    status: Literal["active", "inactive"]
+    name: Annotated[str | None, Field(description="null where the user was erased.")]
+    email: Annotated[str | None, Field(description="null where the user was erased.")]
+    status: Literal["active", "inactive", "erased"]
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -43,6 +46,58 @@ class UserAnswer(BaseModel):
                 "name": "Ada",
                 "email": "ada@example.com",
                 "status": "active",
+            }
+        }
+    )
+
+
+class LoginAnswer(BaseModel):
+    token: Annotated[str, Field(description="To be sent as `Authorization: Bearer …`. It is shown once.")]
+    user_id: str
+    session_id: str
+    expires_at: Annotated[str, Field(description="When the session ends if it is not used; each use moves this.")]
+    ends_at: Annotated[str, Field(description="When the session ends in any case.")]
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "token": "dbs_4be0643f1d98473db2f9c3b1f0a6c7de_…",
+                "user_id": ADA,
+                "session_id": "4be0643f-1d98-473d-b2f9-c3b1f0a6c7de",
+                "expires_at": "2026-11-21T10:00:00.000000Z",
+                "ends_at": "2026-11-21T21:30:00.000000Z",
+            }
+        }
+    )
+
+
+class SessionItem(BaseModel):
+    id: str
+    network: Annotated[str, Field(description="Where it was begun from: a /24, or for IPv6 a /48.")]
+    created_at: str
+    used_at: Annotated[str, Field(description="Exact to some seconds.")]
+    expires_at: str
+    ends_at: str
+    current: Annotated[bool, Field(description="Whether it is the one that asks.")]
+
+
+class SessionsAnswer(BaseModel):
+    items: list[SessionItem]
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "items": [
+                    {
+                        "id": "4be0643f-1d98-473d-b2f9-c3b1f0a6c7de",
+                        "network": "192.0.2.0/24",
+                        "created_at": "2026-11-21T09:30:00.000000Z",
+                        "used_at": "2026-11-21T09:30:00.000000Z",
+                        "expires_at": "2026-11-21T10:00:00.000000Z",
+                        "ends_at": "2026-11-21T21:30:00.000000Z",
+                        "current": True,
+                    }
+                ]
             }
         }
     )
@@ -174,15 +229,41 @@ class TransferResults(BaseModel):
     )
 
 
+def describe_login(user_id: str, begun: Begun) -> dict[str, Any]:
+    return {
+        "token": begun.token,
+        "user_id": user_id,
+        "session_id": begun.session_id,
+        "expires_at": timestamp(begun.expires_at),
+        "ends_at": timestamp(begun.ends_at),
+    }
+
+
+def describe_sessions(sessions: Sequence[Session], principal: Principal) -> dict[str, Any]:
+    return {"items": [_session(session, current=session.id == principal.key_id) for session in sessions]}
+
+
+def _session(session: Session, *, current: bool) -> dict[str, Any]:
+    return {
+        "id": session.id,
+        "network": session.network,
+        "created_at": timestamp(session.created_at),
+        "used_at": timestamp(session.used_at),
+        "expires_at": timestamp(session.expires_at),
+        "ends_at": timestamp(session.ends_at),
+        "current": current,
+    }
+
+
 def describe_user(command: Any, outcome: Outcome) -> dict[str, Any]:
-    user_id = command.id if isinstance(command, CreateUser) else command.user_id
+    user_id: str = command.person_id()
     user: UserState = outcome.states[user_stream(user_id)]
     return {
         "id": user_id,
         "position": outcome.position,
         "version": outcome.version,
-        "name": user.name,
-        "email": user.email,
+        "name": user.name or None,
+        "email": user.email or None,
         "status": user.status,
     }
 

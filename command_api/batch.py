@@ -15,13 +15,17 @@ from typing import Any, Final, Protocol
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from command_api import kept_answers
 from command_api.command import Command, States
+from command_api.fold import snapshot_place
 from command_api.folds import fold_of
-from shared import event_store
-from shared.errors import DaybookError, IdempotencyKeyReused, NotFound, Rejection, VersionMismatch
+from shared import event_store, passwords
+from shared.errors import DaybookError, IdempotencyKeyReused, LogDamaged, NotFound, Rejection, VersionMismatch
 from shared.event_store import Answer, Head, NewEvent, StreamEvent, StreamHead
-from shared.events import Event
+from shared.events import Event, UserCreated, UserDeactivated, UserErased
 from shared.ids import new_id
+from shared.person_keys import PersonKeys
+from shared.sealing import Keys, people_of
 
 
 def _owner(stream_id: str, state: Any) -> str | None:
@@ -136,7 +140,7 @@ class View:
 class Batch:
     """`verdicts` are in the order of the requests, and true once the transaction is committed."""
 
-    def __init__(self, ledger_id: str, requests: list[Request], view: View) -> None:
+    def __init__(self, ledger_id: str, requests: list[Request], view: View, person_keys: PersonKeys) -> None:
         self.verdicts: list[Reply | DaybookError] = []
         self.new_events: list[NewEvent] = []
         self.complete = False
@@ -144,10 +148,12 @@ class Batch:
         self._ledger_id = ledger_id
         self._requests = requests
         self._view = view
+        self._person_keys = person_keys
         self._head = NO_HEAD
-        self._alone = False
+        self._alone = self._short = False
         self._answers: dict[Key, Answer] = {}
         self._new_answers: list[Answer] = []
+        self._answered_people: dict[Key, str] = {}
         self._streams: dict[str, Stream] = {}
         self._states: dict[str, Any] = {}
         self._stream_events: list[StreamEvent] = []
@@ -158,7 +164,7 @@ class Batch:
         Raises:
             LostRace: the short way was wrong; nothing was written.
         """
-        short = self._take_view()
+        self._short = short = self._take_view()
         if not short:
             await self._read(connection)
         self.verdicts = [self._verdict(request) for request in self._requests]
@@ -204,7 +210,8 @@ class Batch:
     async def _read(self, connection: AsyncConnection) -> None:
         """The careful way."""
         keys = {request.key for request in self._requests if request.key}
-        self._answers = await event_store.find_answers(connection, self._ledger_id, keys) if keys else {}
+        found = await event_store.find_answers(connection, self._ledger_id, keys) if keys else {}
+        self._answers = await kept_answers.opened(connection, self._ledger_id, found, self._person_keys)
         commands = [request.command for request in self._requests if request.key not in self._answers]
         if not commands:
             return
@@ -216,16 +223,21 @@ class Batch:
 
     async def _lock(self, connection: AsyncConnection, stream_ids: set[str]) -> Head:
         head, heads = await event_store.lock(connection, self._ledger_id, stream_ids)
-        self._take({stream_id: await self._stream(connection, stream_id, heads.get(stream_id)) for stream_id in stream_ids})
+        people = {person_id for head in heads.values() for person_id in _people_in(head)}
+        keys = await self._person_keys.read(connection, self._ledger_id, people)
+        for stream_id in stream_ids:
+            self._take({stream_id: await self._stream(connection, stream_id, heads.get(stream_id), keys)})
         return head
 
-    async def _stream(self, connection: AsyncConnection, stream_id: str, head: StreamHead | None) -> Stream:
+    async def _stream(self, connection: AsyncConnection, stream_id: str, head: StreamHead | None, keys: Keys) -> Stream:
         fold = fold_of(stream_id)
         if head is None:
             return Stream(0, 0, fold.initial)
         if head.fold_version != fold.version:
-            return Stream(head.version, head.position, await fold_stream(connection, self._ledger_id, stream_id))
-        return Stream(head.version, head.position, fold.read(head.snapshot))
+            state = await fold_stream(connection, self._ledger_id, stream_id, self._person_keys)
+        else:
+            state = fold.read(head.snapshot, snapshot_place(self._ledger_id, stream_id, head.version), keys)
+        return Stream(head.version, head.position, state)
 
     # ── decide ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -241,6 +253,8 @@ class Batch:
         answer = Answer(*key, request.request_hash, reply.status, reply.body, reply.position)
         self._answers[key] = answer
         self._new_answers.append(answer)
+        if reply.position is not None and (person_id := request.command.person_id()):
+            self._answered_people[key] = person_id
         return reply
 
     def _decide(self, request: Request) -> Reply:
@@ -297,30 +311,58 @@ class Batch:
 
     async def _append(self, connection: AsyncConnection) -> None:
         changed = sorted({stream_event.stream_id for stream_event in self._stream_events})
+        keys = await self._keys(connection, changed)
         new_head = await event_store.append(
             connection,
             self._ledger_id,
             self._head,
             self.new_events,
             self._stream_events,
-            [self._stream_head(stream_id) for stream_id in changed],
-            self._new_answers,
+            [self._stream_head(stream_id, keys) for stream_id in changed],
+            [kept_answers.sealed(self._ledger_id, each, self._answered_people, keys) for each in self._new_answers],
+            keys,
         )
         if new_head is None:
             raise LostRace
         self._head = new_head
+        erased = {new.event.user_id for new in self.new_events if type(new.event) is UserErased}
+        await self._person_keys.forget(connection, self._ledger_id, erased)
+        deactivated = {new.event.user_id for new in self.new_events if type(new.event) is UserDeactivated}
+        await passwords.forget(connection, self._ledger_id, erased | deactivated)
 
-    def _stream_head(self, stream_id: str) -> StreamHead:
+    async def _keys(self, connection: AsyncConnection, changed: list[str]) -> Keys:
+        """Of all people whom the batch writes something about; money is about nobody, and costs no round trip here."""
+        events = [new.event for new in self.new_events]
+        people = people_of(*events, *(self._streams[stream_id].state for stream_id in changed))
+        people |= kept_answers.people(self._new_answers, self._answered_people)
+        if not people:
+            return {}
+        created = {event.user_id for event in events if type(event) is UserCreated}
+        try:
+            return await self._person_keys.require(connection, self._ledger_id, people, created)
+        except LogDamaged:
+            if self._short:  # somebody whom we still know has been erased meanwhile
+                raise LostRace from None
+            raise
+
+    def _stream_head(self, stream_id: str, keys: Keys) -> StreamHead:
         fold, stream = fold_of(stream_id), self._streams[stream_id]
-        return StreamHead(stream_id, stream.version, stream.position, fold.version, fold.write(stream.state))
+        snapshot = fold.write(stream.state, snapshot_place(self._ledger_id, stream_id, stream.version), keys)
+        return StreamHead(stream_id, stream.version, stream.position, fold.version, snapshot)
 
 
-async def fold_stream(connection: AsyncConnection, ledger_id: str, stream_id: str) -> Any:
+def _people_in(head: StreamHead) -> set[str]:
+    fold = fold_of(head.stream_id)
+    return fold.people(head.snapshot) if head.fold_version == fold.version else set()
+
+
+async def fold_stream(connection: AsyncConnection, ledger_id: str, stream_id: str, person_keys: PersonKeys) -> Any:
     """The state of a stream from its events, however many there are."""
     fold = fold_of(stream_id)
     state, version = fold.initial, 0
     while page := await event_store.read_stream(connection, ledger_id, stream_id, version):
+        keys = await person_keys.read_for(connection, page)
         for stored in page:
-            state = fold.evolve(state, stored.decoded().event)
+            state = fold.evolve(state, stored.decoded(keys).event)
         version += len(page)
     return state

@@ -31,6 +31,10 @@ class Command(Fields):
         """The streams that the decision depends on. `If-Match` is the version of the first."""
         raise NotImplementedError
 
+    def person_id(self) -> str | None:
+        """Whom the command tells something about: its answer is kept sealed, and its request is hashed with a secret."""
+        return None
+
     def further_streams(self, states: States) -> tuple[str, ...]:  # noqa: ARG002
         """Streams that only the states of the first ones can name."""
         return ()

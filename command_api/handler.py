@@ -21,6 +21,8 @@ from command_api.batch import Batch, LostRace, Reply, Request, View
 from shared import event_store
 from shared.connections import STORE_ERRORS
 from shared.errors import DaybookError, Overloaded, StoreUnavailable
+from shared.logs import kind_of
+from shared.person_keys import PersonKeys
 from shared.settings import Settings
 
 log = structlog.get_logger()
@@ -53,6 +55,15 @@ class CommandHandler:
         writer = self._writers.get(ledger_id) or await self._open_writer(ledger_id)
         return await writer.submit(requests)
 
+    async def pepper(self, ledger_id: str) -> bytes:
+        """The secret that the ledger's addresses are hashed with.
+
+        Raises:
+            NotFound: there is no such ledger.
+        """
+        writer = self._writers.get(ledger_id) or await self._open_writer(ledger_id)
+        return await writer.pepper()
+
     async def _open_writer(self, ledger_id: str) -> "LedgerWriter":
         """Only ledgers that exist get one, so that made-up names cost a look-up and no more."""
         async with self._engine.connect() as connection:
@@ -77,6 +88,8 @@ class LedgerWriter:
         self._queue: deque[tuple[Request, asyncio.Future[Reply]]] = deque()
         self._running: asyncio.Task[None] | None = None
         self._view = View(streams_max=settings.stream_cache_max)
+        self._person_keys = PersonKeys(settings)
+        self._pepper: bytes | None = None
 
     async def submit(self, requests: Sequence[Request]) -> list[Reply]:
         if len(self._queue) + len(requests) > self._queue_max:
@@ -93,6 +106,12 @@ class LedgerWriter:
             deadline.cancel()
             for _, answer in waiting:
                 answer.cancel()  # does nothing to those that were answered
+
+    async def pepper(self) -> bytes:
+        if self._pepper is None:
+            async with self._engine.begin() as connection:
+                self._pepper = await self._person_keys.pepper(connection, self._ledger_id)
+        return self._pepper
 
     async def close(self) -> None:
         if self._running is not None:
@@ -119,7 +138,7 @@ class LedgerWriter:
         try:
             return await self._record(requests)
         except STORE_ERRORS as error:
-            log.warning("store unavailable", ledger_id=self._ledger_id, commands=len(requests), error=repr(error))
+            log.warning("store unavailable", ledger_id=self._ledger_id, commands=len(requests), error=kind_of(error))
             return [StoreUnavailable()] * len(requests)
         except Exception as error:  # noqa: BLE001 # a mistake of ours reaches the callers, who log it
             return [error] * len(requests)
@@ -127,7 +146,7 @@ class LedgerWriter:
     async def _record(self, requests: list[Request]) -> list[Reply | DaybookError]:
         """One verdict for each request. Begins anew when another writer was first, and on a connection that had died."""
         for attempt in range(1, ATTEMPTS_MAX + 1):
-            batch = Batch(self._ledger_id, requests, self._view)
+            batch = Batch(self._ledger_id, requests, self._view, self._person_keys)
             try:
                 async with self._engine.begin() as connection:
                     await _bounded(connection, batch.record(connection))

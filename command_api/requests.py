@@ -6,6 +6,7 @@ FastAPI keeps the last of two equal keys and takes 1.0 for 1, and because this i
 
 import asyncio
 import hashlib
+import hmac
 import inspect
 import json
 import re
@@ -23,6 +24,7 @@ from command_api import batch
 from command_api.batch import Outcome, Replies, Reply
 from command_api.command import Command
 from shared.access import Principal, rule_of
+from shared.addresses import network_of
 from shared.errors import (
     AmountOutOfRange,
     BadRequest,
@@ -32,14 +34,28 @@ from shared.errors import (
     MalformedJson,
     PayloadTooLarge,
     Rejection,
+    RequestTimeout,
     UnsupportedMediaType,
     ValidationFailed,
 )
 from shared.events import canonical
-from shared.fields import Id
-from shared.http import JSON, PROBLEM_JSON, STATUS, admit, answer_error, enveloped, problem, same_ledger, validation_failed
+from shared.fields import LEDGER_ID, Id
+from shared.http import (
+    JSON,
+    LEDGER_ID_WRONG,
+    PROBLEM_JSON,
+    STATUS,
+    across_origins,
+    admit,
+    answer_error,
+    enveloped,
+    meet,
+    problem,
+    same_ledger,
+    validation_failed,
+)
+from shared.settings import Settings
 
-BODY_TIMEOUT_SECONDS: Final = 5
 IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 IF_MATCH: Final = re.compile(r'"v(\d{1,18})"')
 
@@ -77,10 +93,11 @@ def _refuse_constant(_: str) -> None:
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
 
 
-async def read_body(request: Request, bytes_max: int) -> bytes:
+async def read_body(request: Request, settings: Settings) -> bytes:
     """Raises:
-    UnsupportedMediaType, PayloadTooLarge, MalformedJson: the last one also where the body comes too slowly.
+    UnsupportedMediaType, PayloadTooLarge, RequestTimeout: it is not read to its end.
     """
+    bytes_max = settings.body_bytes_max
     headers = request.headers
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != JSON or headers.get("content-encoding", "identity") != "identity":
@@ -89,14 +106,13 @@ async def read_body(request: Request, bytes_max: int) -> bytes:
         raise PayloadTooLarge
     raw = b""
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
+        async with asyncio.timeout(settings.read_timeout_ms / 1000):
             async for chunk in request.stream():
                 raw += chunk
                 if len(raw) > bytes_max:
                     raise PayloadTooLarge
     except TimeoutError:
-        msg = "The body did not arrive in time."
-        raise MalformedJson(msg) from None
+        raise RequestTimeout from None
     return raw
 
 
@@ -140,8 +156,19 @@ class Call(Request):
     async def run(self, command: Command, describe: Describe, *, new: str | None = None, moves_money: bool = False) -> Response:
         """Has the command handled and answers: 201 with the `Location` below `/v1/<new>/` for something new, 200 for a change."""
         replies = _Replies(command, describe, 201 if new else 200, self.state.request_id)
-        [reply] = await self._handle([(self._idempotency_key(required=moves_money), command, replies)])
+        # The hash of a request about a person must not be one that can be guessed at.
+        secret = await self.pepper() if command.person_id() else b""
+        [reply] = await self._handle([(self._idempotency_key(required=moves_money), command, replies)], secret)
         return self._response(reply, new)
+
+    def answer(self, members: dict[str, Any]) -> Response:
+        """For what is no command."""
+        return Response(orjson.dumps(members), 200, media_type=JSON)
+
+    def ended_for(self, user_id: str) -> Response:
+        """Done, and some of the user's credentials may have ended by it."""
+        self.state.gate.forget(self.ledger_id(), user_id)
+        return Response(None, 204)
 
     async def run_each(self, commands: Sequence[Command], describe: Describe) -> Response:
         """Has each command handled by itself and answers 200 with the status and the body of each, in their order.
@@ -161,14 +188,15 @@ class Call(Request):
             headers["Idempotency-Replayed"] = "true"
         return Response(b'{"results":[%b]}' % results, 200, headers, JSON)
 
-    async def _handle(self, wanted: Sequence[tuple[str | None, Command, Replies]]) -> list[Reply]:
-        request_hash, expected_version = self._hash(), self._expected_version()
+    async def _handle(self, wanted: Sequence[tuple[str | None, Command, Replies]], secret: bytes = b"") -> list[Reply]:
+        request_hash, expected_version = self._hash(secret), self._expected_version()
         caller = self.principal
         metadata = {
             "command": type(wanted[0][1]).__name__,
             "request_id": self.state.request_id,
             "principal": caller.principal,
             "key_id": caller.key_id,
+            "network": network_of(self.state.address),
         }
         requests = [
             batch.Request(
@@ -183,8 +211,23 @@ class Call(Request):
             )
             for key, command, replies in wanted
         ]
-        answers: list[Reply] = await self.state.handler.handle(same_ledger(self, caller), requests)
+        answers: list[Reply] = await self.state.handler.handle(self.ledger_id(), requests)
         return answers
+
+    def ledger_id(self) -> str:
+        return same_ledger(self, self.principal)
+
+    def any_ledger_id(self) -> str:
+        """The ledger that somebody asks for whom nobody knows yet; it may not exist."""
+        ledger_id = self.headers.get("daybook-ledger", "main")
+        if not LEDGER_ID.fullmatch(ledger_id):
+            raise ValidationFailed(LEDGER_ID_WRONG)
+        return ledger_id
+
+    async def pepper(self) -> bytes:
+        """The secret that the ledger's addresses are hashed with."""
+        pepper: bytes = await self.state.handler.pepper(self.ledger_id())
+        return pepper
 
     def _idempotency_key(self, *, required: bool) -> str | None:
         keys = self.headers.getlist("idempotency-key")
@@ -203,10 +246,10 @@ class Call(Request):
             raise ValidationFailed(msg)
         return int(version[1])
 
-    def _hash(self) -> bytes:
+    def _hash(self, secret: bytes) -> bytes:
         """The same for requests of the same content, however their JSON is written."""
-        content = (self.method, self.scope["path"], self.headers.get("if-match"), self.fields)
-        return hashlib.sha256(canonical(content)).digest()
+        content = canonical((self.method, self.scope["path"], self.headers.get("if-match"), self.fields))
+        return hmac.digest(secret, content, "sha256") if secret else hashlib.sha256(content).digest()
 
     def _response(self, reply: Reply, new: str | None) -> Response:
         headers = {}
@@ -243,10 +286,11 @@ def _header(name: str, description: str, example: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "schema": {"type": "string"}, "description": description, "example": example}
 
 
+LEDGER_HEADER: Final = _header("Daybook-Ledger", "The ledger; the caller's own, which is the only one it can be.", "main")
 CALL_HEADERS: Final = [
     _header("Idempotency-Key", "1 to 255 printable ASCII characters; required where money moves.", "order-1042-payment"),
     _header("If-Match", "The version that the first stream of the command must have.", '"v7"'),
-    _header("Daybook-Ledger", "The ledger to write to; the API key's own, which is the only one it can be.", "main"),
+    LEDGER_HEADER,
 ]
 
 # ── the route ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -264,10 +308,13 @@ class CommandRoute(APIRoute):
 
         async def respond(request: Request) -> Response:
             call = Call(request.scope, request.receive)
-            call.principal = await admit(call, rule)
+            if rule.anybody:
+                await meet(call)
+            else:
+                call.principal = await admit(call, rule)
             arguments: dict[str, Any] = {name: _path_id(value) for name, value in call.path_params.items()}
             for name, model in bodies:
-                call.fields = strict_json(await read_body(call, call.state.settings.body_bytes_max))
+                call.fields = strict_json(await read_body(call, call.state.settings))
                 arguments[name] = validated(model, call.fields)
             return await endpoint(call=call, **arguments)
 
@@ -281,8 +328,8 @@ class CommandApp(FastAPI):
     documentation of these too, goes the whole way: middleware, router, dependencies. Both ways read, answer and fail alike.
     """
 
-    def include_commands(self, router: APIRouter) -> None:
-        """Takes the router's routes, all of them made by then."""
+    def include_commands(self, router: APIRouter, origins: str) -> None:
+        """Takes the router's routes, all of them made by then. `origins` are those whose pages may send commands."""
         self.include_router(router)
         self._short_way = {
             (method, route.path): route.get_route_handler()
@@ -290,8 +337,12 @@ class CommandApp(FastAPI):
             if isinstance(route, CommandRoute) and "{" not in route.path
             for method in route.methods or ()
         }
+        self._answer_across = across_origins(self._answer, origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._answer_across(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         respond = self._short_way.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
         if respond is None:
             await super().__call__(scope, receive, send)

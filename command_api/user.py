@@ -3,7 +3,7 @@
 An address is a stream of its own: to take it is to write into that stream, so two users can never have it, whoever is first.
 """
 
-import hashlib
+import hmac
 from typing import Annotated, Final, Literal, assert_never
 
 import msgspec
@@ -12,12 +12,13 @@ from pydantic_core import PydanticCustomError
 
 from command_api.command import Command, Email, Fields, Name, States
 from command_api.fold import Fold
-from shared.errors import EmailTaken, IdTaken, NotFound, UserInactive
+from shared.errors import EmailTaken, IdTaken, NotFound, UserInactive, UserIsErased
 from shared.events import (
     Event,
     UserChanged,
     UserCreated,
     UserDeactivated,
+    UserErased,
     UserEvent,
     UserReactivated,
     email_stream,
@@ -25,15 +26,19 @@ from shared.events import (
 )
 from shared.fields import Id
 from shared.ids import new_id
+from shared.sealing import Personal
 
 # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class UserState(msgspec.Struct, frozen=True):
-    name: str = ""
-    email: str = ""
+    """Name and address are in plain in the writer's memory only; a snapshot holds them sealed."""
+
+    user_id: str = ""
+    name: Annotated[str, Personal("user_id")] = ""
+    email: Annotated[str, Personal("user_id")] = ""
     email_hash: str = ""
-    status: Literal["missing", "active", "inactive"] = "missing"
+    status: Literal["missing", "active", "inactive", "erased"] = "missing"
 
 
 class EmailState(msgspec.Struct, frozen=True):
@@ -43,40 +48,47 @@ class EmailState(msgspec.Struct, frozen=True):
 def evolve_user(state: UserState, event: UserEvent) -> UserState:
     match event:
         case UserCreated() | UserChanged():
-            return UserState(event.name, event.email, event.email_hash, "active")
+            return UserState(event.user_id, event.name, event.email, event.email_hash, "active")
         case UserDeactivated():
             return msgspec.structs.replace(state, status="inactive")
         case UserReactivated():
             return msgspec.structs.replace(state, status="active")
+        case UserErased():
+            return UserState(event.user_id, status="erased")
         case _:
             assert_never(event)
 
 
-def evolve_email(state: EmailState, event: UserCreated | UserChanged) -> EmailState:
-    """An address that a user gives up is free again."""
+def evolve_email(state: EmailState, event: UserCreated | UserChanged | UserErased) -> EmailState:
+    """An address that a user gives up is free again, and so is that of a user who was erased."""
     match event:
         case UserCreated():
             return EmailState(event.user_id)
         case UserChanged():
             return EmailState(None if state.user_id == event.user_id else event.user_id)
+        case UserErased():
+            return EmailState(None)
         case _:
             assert_never(event)
 
 
-USER: Final = Fold(1, UserState(), evolve_user)
-EMAIL: Final = Fold(1, EmailState(), evolve_email)
+USER: Final = Fold(2, UserState(), evolve_user)
+EMAIL: Final = Fold(2, EmailState(), evolve_email)
 
 
-def hash_email(email: str) -> str:
-    """The same for all spellings of an address that mail reaches alike: case does not matter."""
-    return hashlib.sha256(email.lower().encode()).hexdigest()[:32]
+def hash_email(email: str, pepper: bytes) -> str:
+    """The same for all spellings of an address that mail reaches alike: case does not matter.
+
+    `pepper` is the ledger's, and secret: without it nobody can try out which address a hash stands for.
+    """
+    return hmac.digest(pepper, email.lower().encode(), "sha256").hex()[:32]
 
 
 # ── decisions ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class CreateUser(Command):
-    """Refused, in this order: id-taken, email-taken."""
+class NewUser(Fields):
+    """An id that is left out is made up."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"name": "Ada", "email": "ada@example.com"}})
 
@@ -84,8 +96,18 @@ class CreateUser(Command):
     name: Name
     email: Email
 
+
+class CreateUser(Command):
+    """Refused, in this order: id-taken, email-taken."""
+
+    user: NewUser
+    email_hash: str
+
+    def person_id(self) -> str:
+        return self.user.id
+
     def streams(self) -> tuple[str, ...]:
-        return user_stream(self.id), email_stream(hash_email(self.email))
+        return user_stream(self.user.id), email_stream(self.email_hash)
 
     def decide(self, states: States) -> list[Event]:
         user, address = (states[stream] for stream in self.streams())
@@ -93,13 +115,18 @@ class CreateUser(Command):
             raise IdTaken
         if address.user_id is not None:
             raise EmailTaken
-        return [UserCreated(user_id=self.id, name=self.name, email=self.email, email_hash=hash_email(self.email))]
+        return [
+            UserCreated(user_id=self.user.id, name=self.user.name, email=self.user.email, email_hash=self.email_hash),
+        ]
 
 
 class UserCommand(Command):
     """A command on one user that exists."""
 
     user_id: Id
+
+    def person_id(self) -> str:
+        return self.user_id
 
     def streams(self) -> tuple[str, ...]:
         return (user_stream(self.user_id),)
@@ -108,6 +135,8 @@ class UserCommand(Command):
         user: UserState = states[user_stream(self.user_id)]
         if user.status == "missing":
             raise NotFound
+        if user.status == "erased":
+            raise UserIsErased
         return user
 
 
@@ -128,13 +157,15 @@ class UserChanges(Fields):
 
 
 class ChangeUser(UserCommand):
-    """Refused, in this order: not-found, user-inactive, email-taken."""
+    """Refused, in this order: not-found, user-erased, user-inactive, email-taken."""
 
     changes: UserChanges
+    email_hash: str | None = None
+    """Of the address to change to, if any."""
 
     def streams(self) -> tuple[str, ...]:
-        user, email = user_stream(self.user_id), self.changes.email
-        return (user,) if email is None else (user, email_stream(hash_email(email)))
+        user = user_stream(self.user_id)
+        return (user,) if self.email_hash is None else (user, email_stream(self.email_hash))
 
     def owned_streams(self) -> tuple[str, ...]:
         return (user_stream(self.user_id),)
@@ -151,7 +182,7 @@ class ChangeUser(UserCommand):
         name, email = self.changes.name or user.name, self.changes.email or user.email
         if (name, email) == (user.name, user.email):
             return []
-        email_hash = hash_email(email)
+        email_hash = self.email_hash or user.email_hash
         if email_hash != user.email_hash and states[email_stream(email_hash)].user_id is not None:
             raise EmailTaken
         return [
@@ -166,14 +197,31 @@ class ChangeUser(UserCommand):
 
 
 class DeactivateUser(UserCommand):
-    """Refused: not-found. An inactive user opens no accounts; what stops money is to freeze an account."""
+    """Refused: not-found, user-erased. An inactive user opens no accounts; what stops money is to freeze an account."""
 
     def decide(self, states: States) -> list[Event]:
         return [UserDeactivated(user_id=self.user_id)] if self.user(states).status == "active" else []
 
 
 class ReactivateUser(UserCommand):
-    """Refused: not-found."""
+    """Refused: not-found, user-erased."""
 
     def decide(self, states: States) -> list[Event]:
         return [UserReactivated(user_id=self.user_id)] if self.user(states).status == "inactive" else []
+
+
+class EraseUser(UserCommand):
+    """Refused: not-found. What was personal is gone for good; accounts and money stay as they are."""
+
+    def further_streams(self, states: States) -> tuple[str, ...]:
+        """The address, which becomes free."""
+        email_hash = states[user_stream(self.user_id)].email_hash
+        return (email_stream(email_hash),) if email_hash else ()
+
+    def decide(self, states: States) -> list[Event]:
+        try:
+            user = self.user(states)
+        except UserIsErased:
+            return []
+        status: Literal["active", "inactive"] = "active" if user.status == "active" else "inactive"
+        return [UserErased(user_id=self.user_id, email_hash=user.email_hash, status_before=status)]

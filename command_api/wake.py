@@ -6,6 +6,7 @@ import structlog
 from redis.asyncio import Redis
 
 from shared.connections import STORE_ERRORS
+from shared.logs import kind_of
 from shared.read_models import WAKE_CHANNEL
 
 log = structlog.get_logger()
@@ -33,7 +34,7 @@ class Waker:
                 async with asyncio.timeout(self._timeout_seconds):
                     await self._redis.publish(WAKE_CHANNEL, ledger_id)
             except STORE_ERRORS as error:
-                log.debug("wake-up not sent", ledger_id=ledger_id, error=repr(error))
+                log.debug("wake-up not sent", ledger_id=ledger_id, error=kind_of(error))
         self._sending = None
 
     async def close(self) -> None:

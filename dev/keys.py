@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from dev.servers import write_private
 from shared.access import SCOPES
-from shared.api_keys import KeyRing, list_keys, make_key, rotate_key
+from shared.api_keys import ApiKeys, list_keys, make_key, rotate_key
 from shared.connections import open_postgres
 from shared.errors import Unauthorized
 from shared.settings import Settings
@@ -38,13 +38,14 @@ def _owners(environment: Mapping[str, str]) -> Settings:
         mongo_url=environment["DAYBOOK_MONGO_URL"],
         redis_url=environment["DAYBOOK_REDIS_URL"],
         secret=environment["DAYBOOK_SECRET"],
+        master_keys=environment["DAYBOOK_MASTER_KEYS"],
     )
 
 
 async def _is_valid(engine: AsyncEngine, token: str) -> bool:
-    keys = KeyRing(engine)
+    keys = ApiKeys(engine)
     try:
-        await keys.principal([f"Bearer {token}"])
+        await keys.look(token)
     except Unauthorized:
         return False
     finally:

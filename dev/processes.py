@@ -25,7 +25,8 @@ class Api(Child):
     ) -> None:
         command = [
             *(sys.executable, "-m", "uvicorn", "--factory", app, "--host", "127.0.0.1", "--port", str(port)),
-            *("--timeout-graceful-shutdown", DRAIN_SECONDS, "--no-access-log"),
+            *("--timeout-graceful-shutdown", DRAIN_SECONDS, "--no-access-log", "--no-server-header", "--no-proxy-headers"),
+            *("--http", "shared.protocol:Protocol", "--ws", "none"),
         ]
         super().__init__(name, log, command, environment=environment, inherit=inherit)
         self.url = f"http://127.0.0.1:{port}"

@@ -132,6 +132,8 @@ def _environment(wishes: Wishes, servers: Mapping[str, Server]) -> dict[str, str
         "DAYBOOK_SECRET": os.environ.get("DAYBOOK_SECRET") or keep_secret(wishes.folder / "cursors.secret"),
         "DAYBOOK_SEAL_KEY": os.environ.get("DAYBOOK_SEAL_KEY") or keep_secret(wishes.folder / "seals.secret", new_seed),
         "DAYBOOK_SEAL_FILE": os.environ.get("DAYBOOK_SEAL_FILE") or str(wishes.folder.resolve() / "seals.jsonl"),
+        # Kept, or every name in the stack's ledger would be erased.
+        "DAYBOOK_MASTER_KEYS": os.environ.get("DAYBOOK_MASTER_KEYS") or keep_secret(wishes.folder / "master.key"),
     }
 
 

@@ -5,10 +5,10 @@ import os
 
 from alembic import context
 from sqlalchemy import Connection, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from shared.connections import postgres_address
 from shared.errors import SettingsInvalid
 from shared.tables import metadata
 
@@ -38,7 +38,8 @@ def migrate(connection: Connection) -> None:
 
 
 async def migrate_online() -> None:
-    engine = create_async_engine(make_url(owner_url()).set(drivername="postgresql+asyncpg"), poolclass=NullPool)
+    url, tls = postgres_address(owner_url())
+    engine = create_async_engine(url, poolclass=NullPool, connect_args=tls)
     async with engine.connect() as connection:
         await connection.run_sync(migrate)
     await engine.dispose()

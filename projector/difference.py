@@ -6,6 +6,8 @@ from typing import Any, Final
 from shared.events import canonical
 
 SHOWN_CHARACTERS_MAX: Final = 200
+PERSONAL: Final = {"name", "email", "search"}
+HIDDEN: Final = "(personal)"
 
 
 class DifferenceFound(Exception):
@@ -23,6 +25,8 @@ def require_equal(where: str, expected: Any, found: Any) -> None:
         return
     if isinstance(expected, Mapping) and isinstance(found, Mapping):
         for name in sorted(expected.keys() | found.keys()):
+            if name in PERSONAL and expected.get(name) != found.get(name):
+                raise DifferenceFound(f"{where}, {name}", HIDDEN, f"another {HIDDEN}")
             require_equal(f"{where}, {name}", expected.get(name), found.get(name))
     if isinstance(expected, list) and isinstance(found, list):
         for place, (one, other) in enumerate(zip(expected, found, strict=False)):
@@ -31,5 +35,8 @@ def require_equal(where: str, expected: Any, found: Any) -> None:
 
 
 def _shown(value: object) -> str:
+    """What is found is read in terminals and logs, so it never shows what a person is called."""
+    if isinstance(value, Mapping):
+        value = {name: HIDDEN if name in PERSONAL and part else part for name, part in value.items()}
     text = "nothing" if value is None else repr(value)
     return text if len(text) <= SHOWN_CHARACTERS_MAX else text[:SHOWN_CHARACTERS_MAX] + "…"

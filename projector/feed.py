@@ -17,7 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import LogDamaged, UnknownEvent
 from shared.event_store import PAGE_EVENTS, StoredEvent, read_head, read_stored
-from shared.events import RecordedEvent
+from shared.events import RecordedEvent, UserErased
+from shared.person_keys import PersonKeys
+from shared.sealing import Keys
 
 PAGES_KEPT: Final = 8
 AHEAD_MAX: Final = (PAGES_KEPT - 2) * PAGE_EVENTS
@@ -57,10 +59,13 @@ class Page(msgspec.Struct, frozen=True):
 class Feed:
     """One ledger's log. `head` is its last position as far as is known: it may already be further."""
 
-    def __init__(self, engine: AsyncEngine, ledger_id: str, reading: asyncio.Semaphore | None = None) -> None:
+    def __init__(
+        self, engine: AsyncEngine, ledger_id: str, person_keys: PersonKeys, reading: asyncio.Semaphore | None = None
+    ) -> None:
         """`reading` limits the reads at once, where several feeds have one engine."""
         self.ledger_id = ledger_id
         self.head = 0
+        self._person_keys = person_keys
         # Reading needs no transaction, and without one it is one round trip.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._pages: deque[Page] = deque(maxlen=PAGES_KEPT)
@@ -146,27 +151,30 @@ class Feed:
         head = self.head
         async with self._reading, self._engine.connect() as connection:
             stored = await read_stored(connection, self.ledger_id, max(after - 1, 0), PAGE_EVENTS + 1)
+            keys = await self._person_keys.read_for(connection, stored)
         hash_before = b""
         if after:
             if not stored or stored[0].position != after:
                 raise LogChangedError
             hash_before = stored.pop(0).hash
-        page = Page(hash_before, self._decoded(after, stored))
+        page = Page(hash_before, self._decoded(after, stored, keys))
         if page.events:
+            if any(type(recorded.event) is UserErased for recorded in page.events):
+                self._pages.clear()  # they may hold what was just erased
             self._pages.append(page)
             self.move_to(max(self.head, page.events[-1].position))
         elif after < head and after < await self.refresh():
             raise self._missing(after + 1)
         return page
 
-    def _decoded(self, after: int, stored: list[StoredEvent]) -> list[RecordedEvent]:
+    def _decoded(self, after: int, stored: list[StoredEvent], keys: Keys) -> list[RecordedEvent]:
         """Up to the first that is missing or cannot be read; it raises only if that is the very first."""
         events: list[RecordedEvent] = []
         for position, row in enumerate(stored, after + 1):
             try:
                 if row.position != position:
                     raise self._missing(position)
-                events.append(row.decoded())
+                events.append(row.decoded(keys))
             except (UnknownEvent, LogDamaged):
                 if not events:
                     raise

@@ -29,6 +29,7 @@ from shared.events import (
     UserChanged,
     UserCreated,
     UserDeactivated,
+    UserErased,
     UserEvent,
     UserReactivated,
 )
@@ -77,6 +78,9 @@ def project_users(changes: DocumentChanges, recorded: RecordedEvent, event: User
             changes.change(event.user_id, {"status": "inactive"} | changed, {"version": 1})
         case UserReactivated():
             changes.change(event.user_id, {"status": "active"} | changed, {"version": 1})
+        case UserErased():
+            # Empty and not None: lists are ordered by name, and MongoDB compares texts with texts only.
+            changes.change(event.user_id, {"status": "erased", "name": "", "email": "", "search": []} | changed, {"version": 1})
         case _:
             assert_never(event)
 
@@ -232,6 +236,8 @@ def project_statistics(changes: KeyChanges, recorded: RecordedEvent, event: Even
             changes.count("users", {"active": -1, "inactive": 1})
         case UserReactivated():
             changes.count("users", {"active": 1, "inactive": -1})
+        case UserErased():
+            changes.count("users", {event.status_before: -1, "erased": 1})
         case AccountOpened() | AccountFrozen() | AccountUnfrozen() | AccountClosed():
             _count_account(changes, event)
         case _:

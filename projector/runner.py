@@ -23,6 +23,8 @@ from projector.troubles import Troubles
 from shared.connections import STORE_ERRORS, MongoDatabase
 from shared.errors import DaybookError
 from shared.event_store import read_heads
+from shared.logs import kind_of
+from shared.person_keys import PersonKeys
 from shared.read_models import WAKE_CHANNEL
 from shared.settings import Settings
 
@@ -48,6 +50,7 @@ class Runner:
     ) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._redis = redis
+        self._person_keys = PersonKeys(settings)
         self._sinks = make_sinks(mongo, redis)
         self._troubles = Troubles(mongo, redis)
         self._events_max = settings.projector_batch_events_max
@@ -86,7 +89,7 @@ class Runner:
                     heads = await read_heads(connection)
             except STORE_ERRORS as error:
                 if not failing:
-                    log.error("the log cannot be read", error=repr(error))  # noqa: TRY400 # an outage needs no traceback
+                    log.error("the log cannot be read", error=kind_of(error))  # noqa: TRY400 # an outage needs no traceback
                 failing = True
             else:
                 failing = False
@@ -97,7 +100,7 @@ class Runner:
     def _feed(self, ledger_id: str, tasks: asyncio.TaskGroup) -> Feed:
         feed = self._feeds.get(ledger_id)
         if feed is None:
-            feed = self._feeds[ledger_id] = Feed(self._engine, ledger_id, self._reading)
+            feed = self._feeds[ledger_id] = Feed(self._engine, ledger_id, self._person_keys, self._reading)
             for projection in self._projections:
                 generations = Generations(projection, self._sinks[projection.model.store], feed)
                 follower = Follower(generations, self._troubles, self._events_max, self._stopping)
@@ -183,7 +186,7 @@ class Follower:
     def _log_failure(self, error: Exception, seconds: float) -> None:
         about = {"ledger_id": self._feed.ledger_id, "projection": self._model.name, "position": self._position}
         is_ours = not isinstance(error, (*STORE_ERRORS, PyMongoError, DaybookError))
-        log.error("projection stopped", **about, error=repr(error), again_in_seconds=round(seconds, 2), exc_info=is_ours)
+        log.error("projection stopped", **about, error=kind_of(error), again_in_seconds=round(seconds, 2), exc_info=is_ours)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -254,7 +254,9 @@ class MongoSink:
         try:
             written = await generation.collection(self._mongo).bulk_write(writes, ordered=False, session=session)
         except BulkWriteError as error:
-            raise _damaged(generation, f"{(error.details or {}).get('writeErrors', error)}") from error
+            # Only numbers: the details hold whole documents, and with them names of people.
+            codes = sorted({each["code"] for each in (error.details or {}).get("writeErrors", ())})
+            raise _damaged(generation, f"MongoDB refused to write, with the codes {codes}") from None
         if written.matched_count != len(changes.changed):
             raise _damaged(generation, f"{len(changes.changed) - written.matched_count} documents are missing")
 

@@ -5,9 +5,10 @@ held in memory but the accounts.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol, assert_never
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from projector.difference import DifferenceFound, require_equal
@@ -15,6 +16,8 @@ from shared import event_store
 from shared.errors import UnknownEvent
 from shared.event_store import Head, Member, StoredEvent
 from shared.events import (
+    EVENT_TYPES,
+    NO_KEYS,
     AccountClosed,
     AccountFrozen,
     AccountOpened,
@@ -23,12 +26,17 @@ from shared.events import (
     FundsDeposited,
     FundsTransferred,
     FundsWithdrawn,
+    Sealed,
     UserChanged,
     UserCreated,
     UserDeactivated,
+    UserErased,
     UserReactivated,
     decode,
+    user_stream,
 )
+from shared.person_keys import PERSONAL_TYPES, PersonKeys
+from shared.sealing import Keys, Place, people_in
 
 Advanced = Callable[[int], None]
 """Called with the number of events that were looked at since the last call."""
@@ -46,11 +54,16 @@ class Fold(Protocol):
     @property
     def evolve(self) -> Callable[[Any, Event], Any]: ...
 
-    def read(self, snapshot: str) -> Any:
+    def people(self, snapshot: str) -> set[str]:
+        """Whose keys it takes to read a snapshot."""
+
+    def read(self, snapshot: str, place: Place, keys: Keys) -> Any:
         """The state that was stored as this JSON."""
 
 
 FoldOf = Callable[[str], Fold]
+PlaceOf = Callable[[str, str, int], Place]
+"""What a snapshot is bound to: ledger, stream, version."""
 
 
 LOWEST: Final = -(2**62)
@@ -111,6 +124,10 @@ class Books:
     def __init__(self) -> None:
         self.members = 0
         """Streams that the events belong to, each counted once for each event."""
+        self.people: set[str] = set()
+        """Who must have a key."""
+        self.erased: set[str] = set()
+        """Who must have none."""
         self._balances: dict[str, int] = {}
         self._limits: dict[str, int] = {}
         self._currencies: dict[str, str] = {}
@@ -140,9 +157,14 @@ class Books:
                 self._limits[event.account_id] = event.overdraft_limit
                 self._currencies[event.account_id] = event.currency
             case (AccountFrozen() | AccountUnfrozen() | AccountClosed()) | (
-                UserCreated() | UserChanged() | UserDeactivated() | UserReactivated()
+                UserChanged() | UserDeactivated() | UserReactivated()
             ):
                 pass
+            case UserCreated():
+                self.people.add(event.user_id)
+            case UserErased():
+                self.people.discard(event.user_id)
+                self.erased.add(event.user_id)
             case _:
                 assert_never(event)
 
@@ -186,20 +208,39 @@ async def verify_money(connection: AsyncConnection, ledger_id: str, head: int, a
         if not page:
             break  # the chain has been verified: the log was cut off since
         for stored in page:
-            books.enter(stored.position, _event(f"position {stored.position} of the log", stored))
+            books.enter(stored.position, _event(f"position {stored.position} of the log", stored, NO_KEYS.keys))
         position = page[-1].position
         advanced(len(page))
     books.close()
     return books
 
 
-def _event(where: str, stored: StoredEvent | Member) -> Event:
-    if stored.type is None or stored.schema_version is None or stored.data is None:
+def _event(where: str, stored: StoredEvent | Member, keys: Keys, ledger_id: str = "") -> Event:
+    if stored.event_id is None or stored.type is None or stored.schema_version is None or stored.data is None:
         raise DifferenceFound(where, "an event of the log", None)
     try:
-        return decode(stored.type, stored.schema_version, stored.data)
+        return decode(stored.type, stored.schema_version, stored.data, Sealed(ledger_id, stored.event_id, keys))
     except UnknownEvent as unknown:
         raise DifferenceFound(where, "an event that this code knows", unknown.detail) from unknown
+
+
+# ── the people ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def verify_people(connection: AsyncConnection, ledger_id: str, books: Books, person_keys: PersonKeys) -> None:
+    """Everybody has a key but those who were erased: a key that was lost would look like an erasure everywhere else.
+
+    Raises:
+        DifferenceFound: names a person.
+    """
+    found = await person_keys.read_ids(connection, ledger_id)
+    if kept := books.erased & found:
+        raise DifferenceFound(f"key of person {min(kept)}", "none after the erasure", "one")
+    for person_id in sorted(books.people - found):
+        # Erased since the log was read, perhaps.
+        stream = await event_store.read_stream(connection, ledger_id, user_stream(person_id), type_name=UserErased.__name__)
+        if not stream:
+            raise DifferenceFound(f"key of person {person_id}", "one", None)
 
 
 # ── the streams ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -208,20 +249,39 @@ def _event(where: str, stored: StoredEvent | Member) -> Event:
 class StreamWalk:
     """Goes through all streams, event by event, and folds each afresh."""
 
-    def __init__(self, fold_of: FoldOf) -> None:
+    def __init__(self, ledger_id: str, fold_of: FoldOf, place_of: PlaceOf) -> None:
         self.streams = 0
         self.snapshots = 0
         """Of the present fold's version; others are folded anew when they are next needed."""
+        self._ledger_id = ledger_id
         self._fold_of = fold_of
+        self._place_of = place_of
         self._last: Member | None = None
         self._state: Any = None
 
-    def visit(self, member: Member) -> None:
+    def people(self, members: Iterable[Member]) -> set[str]:
+        """Whose keys it takes to visit these."""
+        found = set()
+        for member in members:
+            if member.type in PERSONAL_TYPES:
+                found |= people_in(EVENT_TYPES[member.type], msgspec.json.decode(member.data or "{}"))
+            if member.snapshot:
+                found |= self._people_in_snapshot(member, member.snapshot)
+        return found
+
+    def _people_in_snapshot(self, member: Member, snapshot: str) -> set[str]:
+        try:
+            fold = self._fold_of(member.stream_id)
+        except KeyError:  # a stream of no kind that there is; the visit says so
+            return set()
+        return fold.people(snapshot) if member.fold_version == fold.version else set()
+
+    def visit(self, member: Member, keys: Keys) -> None:
         """Raises:
         DifferenceFound: the stream does not hold what its events prescribe, or its head is not what they fold to.
         """
         where = f"stream {member.stream_id}, version {member.version}"
-        event = _event(where, member)
+        event = _event(where, member, keys, self._ledger_id)
         if member.stream_id not in event.streams():
             raise DifferenceFound(f"{where}, event at {member.position}", f"one of {event.streams()}", member.stream_id)
         fold = self._fold_of(member.stream_id)
@@ -236,38 +296,45 @@ class StreamWalk:
         self._state = fold.evolve(self._state, event)
         self._last = member
         if member.version == member.head_version:
-            self._verify_head(fold, member)
+            self._verify_head(fold, member, keys)
 
     def leave(self) -> None:
         """The last event of a stream has the version of its head: both were read at the same moment."""
         if self._last is not None:
             require_equal(f"head of stream {self._last.stream_id}, version", self._last.version, self._last.head_version)
 
-    def _verify_head(self, fold: Fold, member: Member) -> None:
+    def _verify_head(self, fold: Fold, member: Member, keys: Keys) -> None:
         where = f"head of stream {member.stream_id}"
         require_equal(f"{where}, position", member.position, member.head_position)
         if member.fold_version != fold.version:
             return
         self.snapshots += 1
         try:
-            stored = fold.read(member.snapshot or "")
+            stored = fold.read(member.snapshot or "", self._place_of(self._ledger_id, member.stream_id, member.version), keys)
         except ValueError as error:
-            raise DifferenceFound(f"{where}, snapshot", self._state, member.snapshot) from error
-        require_equal(f"{where}, snapshot", self._state, stored)
+            raise DifferenceFound(f"{where}, snapshot", "one that can be read", "another") from error
+        require_equal(f"{where}, snapshot", msgspec.to_builtins(self._state), msgspec.to_builtins(stored))
 
 
 async def verify_streams(
-    connection: AsyncConnection, ledger_id: str, head: int, members: int | None, fold_of: FoldOf, advanced: Advanced
-) -> StreamWalk:
+    connection: AsyncConnection,
+    ledger_id: str,
+    head: int,
+    members: int | None,
+    walk: StreamWalk,
+    person_keys: PersonKeys,
+    advanced: Advanced,
+) -> None:
     """Every stream against the events up to `head`, which belong to streams `members` times, if that is known.
 
     Raises:
         DifferenceFound: names the first stream and version that are not as prescribed.
     """
-    walk, after, found = StreamWalk(fold_of), ("", 0), 0
+    after, found = ("", 0), 0
     while page := await event_store.read_members(connection, ledger_id, after):
+        keys = await person_keys.read(connection, ledger_id, walk.people(page))
         for member in page:
-            walk.visit(member)
+            walk.visit(member, keys)
         found += sum(member.position <= head for member in page)
         after = page[-1].stream_id, page[-1].version
         advanced(len(page))
@@ -276,7 +343,6 @@ async def verify_streams(
         await _locate_missing_member(connection, ledger_id, head)
         raise DifferenceFound("events of all streams together", members, found)
     await _verify_heads_have_events(connection, ledger_id)
-    return walk
 
 
 async def _locate_missing_member(connection: AsyncConnection, ledger_id: str, head: int) -> None:
@@ -285,7 +351,7 @@ async def _locate_missing_member(connection: AsyncConnection, ledger_id: str, he
     position = 0
     while position < head and (page := await event_store.read_stored(connection, ledger_id, position)):
         for stored in page:
-            for stream_id in _event(f"position {stored.position}", stored).streams():
+            for stream_id in _event(f"position {stored.position}", stored, NO_KEYS.keys).streams():
                 versions[stream_id] += 1
                 members = await event_store.read_members(connection, ledger_id, (stream_id, versions[stream_id] - 1), 1)
                 found = members[0].position if members and members[0].stream_id == stream_id else None

@@ -32,11 +32,14 @@ from projector.sealing import make_sealer
 from shared.connections import (
     STORE_ERRORS,
     open_stores,
+    redis_tls,
     require_durable_postgres,
     require_lasting_redis,
     require_schema,
 )
+from shared.doctor import require_safe
 from shared.errors import DaybookError, StoreUnavailable
+from shared.logs import configure_logs, kind_of, say
 from shared.read_models import HEALTH_KEY
 from shared.settings import Settings, read_settings
 
@@ -69,6 +72,7 @@ async def require_stores(settings: Settings) -> None:
         await _require("PostgreSQL", require_durable_postgres(engine))
         await _require("MongoDB", mongo.command("ping"))
         await _require("Redis", require_lasting_redis(redis))
+    await require_safe(settings, "daybook_projector", say)
 
 
 async def _require(store: str, check: Awaitable[Any], wait_seconds: int = 0) -> None:
@@ -81,6 +85,7 @@ async def _require(store: str, check: Awaitable[Any], wait_seconds: int = 0) -> 
 
 async def start(context: Context, settings: Settings) -> None:
     """Opens the stores and lets the runner go."""
+    configure_logs(settings.log_level)
     logging.getLogger("arq").setLevel(logging.WARNING)
     context["stack"] = stack = AsyncExitStack()
     stores = await stack.enter_async_context(open_stores(settings, "daybook_projector"))
@@ -132,7 +137,7 @@ class PatientConnection(AbstractConnection):
             try:
                 await super().connect()  # type: ignore[no-untyped-call]
             except (RedisError, OSError) as error:
-                log.warning("arq waits for Redis", error=repr(error))
+                log.warning("arq waits for Redis", error=kind_of(error))
             else:
                 return
             await asyncio.sleep(seconds)
@@ -146,6 +151,7 @@ def make_pool(settings: Settings) -> ArqRedis:
         socket_connect_timeout=settings.redis_timeout_ms / 1000,
         retry=Retry(ExponentialBackoff(cap=PAUSE_SECONDS_MAX, base=PAUSE_SECONDS), _FOR_EVER),
         retry_on_error=_PASSING,
+        **redis_tls(settings.redis_url),
     )
     # Over TLS, TCP or a socket, as the URL says.
     pool.connection_class = type("Connection", (PatientConnection, pool.connection_class), {})

@@ -30,9 +30,9 @@ class Answer(BaseModel):
 
 class UserItem(Answer):
     id: str
-    name: str
-    email: str
-    status: Literal["active", "inactive"]
+    name: Annotated[str | None, Field(description="null where the user was erased.")]
+    email: Annotated[str | None, Field(description="null where the user was erased.")]
+    status: Literal["active", "inactive", "erased"]
     created_at: Moment
     changed_at: Moment
     version: Version
@@ -106,7 +106,7 @@ class EntryItem(Answer):
 
 
 class EventItem(Answer):
-    """An event as it was stored."""
+    """An event as it was stored: what is personal in it stays sealed."""
 
     position: FactPosition
     event_id: str
@@ -131,6 +131,22 @@ class SealItem(Answer):
     signature: str
     key_id: Annotated[str, Field(description="The first 16 digits of the SHA-256 of the public key.")]
     sealed_at: Moment
+
+
+class RefusalItem(Answer):
+    """What is not known is an empty text. `*` in a path hides what is none of our words and no id."""
+
+    refused_at: Moment
+    code: str
+    api: Literal["commands", "queries"]
+    method: str
+    path: str
+    address: str
+    principal: str
+    key_id: Annotated[str, Field(description="Of a credential that was not valid: the id that stands in it.")]
+    ledger_id: str
+    request_id: Annotated[str, Field(description="Of the first.")]
+    count: Annotated[int, Field(description="How often, within a second.")]
 
 
 class HashedEvent(Answer):
@@ -181,6 +197,27 @@ class ProgressItem(Answer):
     cause: Annotated[str | None, Field(description="Why it is not further.")]
 
 
+class PersonalEvent(Answer):
+    """An event as its person may read it: opened, and without who else had to do with it."""
+
+    position: FactPosition
+    event_id: str
+    type: str
+    schema_version: int
+    data: dict[str, Any]
+    recorded_at: Moment
+
+
+class ExportAnswer(Answer):
+    """All that is held about a person. `events` are those of the person and of the person's accounts."""
+
+    user: UserItem
+    accounts: list[AccountItem]
+    transfers: list[TransferAnswer]
+    events: list[PersonalEvent]
+    position: AsOfPosition
+
+
 ItemT = TypeVar("ItemT")
 
 
@@ -199,6 +236,7 @@ class AccountsByStatus(Answer):
 class UsersByStatus(Answer):
     active: int
     inactive: int
+    erased: int
 
 
 class CurrencyStatistics(Answer):
@@ -300,6 +338,19 @@ SEAL_EXAMPLE: Final = {
     "key_id": "8d3f6e2b1c0a9f47",
     "sealed_at": MOMENT,
 }
+REFUSAL_EXAMPLE: Final = {
+    "refused_at": MOMENT,
+    "code": "forbidden",
+    "api": "commands",
+    "method": "POST",
+    "path": "/v1/deposits",
+    "address": "192.0.2.7",
+    "principal": "ada",
+    "key_id": "k3vq7m2xnp",
+    "ledger_id": "main",
+    "request_id": "0198c5a0-0000-7000-8000-0000000000f1",
+    "count": 1,
+}
 RECEIPT_EXAMPLE: Final = {
     "format": "daybook-receipt-1",
     "position": 4,
@@ -318,6 +369,21 @@ CONSISTENCY_EXAMPLE: Final = {
     "to": SEAL_EXAMPLE,
     "path": ["6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"],
 }
+EXPORT_EXAMPLE: Final = {
+    "user": USER_EXAMPLE,
+    "accounts": [ACCOUNT_EXAMPLE],
+    "transfers": [TRANSFER_EXAMPLE],
+    "events": [
+        {
+            "position": 1,
+            "event_id": EVENT,
+            "type": "UserCreated",
+            "schema_version": 1,
+            "data": {"user_id": ADA, "name": "Ada", "email": "ada@example.com", "email_hash": "9f86d081884c7d659a2feaa0c55ad015"},
+            "recorded_at": MOMENT,
+        }
+    ],
+}
 STREAM_EVENT_EXAMPLE: Final = {"version": 2, **EVENT_EXAMPLE}
 PROGRESS_EXAMPLE: Final = {
     "name": "accounts",
@@ -329,7 +395,7 @@ PROGRESS_EXAMPLE: Final = {
     "cause": "no worker has taken event 41, recorded 3 s ago",
 }
 STATISTICS_EXAMPLE: Final = {
-    "users": {"active": 1, "inactive": 0},
+    "users": {"active": 1, "inactive": 0, "erased": 0},
     "currencies": [{"currency": "EUR", "accounts": {"open": 2, "frozen": 0, "closed": 0}, "posted": 1250, "outside": -1250}],
     "days": [{"day": "2026-11-21", "transfers": 2, "amounts": {"EUR": 2500}}],
     "busiest": [{"account_id": EUROS, "transfers": 2}],

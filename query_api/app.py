@@ -12,9 +12,10 @@ from typing import Annotated, Any, Final, TypedDict
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 
-from query_api import answers, events, progress, proofs, queries
+from query_api import answers, audit, events, progress, proofs, queries
 from query_api.answers import as_of, page_of
 from query_api.cursors import Cursors
+from query_api.export import export_user as export_all_of_user
 from query_api.parameters import (
     AccountParameters,
     ActivityParameters,
@@ -22,6 +23,7 @@ from query_api.parameters import (
     EntryParameters,
     EventParameters,
     ProjectionName,
+    RefusalParameters,
     SealParameters,
     SealPosition,
     StatisticsParameters,
@@ -44,18 +46,22 @@ from query_api.requests import (
     Question,
 )
 from shared.access import Rule, only, own_or
-from shared.api_keys import KeyRing
 from shared.connections import open_mongo, open_postgres, open_redis, require_lasting_redis, require_schema
+from shared.doctor import require_safe
 from shared.events import timestamp
 from shared.fields import Id
+from shared.gate import Gate
 from shared.health import Check, ask_postgres, ask_redis, health_router
 from shared.http import prepare, problem_responses
+from shared.logs import say
+from shared.person_keys import PersonKeys
+from shared.refusals import Refusals
 from shared.seal_store import last_sealed_at
 from shared.settings import Settings, settings_or_exit
 
 router = APIRouter(prefix="/v1", route_class=QueryRoute)
 
-ANY_QUESTION: Final = ("unauthorized", "forbidden", "validation-failed", "not-found", "store-unavailable")
+ANY_QUESTION: Final = ("unauthorized", "forbidden", "rate-limited", "validation-failed", "not-found", "store-unavailable")
 READ_MODEL: Final = (*ANY_QUESTION, "rebuilding", "projection-behind")
 LOG: Final = (*ANY_QUESTION, "projection-behind")
 
@@ -112,6 +118,16 @@ async def list_users(question: Question, parameters: Annotated[UserParameters, Q
 async def get_user(question: Question, user_id: Id) -> Response:
     """Get a user."""
     return question.one(await queries.get_user(question.view(), user_id))
+
+
+@router.get(
+    "/users/{user_id}/export",
+    tags=["users"],
+    **documented(answers.ExportAnswer, as_of(answers.EXPORT_EXAMPLE), *READ_MODEL, access=own_or("ledger:read")),
+)
+async def export_user(question: Question, user_id: Id) -> Response:
+    """Get everything that is held about a person: profile, accounts, transfers, and the events about them, opened."""
+    return question.streamed(await export_all_of_user(question.view(), question.state.person_keys, user_id), f"user-{user_id}")
 
 
 # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -310,6 +326,32 @@ async def get_consistency(
     return question.one(await proofs.get_consistency(question.view(), position, parameters))
 
 
+# ── audit ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@router.get(
+    "/refusals",
+    tags=["audit"],
+    **documented(
+        answers.Page[answers.RefusalItem],
+        page_of(answers.REFUSAL_EXAMPLE),
+        *ANY_QUESTION,
+        "cursor-invalid",
+        access=only("events:read", "ops:admin"),
+        headers=[LEDGER_HEADER],
+        answer_headers=PAGE_HEADERS,
+    ),
+)
+async def list_refusals(question: Question, parameters: Annotated[RefusalParameters, Query()]) -> Response:
+    """List attempts that were refused, newest first: on this ledger, and those of nobody known.
+
+    Attempts that are alike are one item for each second. Kept for a time and up to a number (`DAYBOOK_REFUSALS_DAYS`, `_MAX`).
+    """
+    return question.page(await audit.list_refusals(question.view(), parameters, question.key(parameters)), parameters)
+
+
+PATHS: Final = [route.path for route in router.routes if isinstance(route, QueryRoute)]
+
 # ── the app ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -317,9 +359,11 @@ class State(TypedDict):
     """What lives as long as the app and reaches a request as `request.state`."""
 
     settings: Settings
-    keys: KeyRing
+    gate: Gate
+    refusals: Refusals
     reader: Reader
     cursors: Cursors
+    person_keys: PersonKeys
 
 
 def checks(request: Request) -> dict[str, Check]:
@@ -352,14 +396,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         ):
             await require_schema(postgres, configured.schema_wait_seconds)
             await require_lasting_redis(redis)
-            keys = KeyRing(postgres)
+            await require_safe(configured, "daybook_query", say)
+            gate = Gate(postgres, redis, configured)
+            refusals = Refusals(redis, configured, "queries", PATHS)
             yield State(
                 settings=configured,
-                keys=keys,
+                gate=gate,
+                refusals=refusals,
                 reader=Reader(postgres, mongo, redis, configured),
                 cursors=Cursors(configured.secret.get_secret_value()),
+                person_keys=PersonKeys(configured),
             )
-            await keys.close()
+            await gate.close()
+            await refusals.close()
 
     app = QueryApp(
         title="Daybook queries",
@@ -369,9 +418,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.include_questions(router)
+    app.include_questions(router, configured.cors_origins)
     app.include_router(health_router(checks, notes))
-    prepare(app)
+    prepare(app, configured.log_level)
     return app
 
 

@@ -105,7 +105,7 @@ class AmountRange(Parameters):
 
 
 class UserParameters(PageParameters):
-    status: Literal["active", "inactive"] | None = None
+    status: Literal["active", "inactive", "erased"] | None = None
     search: Annotated[Search, Field(description="Words that each begin a word of the name or address.")] | None = None
     sort: Literal["created_at", "-created_at", "name", "-name"] = "created_at"
 
@@ -154,6 +154,10 @@ class StreamParameters(PageParameters):
 
 
 class SealParameters(PageParameters):
+    pass
+
+
+class RefusalParameters(PageParameters):
     pass
 
 

@@ -110,7 +110,10 @@ def _prefix(word: str) -> Match:
 
 
 def _user(document: Document) -> Document:
-    return _members(document, "name", "email", "status", "created_at", "changed_at", "version")
+    user = _members(document, "name", "email", "status", "created_at", "changed_at", "version")
+    if user["status"] == "erased":
+        user["name"] = user["email"] = None
+    return user
 
 
 # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -241,7 +244,7 @@ async def get_statistics(view: View, parameters: StatisticsParameters) -> AsOf[D
     users, accounts, sums, transfers, volumes = map(_numbers, found.data[:5])
     busiest, *ranking = map(_ranked, found.data[5:])
     statistics = {
-        "users": {status: users.get(status, 0) for status in ("active", "inactive")},
+        "users": {status: users.get(status, 0) for status in ("active", "inactive", "erased")},
         "currencies": _by_currency(accounts, sums),
         "days": _by_day(transfers, volumes, parameters.days),
         "busiest": [{"account_id": account_id, "transfers": number} for account_id, number in busiest],

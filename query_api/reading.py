@@ -152,6 +152,7 @@ class Reader:
         self.postgres = postgres
         self.mongo = mongo
         self.redis = redis
+        self.settings = settings
         self._mongo_seconds = settings.mongo_timeout_ms / 1000
         self._redis_seconds = settings.redis_timeout_ms / 1000
         self._pointers = mongo.get_collection("read_models", read_concern=_SNAPSHOT)

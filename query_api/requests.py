@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
@@ -21,7 +22,7 @@ from query_api.queries import Key
 from query_api.reading import AsOf, Freshness, View
 from shared.access import Principal, rule_of
 from shared.errors import NotFound, ValidationFailed
-from shared.http import JSON, admit, answer_error, enveloped, problem_response, same_ledger, validation_failed
+from shared.http import JSON, across_origins, admit, answer_error, enveloped, problem_response, same_ledger, validation_failed
 
 JSON_LINES: Final = "application/x-ndjson"
 PARAMETERS_MAX: Final = 50
@@ -110,6 +111,14 @@ class Question(Request):
         body = {"items": page.items, "next": cursor, "position": found.position}
         return Response(orjson.dumps(body), 200, headers, JSON)
 
+    def streamed(self, found: AsOf[Any], file_name: str) -> Response:
+        """JSON in pieces, to be saved as a file; 404 for None."""
+        headers = _headers(found)
+        if found.data is None:
+            return problem_response(self, NotFound(), headers)
+        headers["Content-Disposition"] = f'attachment; filename="{file_name}.json"'
+        return StreamingResponse(found.data, 200, headers, JSON)
+
     def _link(self, cursor: str) -> str:
         parameters = [(name, value) for name, value in _query(self) if name != "cursor"]
         return f"{quote(self.scope['path'])}?{urlencode([*parameters, ('cursor', cursor)])}"
@@ -171,16 +180,20 @@ class QueryApp(FastAPI):
     goes the whole way: middleware, router, dependencies. Both ways read, answer and fail alike.
     """
 
-    def include_questions(self, router: APIRouter) -> None:
-        """Takes the router's routes, all of them made by then."""
+    def include_questions(self, router: APIRouter, origins: str) -> None:
+        """Takes the router's routes, all of them made by then. `origins` are those whose pages may ask."""
         self.include_router(router)
         self._short_way = {
             _shape(route.path): (tuple(route.param_convertors), route.get_route_handler())
             for route in router.routes
             if isinstance(route, QueryRoute)
         }
+        self._answer_across = across_origins(self._answer, origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._answer_across(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_question = scope["type"] == "http" and scope["method"] == "GET"
         names, respond = self._short_way.get(_shape(scope["path"]), _NO_QUESTION) if is_question else _NO_QUESTION
         if respond is None:

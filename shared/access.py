@@ -32,10 +32,11 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """One of the scopes is needed. `customers`: they may too, for what is their own."""
+    """One of the scopes is needed. `customers`: they may too, for what is their own. `anybody`: no credential is looked at."""
 
     scopes: tuple[Scope, ...]
     customers: bool = False
+    anybody: bool = False
 
     def require(self, principal: Principal) -> None:
         """Raises:
@@ -46,6 +47,8 @@ class Rule(msgspec.Struct, frozen=True):
 
     def documented(self) -> dict[str, Any]:
         """For a route's `openapi_extra`, where `rule_of` finds it again."""
+        if self.anybody:
+            return {"x-access": {"scopes": [], "anybody": True}, "security": []}
         return {"x-access": {"scopes": list(self.scopes), "customers": self.customers}, "security": [{SECURITY_SCHEME: []}]}
 
 
@@ -60,6 +63,11 @@ def only(*scopes: Scope) -> Rule:
 def own_or(*scopes: Scope) -> Rule:
     """As `only`; and for customers with one of the scopes, on what is their own."""
     return Rule(scopes, customers=True)
+
+
+def anybody() -> Rule:
+    """For those who come to get a credential."""
+    return Rule((), anybody=True)
 
 
 def rule_of(route: str, openapi_extra: Mapping[str, Any] | None) -> Rule:

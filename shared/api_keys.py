@@ -1,15 +1,13 @@
 """API keys: made and ended by an administrator, recognised by the APIs.
 
 A key is `dbk_<key id>_<secret>` with a secret of 256 bits; it is shown once, and the database has its SHA-256. A secret of that
-size needs no slow hash: nobody guesses it. Whatever is wrong with a credential, the answer is the same.
+size needs no slow hash: nobody guesses it.
 """
 
 import asyncio
-import hashlib
 import hmac
 import re
 import secrets
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -20,17 +18,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.access import Principal
+from shared.callers import Found, hash_token
 from shared.connections import STORE_ERRORS
 from shared.errors import KeyRefused, Unauthorized
-
-KNOWN_SECONDS: Final = 5.0
-"""A key that was revoked is taken for so long at most."""
-KNOWN_MAX: Final = 10_000
-AUTHORIZATION_MAX: Final = 200
+from shared.standing import standing_of
 
 _KEY_ID_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz234567"
 _KEY_ID_LENGTH: Final = 10
-_AUTHORIZATION: Final = re.compile(rf"[Bb]earer (dbk_([a-z2-7]{{{_KEY_ID_LENGTH}}})_[A-Za-z0-9_-]{{43}})")
+_TOKEN: Final = re.compile(rf"dbk_([a-z2-7]{{{_KEY_ID_LENGTH}}})_[A-Za-z0-9_-]{{43}}")
 _PRINCIPAL: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 # ── the keys of a caller ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -47,87 +42,42 @@ NOTE_USE: Final = text("""
 """)
 
 
-class _Known(msgspec.Struct, frozen=True):
-    principal: Principal
-    until: float
-
-
-class KeyRing:
-    """Recognises callers. What was found is remembered for seconds, by the SHA-256 of the token: the way of a request that comes
-    again is a hash and a dictionary. Only valid tokens are remembered, so nobody can fill the memory.
-    """
+class ApiKeys:
+    """One kind of `shared.callers.Credentials`."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._known: dict[bytes, _Known] = {}
-        self._looking: dict[bytes, asyncio.Task[Principal]] = {}
         self._noting: set[asyncio.Task[None]] = set()
 
-    async def principal(self, authorization: Sequence[str]) -> Principal:
-        """Who sends these `Authorization` headers; there must be one.
+    def recognises(self, token: str) -> bool:
+        return _TOKEN.fullmatch(token) is not None
 
-        Raises:
-            Unauthorized: it is no valid key, for whatever reason.
-        """
-        if len(authorization) != 1 or len(authorization[0]) > AUTHORIZATION_MAX:
-            raise Unauthorized
-        credential = _AUTHORIZATION.fullmatch(authorization[0])
-        if credential is None:
-            raise Unauthorized
-        token_hash = hash_token(credential[1])
-        known = self._known.get(token_hash)
-        if known is not None and time.monotonic() < known.until:
-            return known.principal
-        return await self._look_once(token_hash, credential[2])
-
-    async def close(self) -> None:
-        await asyncio.gather(*self._noting, *self._looking.values(), return_exceptions=True)
-
-    async def _look_once(self, token_hash: bytes, key_id: str) -> Principal:
-        """All who come with one token wait for one look."""
-        looking = self._looking.get(token_hash)
-        if looking is None:
-            looking = self._looking[token_hash] = asyncio.create_task(self._look(token_hash, key_id))
-            looking.add_done_callback(lambda done: self._looked(token_hash, done))
-        return await asyncio.shield(looking)
-
-    def _looked(self, token_hash: bytes, done: asyncio.Task[Principal]) -> None:
-        """A failure counts as seen even when all who waited have gone."""
-        del self._looking[token_hash]
-        if not done.cancelled():
-            done.exception()
-
-    async def _look(self, token_hash: bytes, key_id: str) -> Principal:
+    async def look(self, token: str) -> Found:
+        """A customer's key is worth nothing while its user is not active."""
+        key_id = key_id_of(token)
         async with self._engine.connect() as connection:
             row = (await connection.execute(FIND, {"key_id": key_id})).one_or_none()
-        # Compared also where there is no such key, so that both take as long.
-        matches = hmac.compare_digest(token_hash, row[4] if row else b"\0" * 32)
-        if row is None or not matches:
-            self._known.pop(token_hash, None)
-            raise Unauthorized
-        principal = Principal(row[0], key_id, row[1], row[2], frozenset(row[3]))
-        self._remember(token_hash, principal, KNOWN_SECONDS if row[5] is None else min(KNOWN_SECONDS, row[5]))
+            # Compared also where there is no such key, so that both take as long.
+            matches = hmac.compare_digest(hash_token(token), row[4] if row else b"\0" * 32)
+            if row is None or not matches:
+                raise Unauthorized
+            if row[2] is not None and await standing_of(connection, row[1], row[2]) != "active":
+                raise Unauthorized
         if row[6]:
             noting = asyncio.create_task(self._note_use(key_id))
             self._noting.add(noting)
             noting.add_done_callback(self._noting.discard)
-        return principal
+        principal = Principal(row[0], key_id, row[1], row[2], frozenset(row[3]))
+        return Found(principal) if row[5] is None else Found(principal, row[5])
 
-    def _remember(self, token_hash: bytes, principal: Principal, seconds: float) -> None:
-        self._known.pop(token_hash, None)
-        self._known[token_hash] = _Known(principal, time.monotonic() + seconds)
-        if len(self._known) > KNOWN_MAX:
-            del self._known[next(iter(self._known))]
+    async def close(self) -> None:
+        await asyncio.gather(*self._noting, return_exceptions=True)
 
     async def _note_use(self, key_id: str) -> None:
         """Beside the request and never in its way; a note that is lost is made a few seconds later."""
         with suppress(*STORE_ERRORS):
             async with self._engine.begin() as connection:
                 await connection.execute(NOTE_USE, {"key_id": key_id})
-
-
-def hash_token(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
 
 
 # ── making and ending them ───────────────────────────────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ Every connection has a bound on how long it may take: a store that hangs is a `S
 """
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -20,9 +21,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from shared.errors import SchemaMismatch, SettingsInvalid, StoreUnavailable, UnsafeStore
 from shared.settings import Settings
@@ -39,7 +41,7 @@ _REDIS_RETRIES: Final = 3
 async def open_postgres(settings: Settings, role: Role) -> AsyncIterator[AsyncEngine]:
     """An engine whose sessions act as `role` and so can do no more than that role may."""
     with _readable("DAYBOOK_DATABASE_URL"):
-        url = make_url(settings.database_url).set(drivername="postgresql+asyncpg")
+        url, tls = postgres_address(settings.database_url)
     engine = create_async_engine(
         url,
         pool_size=settings.database_pool_size,
@@ -47,7 +49,9 @@ async def open_postgres(settings: Settings, role: Role) -> AsyncIterator[AsyncEn
         pool_timeout=settings.database_pool_timeout_ms / 1000,
         pool_recycle=settings.database_pool_recycle_seconds,
         pool_pre_ping=settings.database_pool_pre_ping,
-        connect_args={
+        hide_parameters=True,  # or an error would carry ids and amounts into the logs
+        connect_args=tls
+        | {
             "timeout": settings.database_connect_timeout_ms / 1000,
             # The server's own limit comes first; ours is for a server that does not answer at all.
             "command_timeout": settings.database_statement_timeout_ms / 1000 + 0.5,
@@ -65,6 +69,50 @@ async def open_postgres(settings: Settings, role: Role) -> AsyncIterator[AsyncEn
         yield engine
     finally:
         await engine.dispose()
+
+
+@asynccontextmanager
+async def open_postgres_as_owner(settings: Settings) -> AsyncIterator[AsyncEngine]:
+    """For what only the owner of the tables may do, as the migrations do it: no process that serves has this."""
+    with _readable("DAYBOOK_MIGRATION_DATABASE_URL"):
+        url, tls = postgres_address(settings.migration_database_url or settings.database_url)
+    server_settings = {"application_name": "daybook-owner", "lock_timeout": str(settings.database_lock_timeout_ms)}
+    connect_args = tls | {"timeout": settings.database_connect_timeout_ms / 1000, "server_settings": server_settings}
+    engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=connect_args)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+def postgres_address(url: str) -> tuple[URL, dict[str, Any]]:
+    """What libpq says in a URL about TLS (`sslmode`, `sslrootcert`, `sslcert`, `sslkey`), as the driver takes it.
+
+    Raises:
+        ValueError, ArgumentError: the URL is none, or names files that are not there or modes that do not exist.
+    """
+    parsed = make_url(url).set(drivername="postgresql+asyncpg")
+    asked = {name: str(parsed.query[name]) for name in _LIBPQ_TLS if name in parsed.query}
+    parsed = parsed.difference_update_query(_LIBPQ_TLS)
+    mode = asked.get("sslmode", "verify-full" if asked else None)
+    if mode is None or mode in _WITHOUT_CHECK:
+        return parsed, {} if mode is None else {"ssl": False if mode == "disable" else mode}
+    if mode not in {"verify-ca", "verify-full"}:
+        raise ValueError(mode)
+    context = ssl.create_default_context(cafile=asked.get("sslrootcert"))
+    context.check_hostname = mode == "verify-full"
+    if "sslcert" in asked:
+        context.load_cert_chain(asked["sslcert"], asked.get("sslkey"))
+    return parsed, {"ssl": context}
+
+
+_LIBPQ_TLS: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey")
+_WITHOUT_CHECK: Final = {"disable", "allow", "prefer", "require"}
+
+
+def redis_tls(url: str) -> dict[str, Any]:
+    """redis-py by itself checks who signed the certificate of a `rediss://` server, and not whose it is."""
+    return {"ssl_check_hostname": True} if url.startswith("rediss:") else {}
 
 
 @asynccontextmanager
@@ -112,6 +160,7 @@ async def open_redis(settings: Settings, operation_timeout_ms: int | None = None
             health_check_interval=15,
             retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), _REDIS_RETRIES),
             retry_on_error=[RedisConnectionError],
+            **redis_tls(settings.redis_url),
         )
     client: Redis = Redis.from_pool(pool)
     try:
@@ -125,8 +174,8 @@ def _readable(variable: str) -> Iterator[None]:
     """What a driver says of a URL that it cannot read may hold a part of it, and so a password: only the variable is named."""
     try:
         yield
-    except (ArgumentError, PyMongoError, ValueError):
-        raise SettingsInvalid([f"{variable}: not a URL that its driver can read"]) from None
+    except (ArgumentError, PyMongoError, ValueError, OSError):
+        raise SettingsInvalid([f"{variable}: not a URL that its driver can read, or a file that it names cannot be"]) from None
 
 
 class Stores(NamedTuple):

@@ -3,16 +3,17 @@
     DaybookError
     ├── Rejection                    the command was understood and refused; no event was written
     │   ├── SameAccount · NotFound · AccountClosed · AccountFrozen · UserInactive · CurrencyMismatch
-    │   ├── InsufficientFunds · BalanceOutOfRange · AccountNotEmpty · EmailTaken · IdTaken
+    │   ├── InsufficientFunds · BalanceOutOfRange · AccountNotEmpty · EmailTaken · IdTaken · UserIsErased
     │   └── VersionMismatch
     ├── BadRequest                   the request cannot be a command or a query; nothing was looked at
-    │   ├── Unauthorized · Forbidden
+    │   ├── Unauthorized (LoginRefused) · Forbidden · PasswordWrong
+    │   ├── MalformedRequest · HeadTooLarge · RequestTimeout
     │   ├── MalformedJson · UnsupportedMediaType · PayloadTooLarge · ValidationFailed · CursorInvalid
     │   └── AmountOutOfRange · CurrencyUnknown · IdempotencyKeyRequired · IdempotencyKeyInvalid · IdempotencyKeyReused
     ├── Unavailable                  not now; the same request may succeed later
-    │   └── StoreUnavailable · Overloaded · Rebuilding · ProjectionBehind · NotSealedYet
+    │   └── RateLimited · StoreUnavailable · Overloaded · Rebuilding · ProjectionBehind · NotSealedYet
     └── OperatorError                a person must act: the processes and the CLI say it in one line and exit
-        ├── SettingsInvalid · SchemaMismatch · UnsafeStore · StackError · KeyRefused
+        ├── SettingsInvalid · MasterKeyUnknown · SchemaMismatch · UnsafeStore · UnsafeSettings · StackError · KeyRefused
         └── UnknownEvent · LogDamaged · ReadModelDamaged
 
 The first line of a docstring is the title that clients see; `code` is stable; `retryable` says whether the same
@@ -20,6 +21,7 @@ command can succeed later; under a new Idempotency-Key, since an answered key ke
 stands in `shared.http`.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 
@@ -82,6 +84,12 @@ class CurrencyMismatch(Rejection):
     code = "currency-mismatch"
 
 
+class UserIsErased(Rejection):
+    """The user was erased."""
+
+    code = "user-erased"
+
+
 class InsufficientFunds(Rejection):
     """The account has not enough available."""
 
@@ -127,15 +135,46 @@ class BadRequest(DaybookError):
 
 
 class Unauthorized(BadRequest):
-    """A valid API key is needed."""
+    """A valid credential is needed."""
 
     code = "unauthorized"
 
 
+class LoginRefused(Unauthorized):
+    """The e-mail address or the password is not right."""
+
+    code = "login-refused"
+
+
 class Forbidden(BadRequest):
-    """This API key does not allow this operation."""
+    """This caller may not do this."""
 
     code = "forbidden"
+
+
+class MalformedRequest(BadRequest):
+    """This is not HTTP."""
+
+    code = "malformed-request"
+
+
+class HeadTooLarge(BadRequest):
+    """The headers are too many or too large."""
+
+    code = "head-too-large"
+
+
+class RequestTimeout(BadRequest):
+    """The request did not arrive in time."""
+
+    code = "request-timeout"
+    retryable = True
+
+
+class PasswordWrong(BadRequest):
+    """The current password is not right."""
+
+    code = "password-wrong"
 
 
 class MalformedJson(BadRequest):
@@ -204,6 +243,17 @@ class Unavailable(DaybookError):
     retryable = True
 
 
+class RateLimited(Unavailable):
+    """There were too many requests."""
+
+    code = "rate-limited"
+
+    def __init__(self, headers: Sequence[tuple[bytes, bytes]] = (), retry_after_seconds: int = 1) -> None:
+        """`headers` say what the limit is."""
+        super().__init__(retry_after_seconds=retry_after_seconds)
+        self.limit_headers = tuple(headers)
+
+
 class StoreUnavailable(Unavailable):
     """A store does not answer."""
 
@@ -247,6 +297,12 @@ class SettingsInvalid(OperatorError):
         super().__init__("settings: " + "; ".join(problems))
 
 
+class MasterKeyUnknown(OperatorError):
+    """Keys of people are wrapped by a master key that the settings do not name."""
+
+    code = "master-key-unknown"
+
+
 class SchemaMismatch(OperatorError):
     """The database's schema is not the one this code was written for."""
 
@@ -257,6 +313,12 @@ class UnsafeStore(OperatorError):
     """A store is set up so that acknowledged data could be lost."""
 
     code = "unsafe-store"
+
+
+class UnsafeSettings(OperatorError):
+    """Daybook is set up so that it should not be used in production."""
+
+    code = "unsafe-settings"
 
 
 class UnknownEvent(OperatorError):

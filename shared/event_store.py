@@ -17,7 +17,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.errors import NotFound, UnknownEvent
-from shared.events import Event, RecordedEvent, canonical, decode
+from shared.events import NO_KEYS, Event, RecordedEvent, Sealed, canonical, decode, encode
+from shared.sealing import Keys
 
 PAGE_EVENTS: Final = 2_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -190,15 +191,18 @@ async def append(
     stream_events: Sequence[StreamEvent],
     stream_heads: Iterable[StreamHead],
     answers: Sequence[Answer],
+    keys: Keys,
 ) -> Head | None:
     """Writes a batch at `head`: the events at the positions after it, and everything that goes with them.
+
+    `keys` are those of the people whom the events tell something about; it is sealed before it is hashed.
 
     Gives the new head; None, and nothing is written, where the log does not end at `head` any more.
 
     Raises:
         sqlalchemy.exc.IntegrityError: another transaction took a version, an event's id or a key first; begin anew.
     """
-    events = [_event_columns(event) for event in new_events]
+    events = [_event_columns(ledger_id, event, keys) for event in new_events]
     hashes = _chain(ledger_id, head, events)
     new_head = Head(head.position + len(events), hashes[-1] if hashes else head.hash, head.now)
     appended = await connection.scalar(
@@ -229,13 +233,13 @@ _fields = msgspec.structs.astuple
 EventColumns = tuple[str, str, int, str, str]
 
 
-def _event_columns(new: NewEvent) -> EventColumns:
+def _event_columns(ledger_id: str, new: NewEvent, keys: Keys) -> EventColumns:
     event_type = type(new.event)
     return (
         new.event_id,
         event_type.__name__,
         event_type.schema_version,
-        canonical(new.event).decode(),
+        encode(ledger_id, new.event_id, new.event, keys).decode(),
         canonical(new.metadata).decode(),
     )
 
@@ -303,10 +307,17 @@ READ_STREAM: Final = text(f"""
     ORDER BY s.version LIMIT :limit
 """)  # noqa: S608 # built of constants
 
+READ_LAST: Final = text(f"""
+    SELECT {_EVENT_COLUMNS} FROM stream_events s
+    JOIN events e ON e.ledger_id = s.ledger_id AND e.position = s.position
+    WHERE s.ledger_id = :ledger_id AND s.stream_id = :stream_id AND e.type = ANY (CAST(:types AS text[]))
+    ORDER BY s.version DESC LIMIT 1
+""")  # noqa: S608 # built of constants
 
 # The page is cut before it is joined, so that its cost does not depend on the size of the tables.
 READ_MEMBERS: Final = text("""
-    SELECT s.stream_id, s.version, s.position, e.type, e.schema_version, CAST(e.data AS text), h.version, h.position,
+    SELECT s.stream_id, s.version, s.position, CAST(e.event_id AS text), e.type, e.schema_version, CAST(e.data AS text),
+           h.version, h.position,
            h.fold_version, CASE WHEN h.version = s.version THEN CAST(h.snapshot AS text) END
     FROM (
         SELECT ledger_id, stream_id, version, position FROM stream_events
@@ -339,13 +350,15 @@ READ_ENDS: Final = text("""
 class Member(msgspec.Struct, frozen=True):
     """An event as a stream holds it, beside the head that the stream had at the same moment.
 
-    `type`, `schema_version` and `data` are None where the log has no such event, those of the head where the stream has none.
+    `event_id`, `type`, `schema_version` and `data` are None where the log has no such event, those of the head where the
+    stream has none.
     `snapshot` is there for the last version only.
     """
 
     stream_id: str
     version: int
     position: int
+    event_id: str | None
     type: str | None
     schema_version: int | None
     data: str | None
@@ -368,12 +381,14 @@ class StoredEvent(msgspec.Struct, frozen=True):
     recorded_at: datetime
     hash: bytes
 
-    def decoded(self) -> RecordedEvent:
-        """Raises:
+    def decoded(self, keys: Keys) -> RecordedEvent:
+        """What is personal is opened with `keys`, and reads as erased where they have none.
+
+        Raises:
         UnknownEvent: this code cannot read the event; the message says which.
         """
         try:
-            event = decode(self.type, self.schema_version, self.data)
+            event = decode(self.type, self.schema_version, self.data, Sealed(self.ledger_id, self.event_id, keys))
         except UnknownEvent as unknown:
             msg = f"position {self.position} of ledger {self.ledger_id!r} (event {self.event_id}): {unknown.detail}"
             raise UnknownEvent(msg, position=self.position, event_id=self.event_id) from unknown
@@ -410,12 +425,12 @@ async def read_stored(connection: AsyncConnection, ledger_id: str, after: int, l
 
 
 async def read_all(connection: AsyncConnection, ledger_id: str, after: int, limit: int = PAGE_EVENTS) -> list[RecordedEvent]:
-    """The next events of the ledger, in order, with none left out.
+    """The next events of the ledger, in order, with none left out and nothing personal in them.
 
     Raises:
         UnknownEvent: this code cannot read one of them.
     """
-    return [stored.decoded() for stored in await read_stored(connection, ledger_id, after, limit)]
+    return [stored.decoded(NO_KEYS.keys) for stored in await read_stored(connection, ledger_id, after, limit)]
 
 
 async def read_type(connection: AsyncConnection, ledger_id: str, type_name: str, after: int, limit: int) -> list[StoredEvent]:
@@ -449,6 +464,13 @@ async def read_stream(
         },
     )
     return [StoredEvent(*row) for row in rows]
+
+
+async def read_last(connection: AsyncConnection, ledger_id: str, stream_id: str, types: Sequence[str]) -> StoredEvent | None:
+    """The last event of one of these types in a stream."""
+    parameters = {"ledger_id": ledger_id, "stream_id": stream_id, "types": types}
+    row = (await connection.execute(READ_LAST, parameters)).one_or_none()
+    return StoredEvent(*row) if row else None
 
 
 async def read_members(

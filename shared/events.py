@@ -5,16 +5,19 @@ and to its own. `streams()` names them; the first is the one the fact is about. 
 them, so that no reader has to ask for the state before. To change an event's fields, raise its `schema_version` and add an
 upcaster; old versions decode forever.
 
+A field that is marked `Personal` is stored sealed (see `shared.sealing`). Mark everything that tells who a person is.
+
 No I/O here, no clock, no ids made.
 """
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 
 from shared.errors import UnknownEvent
+from shared.sealing import Keys, Personal, Place, SealBroken, opened_members, personal_fields, sealed_members
 
 # ── streams ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -50,10 +53,15 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
         raise NotImplementedError
 
 
+OfUser = Annotated[str, Personal("user_id")]
+
+
 class UserCreated(Fact, frozen=True):
+    """`email_hash` is keyed (see `shared.person_keys.ADDRESSES`): it names a stream without telling the address."""
+
     user_id: str
-    name: str
-    email: str
+    name: OfUser
+    email: OfUser
     email_hash: str
 
     def streams(self) -> tuple[str, ...]:
@@ -64,8 +72,8 @@ class UserChanged(Fact, frozen=True):
     """All fields as they are after the change; the address before it names the stream that is released."""
 
     user_id: str
-    name: str
-    email: str
+    name: OfUser
+    email: OfUser
     email_hash: str
     email_hash_before: str
 
@@ -87,6 +95,17 @@ class UserReactivated(Fact, frozen=True):
 
     def streams(self) -> tuple[str, ...]:
         return (user_stream(self.user_id),)
+
+
+class UserErased(Fact, frozen=True):
+    """The key of the user is destroyed with it. The accounts stay, and so does their money; the address is free."""
+
+    user_id: str
+    email_hash: str
+    status_before: Literal["active", "inactive"]
+
+    def streams(self) -> tuple[str, ...]:
+        return user_stream(self.user_id), email_stream(self.email_hash)
 
 
 class AccountOpened(Fact, frozen=True):
@@ -182,7 +201,7 @@ class FundsTransferred(Fact, frozen=True):
         )
 
 
-UserEvent = UserCreated | UserChanged | UserDeactivated | UserReactivated
+UserEvent = UserCreated | UserChanged | UserDeactivated | UserReactivated | UserErased
 MoneyEvent = FundsDeposited | FundsWithdrawn | FundsTransferred
 AccountEvent = AccountOpened | AccountFrozen | AccountUnfrozen | AccountClosed | MoneyEvent
 Event = UserEvent | AccountEvent
@@ -194,6 +213,7 @@ EVENT_TYPES: Final[dict[str, type[Event]]] = {
         UserChanged,
         UserDeactivated,
         UserReactivated,
+        UserErased,
         AccountOpened,
         AccountFrozen,
         AccountUnfrozen,
@@ -234,7 +254,35 @@ What is no JSON but an integer, as MongoDB's driver reads one of 64 bits, is wri
 """
 
 
-def decode(type_name: str, schema_version: int, data: str | bytes) -> Event:
+def encode(ledger_id: str, event_id: str, event: Event, keys: Keys) -> bytes:
+    """Canonical JSON of the event, as it is stored and hashed.
+
+    Raises:
+        KeyError: a person's key is missing.
+    """
+    kind = type(event)
+    if not personal_fields(kind):
+        return canonical(event)
+    return canonical(sealed_members(event, _place(ledger_id, event_id, kind.__name__), keys))
+
+
+def _place(ledger_id: str, event_id: str, type_name: str) -> Place:
+    return "event", ledger_id, event_id, type_name
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """What it takes to read the personal fields of a stored event."""
+
+    ledger_id: str
+    event_id: str
+    keys: Keys
+
+
+NO_KEYS: Final = Sealed("", "", {})
+"""With these, all that is personal reads as if it were erased."""
+
+
+def decode(type_name: str, schema_version: int, data: str | bytes, sealed: Sealed) -> Event:
     """The event that was stored as this JSON, brought up to today's schema version.
 
     Raises:
@@ -245,10 +293,10 @@ def decode(type_name: str, schema_version: int, data: str | bytes) -> Event:
         msg = f"event type {type_name!r} is unknown to this version of Daybook; deploy the code that wrote it"
         raise UnknownEvent(msg)
     try:
-        if schema_version == event_type.schema_version:
+        if schema_version == event_type.schema_version and not personal_fields(event_type):
             return _DECODERS[type_name].decode(data)
-        return _upcast(event_type, schema_version, msgspec.json.decode(data))
-    except msgspec.ValidationError as invalid:
+        return _upcast(event_type, schema_version, msgspec.json.decode(data), sealed)
+    except (msgspec.ValidationError, SealBroken) as invalid:
         msg = f"{type_name} does not fit its definition: {invalid}"
         raise UnknownEvent(msg) from invalid
 
@@ -256,7 +304,7 @@ def decode(type_name: str, schema_version: int, data: str | bytes) -> Event:
 _DECODERS: Final = {name: msgspec.json.Decoder(event_type) for name, event_type in EVENT_TYPES.items()}
 
 
-def _upcast(event_type: type[Event], schema_version: int, data: dict[str, Any]) -> Event:
+def _upcast(event_type: type[Event], schema_version: int, data: dict[str, Any], sealed: Sealed) -> Event:
     name = event_type.__name__
     if schema_version > event_type.schema_version:
         msg = f"{name} has schema version {schema_version}, this code knows up to {event_type.schema_version}"
@@ -265,7 +313,8 @@ def _upcast(event_type: type[Event], schema_version: int, data: dict[str, Any]) 
         if (name, version) not in UPCASTERS:
             raise UnknownEvent(f"{name} never had schema version {schema_version}")
         data = UPCASTERS[name, version](data)
-    return msgspec.convert(data, event_type)
+    place = _place(sealed.ledger_id, sealed.event_id, name)
+    return msgspec.convert(opened_members(event_type, data, place, sealed.keys), event_type)
 
 
 def timestamp(moment: datetime) -> str:

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.access import SECURITY_SCHEME, Principal, Rule
@@ -27,6 +28,7 @@ from shared.errors import (
     NotFound,
     PayloadTooLarge,
     Rejection,
+    RequestTimeout,
     StoreUnavailable,
     Unauthorized,
     Unavailable,
@@ -34,21 +36,28 @@ from shared.errors import (
 )
 from shared.fields import LEDGER_ID
 from shared.ids import new_id
+from shared.logs import configure_logs
+from shared.refusals import CODES as REFUSED
 
 log = structlog.get_logger()
 
 STATUS: Final[Mapping[str, int]] = {
+    "malformed-request": 400,
     "malformed-json": 400,
     "cursor-invalid": 400,
     "idempotency-key-required": 400,
     "idempotency-key-invalid": 400,
     "unauthorized": 401,
+    "login-refused": 401,
     "forbidden": 403,
+    "password-wrong": 403,
     "not-found": 404,
     "method-not-allowed": 405,
+    "request-timeout": 408,
     "account-closed": 409,
     "account-frozen": 409,
     "user-inactive": 409,
+    "user-erased": 409,
     "insufficient-funds": 409,
     "account-not-empty": 409,
     "email-taken": 409,
@@ -62,6 +71,8 @@ STATUS: Final[Mapping[str, int]] = {
     "same-account": 422,
     "currency-mismatch": 422,
     "idempotency-key-reused": 422,
+    "rate-limited": 429,
+    "head-too-large": 431,
     "internal-error": 500,
     "store-unavailable": 503,
     "overloaded": 503,
@@ -78,12 +89,17 @@ ERRORS_MAX: Final = 20
 PROBLEM_JSON: Final = "application/problem+json"
 JSON: Final = "application/json"
 
-# Sent with every answer. The documentation pages need scripts and so get no content policy.
-_SECURITY_HEADERS: Final = (
+# Sent with every answer. The pages of the documentation need scripts, and so only get the part about frames.
+_EVERYWHERE: Final = (
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
 )
+_SECURITY_HEADERS: Final = (*_EVERYWHERE, (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"))
+_PAGE_HEADERS: Final = (*_EVERYWHERE, (b"content-security-policy", b"frame-ancestors 'none'"))
+_PAGES: Final = {"/docs", "/redoc", "/docs/oauth2-redirect"}
+_TLS_HEADERS: Final = ((b"strict-transport-security", b"max-age=31536000"),)
 
 
 class MethodNotAllowed(BadRequest):
@@ -98,8 +114,9 @@ class InternalError(DaybookError):
     code = "internal-error"
 
 
-def prepare(app: FastAPI) -> None:
-    """Give the app its error handlers, its middleware, its problem pages and its OpenAPI document."""
+def prepare(app: FastAPI, log_level: str) -> None:
+    """Give the app its logs, its error handlers, its middleware, its problem pages and its OpenAPI document."""
+    configure_logs(log_level)
     for error_type in (RequestValidationError, HTTPException, DaybookError, *STORE_ERRORS, Exception):
         app.add_exception_handler(error_type, answer_error)
     app.add_middleware(Envelope)
@@ -123,14 +140,44 @@ class Envelope:
 def enveloped(scope: Scope, send: Send) -> Send:
     """Gives the request its id; the returned `send` adds it and the other headers to the answer."""
     request_id = new_id()
-    scope.setdefault("state", {})["request_id"] = request_id
+    state = scope.setdefault("state", {})
+    state["request_id"] = request_id
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), (b"request-id", request_id.encode()), *_SECURITY_HEADERS]
+            limits = state.get("limit_headers", ())
+            if message["status"] in REFUSED and "refusals" in state:
+                state["refusals"].note(scope, message["status"])
+            always = _PAGE_HEADERS if scope["path"] in _PAGES else _SECURITY_HEADERS
+            message["headers"] = [*message.get("headers", ()), (b"request-id", request_id.encode()), *limits, *always]
+            if scope["scheme"] == "https":
+                message["headers"] += _TLS_HEADERS
         await send(message)
 
     return send_with_headers
+
+
+def across_origins(answer: ASGIApp, origins: str) -> ASGIApp:
+    """The app, open to the scripts of these web pages; closed to those of all pages where there are none."""
+    if not origins:
+        return answer
+    return CORSMiddleware(
+        answer,
+        allow_origins=origins.split(","),
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=_SENT_ACROSS,
+        expose_headers=_READ_ACROSS,
+    )
+
+
+_SENT_ACROSS: Final = [
+    *("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match"),
+    *("Daybook-Ledger", "Daybook-Min-Position", "Prefer", "Traceparent"),
+]
+_READ_ACROSS: Final = [
+    *("Daybook-Position", "Daybook-Stale", "ETag", "Idempotency-Replayed", "Link", "Location"),
+    *("RateLimit", "RateLimit-Policy", "Request-Id", "Retry-After"),
+]
 
 
 def _one_line_failure(send: Send) -> Send:
@@ -165,7 +212,11 @@ def problem(error: DaybookError) -> dict[str, Any]:
 def problem_response(request: Request, error: DaybookError, headers: Mapping[str, str] | None = None) -> Response:
     body = {**problem(error), "request_id": request.state.request_id}
     if isinstance(error, Unavailable):
-        headers = {**(headers or {}), "Retry-After": str(RETRY_AFTER_SECONDS)}
+        seconds = error.extra.get("retry_after_seconds", RETRY_AFTER_SECONDS)
+        headers = {**(headers or {}), "Retry-After": str(seconds)}
+    elif isinstance(error, (RequestTimeout, PayloadTooLarge)):
+        # What else comes of the body is of no use, and is not waited for.
+        headers = {**(headers or {}), "Connection": "close"}
     elif isinstance(error, Unauthorized):
         headers = {**(headers or {}), "WWW-Authenticate": 'Bearer realm="daybook"'}
     return Response(orjson.dumps(body), STATUS[error.code], headers, PROBLEM_JSON)
@@ -235,15 +286,28 @@ def is_unavailability(error: BaseException) -> bool:
 # ── access ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+LEDGER_ID_WRONG: Final = "Daybook-Ledger must be a lower-case name of letters, digits and hyphens, at most 31 long."
+
+
 async def admit(request: Request, rule: Rule) -> Principal:
     """Who calls. Asked by every route before it reads anything else of the request.
 
     Raises:
         Unauthorized, Forbidden: the caller is nobody, or may not do this.
+        RateLimited: the caller, or nobody from this address, may ask no more for now.
     """
-    principal: Principal = await request.state.keys.principal(request.headers.getlist("authorization"))
+    principal: Principal = await request.state.gate.admit(request.scope, request.headers.getlist("authorization"))
     rule.require(principal)
     return principal
+
+
+async def meet(request: Request) -> None:
+    """Asked instead of `admit` by routes that anybody may use.
+
+    Raises:
+        RateLimited: nobody from this address may ask more for now.
+    """
+    await request.state.gate.meet(request.scope)
 
 
 def same_ledger(request: Request, principal: Principal) -> str:
@@ -257,7 +321,7 @@ def same_ledger(request: Request, principal: Principal) -> str:
     if ledger_id == principal.ledger_id:
         return ledger_id
     if not LEDGER_ID.fullmatch(ledger_id):
-        raise ValidationFailed("Daybook-Ledger must be a lower-case name of letters, digits and hyphens, at most 31 long.")
+        raise ValidationFailed(LEDGER_ID_WRONG)
     raise NotFound("There is no such ledger.")
 
 

@@ -85,7 +85,8 @@ USERS: Final = ReadModel(
         (("search", 1),),
     ),
 )
-"""{_id, name, email, status: active | inactive, search: see `search_words`, created_at, changed_at, version, position}"""
+"""{_id, name, email, status: active | inactive | erased, search: see `search_words`, created_at, changed_at, version,
+position}; of an erased user, name and email are empty texts and search has no words."""
 
 ACCOUNTS: Final = ReadModel(
     "accounts",

@@ -4,13 +4,19 @@ Every variable starts with `DAYBOOK_`. Money, rules and the shape of events are 
 things are, how long we wait for them and how much we take at once. Settings that would trade durability do not exist.
 """
 
-from typing import Annotated
+import re
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.addresses import read_networks
 from shared.errors import SettingsInvalid
+from shared.sealing import read_master_keys
 from shared.seals import is_key
+from shared.signed_tokens import read_public_keys
+
+_ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
 
 Count = Annotated[int, Field(ge=1)]
 Milliseconds = Annotated[int, Field(ge=1)]
@@ -28,22 +34,73 @@ def _public_keys(value: str) -> str:
     return value
 
 
+def _master_keys(value: SecretStr) -> SecretStr:
+    read_master_keys(value.get_secret_value())
+    return value
+
+
+MasterKeys = Annotated[SecretStr, AfterValidator(_master_keys)]
+
+
+def _networks(value: str) -> str:
+    try:
+        read_networks(value)
+    except ValueError:
+        raise ValueError("must be addresses or networks, with commas between") from None
+    return value
+
+
+def _jwt_keys(value: str, others: ValidationInfo) -> str:
+    if value:
+        read_public_keys(value)
+        if not (others.data.get("jwt_issuer") and others.data.get("jwt_audience")):
+            raise ValueError("needs DAYBOOK_JWT_ISSUER and DAYBOOK_JWT_AUDIENCE too")
+    return value
+
+
+def _origins(value: str) -> str:
+    if not all(_ORIGIN.fullmatch(origin) for origin in value.split(",") if value):
+        raise ValueError("must be origins such as https://app.example.com, with commas and nothing else between")
+    return value
+
+
 class Settings(BaseSettings):
     """Field names are the variables' names without the prefix; units and limits stand last in a name."""
 
     model_config = SettingsConfigDict(env_prefix="DAYBOOK_", frozen=True, extra="ignore")
 
-    database_url: str = Field(description="PostgreSQL, `postgresql://user:password@host:port/database`.")
+    database_url: str = Field(
+        description="PostgreSQL, `postgresql://user:password@host:port/database`; TLS as libpq: "
+        "`?sslmode=verify-full&sslrootcert=file`."
+    )
     migration_database_url: str | None = Field(
         default=None,
         description="PostgreSQL as the owner of the schema; used by migrations only. Default: the database URL.",
     )
-    mongo_url: str = Field(description="MongoDB, a replica set (one node will do): read models are written in transactions.")
+    mongo_url: str = Field(
+        description="MongoDB, a replica set (one node will do): read models are written in transactions. TLS: "
+        "`?tls=true&tlsCAFile=file`."
+    )
     mongo_database: str = Field(default="daybook", description="The MongoDB database that holds the read models.")
-    redis_url: str = Field(description="Redis or Valkey with `maxmemory-policy noeviction`.")
+    redis_url: str = Field(description="Redis or Valkey with `maxmemory-policy noeviction`. TLS: `rediss://…?ssl_ca_certs=file`.")
     secret: SecretStr = Field(min_length=32, description="Signs cursors. At least 32 characters; the same for all processes.")
 
+    environment: Literal["development", "production"] = Field(
+        default="development",
+        description="`development` or `production`, where the processes refuse to start on what `daybook doctor` calls "
+        "dangerous.",
+    )
+
     api_key: SecretStr | None = Field(default=None, description="What the `daybook` command sends to the APIs.")
+    master_keys: MasterKeys = Field(
+        description="Wrap the keys of personal data. 32 bytes each, in base64, commas between, the newest first."
+    )
+
+    master_keys_backed_up: str = Field(
+        default="",
+        description="Ids of master keys, with commas between, of which somebody keeps a copy elsewhere; `daybook doctor` shows "
+        "them.",
+    )
 
     command_url: str = Field(default="http://127.0.0.1:8000", description="Where clients reach the command API.")
     query_url: str = Field(
@@ -69,6 +126,44 @@ class Settings(BaseSettings):
     batch_commands_max: Count = Field(default=500, description="Commands in one transaction.")
     stream_cache_max: Count = Field(default=50_000, description="Streams that a writer keeps the folded state of.")
     body_bytes_max: Count = Field(default=262_144, description="Largest request body.")
+
+    read_timeout_ms: Milliseconds = Field(
+        default=5_000, description="Longest time in which the head of a request, and then its body, must arrive."
+    )
+    cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
+        default="",
+        description="Origins, such as `https://app.example.com`, with commas between, whose web pages may call the APIs. None by "
+        "default.",
+    )
+    rate_limit_caller_per_minute: Count = Field(
+        default=60_000, description="Requests of one caller, all its keys together. One more gets a 429."
+    )
+    rate_limit_address_per_minute: Count = Field(
+        default=300, description="Requests without a valid key from one address (IPv6: one /64). One more gets a 429."
+    )
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
+        default="",
+        description="Addresses and networks, with commas between, of proxies whose `X-Forwarded-For` tells where a request comes "
+        "from.",
+    )
+
+    session_idle_seconds: Count = Field(default=1_800, description="A session that is not used for so long ends.")
+    session_max_seconds: Count = Field(default=43_200, description="Every session ends after so long, used or not.")
+    password_hashes_at_once: Count = Field(
+        default=2, description="Passwords that a process checks at once; each takes a thread and 64 MiB."
+    )
+    refusals_max: Count = Field(default=50_000, description="Refused attempts that are kept for auditors.")
+    refusals_days: int = Field(
+        default=30, ge=1, le=3_650, description="Days for which refused attempts are kept; they hold addresses."
+    )
+
+    jwt_issuer: str = Field(default="", description="Who signs the tokens of services: their `iss`.")
+    jwt_audience: str = Field(default="", description="For whom the tokens of services are signed: their `aud`.")
+    jwt_keys: Annotated[str, AfterValidator(_jwt_keys)] = Field(
+        default="",
+        description="Public keys of the tokens of services: a JWK set, or a file that has one. Without them no such token is "
+        "taken.",
+    )
 
     projector_batch_events_max: Count = Field(default=2_000, description="Events folded into one write of a read model.")
     projector_look_ms: Milliseconds = Field(

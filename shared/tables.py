@@ -1,5 +1,6 @@
-"""The tables of the log, of access and of seals, as SQLAlchemy sees them. Migrations make them; `alembic check` compares.
+"""The tables of the log, of access, of seals and of people's keys, as SQLAlchemy sees them.
 
+Migrations make them; `alembic check` compares.
 `ledger_id` leads every key: a ledger is a tenant and an ordered log of its own. Each index answers one question:
 
     events            one event by position; one by id; those of a type in order
@@ -10,6 +11,8 @@
     api_keys          who a caller is; the keys of a name
     seals             one ledger's seals in order
     seal_nodes        some nodes of a level of the Merkle tree, in order
+    person_keys       what a person's data are sealed with; those that an older master key wraps
+    passwords         what a user logs in with
 """
 
 from typing import Final
@@ -30,7 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-SCHEMA_REVISION: Final = "0003"
+SCHEMA_REVISION: Final = "0005"
 """The migration that this code was written for; a test holds it against the newest one."""
 
 metadata = MetaData()
@@ -135,4 +138,27 @@ seal_nodes = Table(
     Column("number", BigInteger, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     PrimaryKeyConstraint("ledger_id", "level", "number", name="seal_nodes_pkey"),
+)
+
+# Of its own, because it is the only one that rows are deleted from: vacuumed at once, and left out of backups that are kept long.
+person_keys = Table(
+    "person_keys",
+    metadata,
+    Column("ledger_id", Text, nullable=False),
+    Column("person_id", Text, nullable=False),
+    Column("wrapped_key", LargeBinary, nullable=False),
+    Column("master_key_id", Text, nullable=False),
+    PrimaryKeyConstraint("ledger_id", "person_id", name="person_keys_pkey"),
+    Index("person_keys_master_key_id_idx", "master_key_id"),
+)
+
+passwords = Table(
+    "passwords",
+    metadata,
+    Column("ledger_id", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("version", Uuid, nullable=False),
+    Column("changed_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("ledger_id", "user_id", name="passwords_pkey"),
 )

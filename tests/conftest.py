@@ -19,6 +19,7 @@ from dev.processes import migrate
 from dev.servers import Mongo, Postgres, Redis, start_all, stop_all
 from shared.settings import Settings
 from tests.keys import OPERATOR, add_key
+from tests.log import MASTER_KEY
 from tests.running import Servers, Stack, run_stack
 
 # A developer's shell may point at a running stack, which no test may touch.
@@ -84,6 +85,7 @@ async def settings(servers: Servers, template_database: str) -> AsyncIterator[Se
         mongo_database=name,
         redis_url=redis_url,
         secret="for tests only, and long enough to be taken",
+        master_keys=MASTER_KEY,
     )
     await _as_superuser(servers.postgres, f"DROP DATABASE {name} WITH (FORCE)")
     with MongoClient[dict[str, object]](servers.mongo.url) as client:

@@ -8,7 +8,8 @@ from typing import Final
 import asyncpg
 
 from shared.access import SCOPES
-from shared.api_keys import hash_token, key_id_of
+from shared.api_keys import key_id_of
+from shared.callers import hash_token
 
 
 def new_token() -> str:

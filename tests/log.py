@@ -9,12 +9,13 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from command_api.fold import snapshot_place
 from command_api.folds import fold_of
 from shared import event_store
 from shared.event_store import Head, NewEvent, StreamEvent, StreamHead
@@ -31,9 +32,17 @@ from shared.events import (
     UserChanged,
     UserCreated,
     UserDeactivated,
+    UserErased,
+    UserEvent,
     UserReactivated,
 )
+from shared.person_keys import PersonKeys
+from shared.sealing import Keys
+from shared.settings import Settings
 
+MASTER_KEY: Final = "bWFzdGVyIGtleSBvZiB0aGUgdGVzdHMsIDMyIGJ5dGU="
+# Only the master key of these settings is looked at.
+PERSON_KEYS: Final = PersonKeys(Settings(database_url="", mongo_url="", redis_url="", secret="x" * 32, master_keys=MASTER_KEY))
 NEW_YEAR: Final = datetime(2026, 1, 1, tzinfo=UTC)
 APPEND_MAX: Final = 2_000
 
@@ -60,6 +69,10 @@ class Book:
         before = self.emails[user_id]
         after = self.emails[user_id] = email or before
         return UserChanged(user_id=user_id, name=name, email=after, email_hash=_hash(after), email_hash_before=_hash(before))
+
+    def erase_user(self, user_id: str) -> UserErased:
+        """Of a user who is active."""
+        return UserErased(user_id=user_id, email_hash=_hash(self.emails.pop(user_id)), status_before="active")
 
     def open_account(self, owner_id: str, currency: str = "EUR", overdraft_limit: int = 0) -> AccountOpened:
         account_id = self.new_id()
@@ -199,20 +212,31 @@ class _Stream(msgspec.Struct):
 async def _append(connection: AsyncConnection, events: Sequence[Event], ledger_id: str) -> int:
     stream_ids = sorted({stream_id for event in events for stream_id in event.streams()})
     head, locked = await event_store.lock(connection, ledger_id, stream_ids)
-    streams = {stream_id: _loaded(stream_id, locked.get(stream_id)) for stream_id in stream_ids}
+    created = {event.user_id for event in events if isinstance(event, UserCreated)}
+    people = {event.user_id for event in events if isinstance(event, get_args(UserEvent))}
+    keys = await PERSON_KEYS.require(connection, ledger_id, people, created)
+    streams = {stream_id: _loaded(ledger_id, stream_id, locked.get(stream_id), keys) for stream_id in stream_ids}
     members = list(_evolve(streams, head, events))
     new_events = [NewEvent(str(uuid.uuid4()), event, {"principal": "test"}) for event in events]
     heads = [
-        StreamHead(stream_id, s.version, s.position, fold_of(stream_id).version, fold_of(stream_id).write(s.state))
+        StreamHead(stream_id, s.version, s.position, fold_of(stream_id).version, _snapshot(ledger_id, stream_id, s, keys))
         for stream_id, s in streams.items()
     ]
-    await event_store.append(connection, ledger_id, head, new_events, members, heads, [])
+    await event_store.append(connection, ledger_id, head, new_events, members, heads, [], keys)
+    await PERSON_KEYS.forget(connection, ledger_id, {event.user_id for event in events if isinstance(event, UserErased)})
     return head.position + len(events)
 
 
-def _loaded(stream_id: str, head: StreamHead | None) -> _Stream:
+def _snapshot(ledger_id: str, stream_id: str, stream: _Stream, keys: Keys) -> str:
+    return fold_of(stream_id).write(stream.state, snapshot_place(ledger_id, stream_id, stream.version), keys)
+
+
+def _loaded(ledger_id: str, stream_id: str, head: StreamHead | None, keys: Keys) -> _Stream:
     fold = fold_of(stream_id)
-    return _Stream(head.version, head.position, fold.read(head.snapshot)) if head else _Stream(0, 0, fold.initial)
+    if head is None:
+        return _Stream(0, 0, fold.initial)
+    state = fold.read(head.snapshot, snapshot_place(ledger_id, stream_id, head.version), keys)
+    return _Stream(head.version, head.position, state)
 
 
 def _evolve(streams: dict[str, _Stream], head: Head, events: Sequence[Event]) -> Iterator[StreamEvent]:

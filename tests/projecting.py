@@ -22,7 +22,7 @@ from shared.errors import Rebuilding
 from shared.events import Event
 from shared.read_models import Generation, Trouble, live_generation, read_troubles
 from shared.settings import Settings
-from tests.log import append
+from tests.log import PERSON_KEYS, append
 
 WAIT_SECONDS: Final = 30.0
 BY_NAME: Final = {projection.name: projection for projection in PROJECTIONS}
@@ -44,7 +44,7 @@ class Ledger:
         """As a process sees them that has just started."""
         projection = projection or BY_NAME[name]
         sink = make_sinks(self.stores.mongo, self.stores.redis)[projection.model.store]
-        return Generations(projection, sink, Feed(self.stores.engine, self.ledger_id))
+        return Generations(projection, sink, Feed(self.stores.engine, self.ledger_id, PERSON_KEYS))
 
     async def live(self, name: str) -> Generation:
         return await live_generation(self.stores.mongo, self.stores.redis, BY_NAME[name].model, self.ledger_id)

@@ -20,21 +20,30 @@ import asyncpg
 import httpx2
 import pytest
 from fastapi import APIRouter
+from pwdlib import PasswordHash
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 import command_api.app
 import query_api.app
+from command_api.login import EXAMPLE
 from command_api.requests import CommandRoute
 from projector.runner import Runner
 from query_api.requests import QueryRoute
+from shared import passwords
 from shared.access import SCOPES
-from shared.api_keys import KeyRing, key_id_of
-from shared.connections import open_postgres, open_stores
+from shared.api_keys import ApiKeys, key_id_of
+from shared.callers import Callers
+from shared.connections import open_postgres, open_redis, open_stores
 from shared.errors import Unauthorized
+from shared.events import UserDeactivated, UserErased, UserReactivated
+from shared.sessions import Sessions
 from shared.settings import Settings
 from tests import log
 from tests.clients import client_of
 from tests.keys import OPERATOR, add_key, new_token
 from tests.log import Book
+from tests.tokens import accepting_tokens, signed
 
 OPEN: Final = {"/livez", "/readyz", "/version"}
 METHODS: Final = ("get", "post", "put", "patch", "delete")
@@ -53,6 +62,7 @@ class Things:
     transfer_id: str
     stream: str
     name: str = "accounts"
+    session_id: str = str(uuid.UUID(int=5))
 
     @classmethod
     def of(cls, user_id: str, account_id: str, transfer_id: str, payee: str) -> "Things":
@@ -125,10 +135,16 @@ def _example(document: dict[str, Any], declared: dict[str, Any]) -> dict[str, An
 
 
 _UNUSED: Final = Settings(
-    database_url="postgresql://nowhere/x", mongo_url="mongodb://nowhere", redis_url="redis://nowhere", secret="x" * 32
+    database_url="postgresql://nowhere/x",
+    mongo_url="mongodb://nowhere",
+    redis_url="redis://nowhere",
+    secret="x" * 32,
+    master_keys=log.MASTER_KEY,
 )
 OPERATIONS: Final = [*operations()]
-GUARDED: Final = [operation for operation in OPERATIONS if operation.path not in OPEN]
+PUBLIC: Final = {"/v1/login"}
+"""What gives credentials to those who have none."""
+GUARDED: Final = [operation for operation in OPERATIONS if operation.path not in OPEN | PUBLIC]
 
 
 # ── the world ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -144,6 +160,14 @@ class World:
     foreign: Things
     missing: Things
     settings: Settings
+    sessions: Sessions
+    writer: AsyncEngine
+
+    async def log_in(self) -> None:
+        """Begins a session of the customer, who has the password of the examples; whatever was set or ended before."""
+        async with self.writer.begin() as connection:
+            version = await passwords.put(connection, "main", self.own.user_id, PASSWORD_HASH)
+        self.tokens["member"] = (await self.sessions.begin("main", self.own.user_id, version, "unknown")).token
 
     async def send(self, role: str, operation: Operation, things: Things, **more: Any) -> httpx2.Response:
         """`headers` and `query` of the caller's choice; what is not an id is as in the operation's example."""
@@ -188,22 +212,24 @@ def _with_things(example: Any, things: Things) -> Any:
     }
 
 
+PASSWORD_HASH: Final = PasswordHash.recommended().hash(EXAMPLE)
 NO_THING: Final = "1"
 """What stands in a path and is nobody's: the position of a seal."""
-NOBODIES: Final = ("none", "unknown", "expired", "revoked")
+NOBODIES: Final = ("none", "unknown", "expired", "revoked", "forged", "deactivated")
 AUDITOR: Final = ("ledger:read", "events:read")
 
 
 @asynccontextmanager
-async def world_of(settings: Settings) -> AsyncIterator[World]:
-    book = Book()
+async def world_of(stores: Settings) -> AsyncIterator[World]:
+    book, settings = Book(), accepting_tokens(stores.model_copy(update={"rate_limit_address_per_minute": 10_000}))
     people = [book.create_user() for _ in range(2)]
     accounts = [book.open_account(person.user_id) for person in people]
     payees = [book.open_account(person.user_id) for person in people]
     deposits = [book.deposit(account.account_id, 1_000_000) for account in accounts]
     async with AsyncExitStack() as exits:
         writer = await exits.enter_async_context(open_postgres(settings, "daybook_command"))
-        await log.append(writer, [*people, *accounts, *payees, *deposits])
+        former = book.create_user()
+        await log.append(writer, [*people, *accounts, *payees, *deposits, former, UserDeactivated(user_id=former.user_id)])
         await log.make_ledger(writer, "other")
         await log.append(writer, [Book(1).create_user()], "other")
         clients = {
@@ -215,10 +241,12 @@ async def world_of(settings: Settings) -> AsyncIterator[World]:
             for person, account, deposit, payee in zip(people, accounts, deposits, payees, strict=True)
         )
         missing = Things.of(MISSING, MISSING, MISSING, own.to_account_id)
-        yield World(clients, await _tokens(settings, own.user_id, foreign.user_id), own, foreign, missing, settings)
+        tokens = await _tokens(settings, own.user_id, foreign.user_id, former.user_id)
+        sessions = Sessions(writer, await exits.enter_async_context(open_redis(settings)), settings)
+        yield World(clients, tokens, own, foreign, missing, settings, sessions, writer)
 
 
-async def _tokens(settings: Settings, own: str, foreign: str) -> dict[str, str]:
+async def _tokens(settings: Settings, own: str, foreign: str, former: str) -> dict[str, str]:
     url = settings.database_url
     tokens = {
         "none": "",
@@ -230,6 +258,11 @@ async def _tokens(settings: Settings, own: str, foreign: str) -> dict[str, str]:
         "expired": await add_key(url, "expired", lifetime=timedelta(seconds=-1)),
         "revoked": await add_key(url, "revoked"),
         "elsewhere": await add_key(url, "elsewhere", ledger_id="other"),
+        "deactivated": await add_key(url, "deactivated", user_id=former),
+        "service": signed(),
+        "auditing-service": signed(sub="audits", scope=" ".join(AUDITOR)),
+        "service-elsewhere": signed(ledger="other"),
+        "forged": signed(aud="elsewhere"),
     }
     connection = await asyncpg.connect(url, ssl=False)
     await connection.execute("UPDATE api_keys SET revoked_at = now() WHERE principal = 'revoked'")
@@ -268,6 +301,7 @@ def anonymous(answer: httpx2.Response, things: Things) -> tuple[int, str, str | 
 def test_every_operation_but_health_states_its_rule() -> None:
     assert {operation.path for operation in OPERATIONS if operation.access is None} == OPEN
     assert all(operation.security for operation in GUARDED)
+    assert {operation.path for operation in OPERATIONS if operation.access and operation.access.get("anybody")} == PUBLIC
     assert len(GUARDED) > 20
 
 
@@ -305,12 +339,15 @@ async def test_nothing_but_health_and_documentation_answers_without_a_valid_key(
 
 
 @pytest.mark.services
-async def test_a_customer_reads_and_moves_what_is_its_own_and_nothing_else(world: World) -> None:
+@pytest.mark.parametrize("role", ["customer", "member"])
+async def test_a_customer_reads_and_moves_what_is_its_own_and_nothing_else(world: World, role: str) -> None:
+    """With an API key, and having logged in."""
     for operation in GUARDED:
+        await world.log_in()
         before = await world.heads()
-        foreign, missing = [await world.send("customer", operation, things) for things in (world.foreign, world.missing)]
+        foreign, missing = [await world.send(role, operation, things) for things in (world.foreign, world.missing)]
         assert not operation.names_a_thing or await world.heads() == before, f"{operation} on a foreign thing was recorded"
-        own = await world.send("customer", operation, world.own)
+        own = await world.send(role, operation, world.own)
         if not operation.customers:
             assert {answer.status_code for answer in (own, foreign, missing)} == {403}, f"{operation} is not for customers"
             continue
@@ -381,10 +418,11 @@ async def test_each_transfer_of_a_batch_is_checked_by_itself(world: World) -> No
 
 
 @pytest.mark.services
-async def test_an_auditor_reads_everything_and_changes_nothing(world: World) -> None:
+@pytest.mark.parametrize("role", ["auditor", "auditing-service"])
+async def test_an_auditor_reads_everything_and_changes_nothing(world: World, role: str) -> None:
     before = await world.heads()
     for operation in GUARDED:
-        answer = await world.send("auditor", operation, world.foreign)
+        answer = await world.send(role, operation, world.foreign)
         if operation.method == "get":
             assert answer.is_success or operation.needs_a_seal, f"{operation}: {answer.text}"
         else:
@@ -393,9 +431,10 @@ async def test_an_auditor_reads_everything_and_changes_nothing(world: World) -> 
 
 
 @pytest.mark.services
-async def test_an_operator_may_do_everything(world: World) -> None:
+@pytest.mark.parametrize("role", ["operator", "service"])
+async def test_an_operator_may_do_everything(world: World, role: str) -> None:
     for operation in GUARDED:
-        answer = await world.send("operator", operation, world.foreign)
+        answer = await world.send(role, operation, world.foreign)
         assert answer.status_code not in {401, 403, 404} or operation.needs_a_seal, f"{operation}: {answer.text}"
 
 
@@ -414,16 +453,18 @@ async def test_a_key_without_the_scope_is_refused_and_with_it_alone_is_not(world
 
 
 @pytest.mark.services
-async def test_another_ledger_answers_like_a_missing_one(world: World) -> None:
+@pytest.mark.parametrize("role", ["elsewhere", "service-elsewhere"])
+async def test_another_ledger_answers_like_a_missing_one(world: World, role: str) -> None:
     before = await world.heads()
     for operation in GUARDED:
         there = [
-            await world.send("elsewhere", operation, world.own, headers={"daybook-ledger": ledger})
-            for ledger in ("main", "nowhere")
+            await world.send(role, operation, world.own, headers={"daybook-ledger": ledger}) for ledger in ("main", "nowhere")
         ]
         assert [answer.status_code for answer in there] == [404, 404] or operation.needs_a_seal, str(operation)
         assert anonymous(there[0], world.own) == anonymous(there[1], world.own), str(operation)
-        here = await world.send("elsewhere", operation, world.own)
+        if operation.path == "/v1/refusals":
+            continue  # shows what this very caller has tried above, sooner or later
+        here = await world.send(role, operation, world.own)
         assert not any(each in here.text for each in world.own.ids()) or here.status_code == 404, (
             f"{operation} shows another ledger"
         )
@@ -469,7 +510,7 @@ async def test_a_bad_credential_is_a_401_whatever_is_wrong_with_it(settings: Set
         "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZG1pbiJ9.",
     ]
     async with open_postgres(settings, "daybook_query") as engine:
-        keys = KeyRing(engine)
+        keys = Callers(ApiKeys(engine))
         assert (await keys.principal([f"Bearer {OPERATOR}"])).principal == "operator"
         assert (await keys.principal([f"bearer {OPERATOR}"])).principal == "operator"
         for headers in ([], [f"Bearer {OPERATOR}"] * 2, *([header] for header in bad)):
@@ -482,7 +523,7 @@ async def test_a_bad_credential_is_a_401_whatever_is_wrong_with_it(settings: Set
 async def test_a_key_is_noted_as_used_and_its_end_is_seen_in_seconds(settings: Settings) -> None:
     token = await add_key(settings.database_url, "short", lifetime=timedelta(seconds=1))
     async with open_postgres(settings, "daybook_command") as engine:
-        keys = KeyRing(engine)
+        keys = Callers(ApiKeys(engine))
         principal = await keys.principal([f"Bearer {token}"])
         assert (principal.principal, principal.ledger_id, principal.user_id) == ("short", "main", None)
         await keys.close()
@@ -495,9 +536,49 @@ async def test_a_key_is_noted_as_used_and_its_end_is_seen_in_seconds(settings: S
     await connection.close()
 
 
-async def _is_valid(keys: KeyRing, token: str) -> bool:
+async def _is_valid(keys: Callers, token: str) -> bool:
     try:
         await keys.principal([f"Bearer {token}"])
     except Unauthorized:
         return False
     return True
+
+
+@pytest.mark.services
+async def test_a_customers_key_is_worth_nothing_while_its_user_is_not_active(settings: Settings) -> None:
+    user = Book().create_user()
+    token = await add_key(settings.database_url, "customer", user_id=user.user_id)
+    async with open_postgres(settings, "daybook_command") as writer, open_postgres(settings, "daybook_query") as engine:
+        assert not await _is_valid(Callers(ApiKeys(engine)), token), "there is no such user yet"
+        for fact, valid in (
+            (user, True),
+            (UserDeactivated(user_id=user.user_id), False),
+            (UserReactivated(user_id=user.user_id), True),
+            (UserErased(user_id=user.user_id, email_hash=user.email_hash, status_before="active"), False),
+        ):
+            await log.append(writer, [fact])
+            keys = Callers(ApiKeys(engine))
+            assert await _is_valid(keys, token) is valid, type(fact).__name__
+            await keys.close()
+
+
+@pytest.mark.services
+async def test_a_caller_who_comes_again_costs_no_query_and_a_deactivation_is_seen_in_seconds(settings: Settings) -> None:
+    user = Book().create_user()
+    token = await add_key(settings.database_url, "customer", user_id=user.user_id)
+    async with open_postgres(settings, "daybook_command") as engine:
+        await log.append(engine, [user])
+        keys, asked = Callers(ApiKeys(engine)), 0
+
+        def count(*_: Any) -> None:
+            nonlocal asked
+            asked += 1
+
+        event.listen(engine.sync_engine, "before_cursor_execute", count)
+        await asyncio.gather(*(keys.principal([f"Bearer {token}"]) for _ in range(100)))
+        await keys.close()
+        assert asked == 3, "the key, its user, and the note that it was used; for all hundred"
+        await log.append(engine, [UserDeactivated(user_id=user.user_id)])
+        while await _is_valid(keys, token):
+            await asyncio.sleep(0.05)
+        await keys.close()

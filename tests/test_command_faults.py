@@ -20,6 +20,7 @@ from shared.connections import open_postgres
 from shared.settings import Settings
 from tests.clients import command_api, created
 from tests.keys import OPERATOR, add_key
+from tests.log import MASTER_KEY
 from tests.proxy import proxy_to
 
 pytestmark = pytest.mark.services
@@ -55,6 +56,7 @@ def settings(postgres: Postgres, redis: Redis) -> Settings:
         mongo_url="mongodb://127.0.0.1:1/",  # the command API never speaks to it
         redis_url=redis.url,
         secret="a secret of the tests, and of nothing else",
+        master_keys=MASTER_KEY,
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from command_api import user
 from command_api.account import CloseAccount, FreezeAccount, OpenAccount, UnfreezeAccount
 from command_api.command import Command
 from command_api.folds import fold_of
@@ -14,9 +15,10 @@ from command_api.user import (
     ChangeUser,
     CreateUser,
     DeactivateUser,
+    EraseUser,
+    NewUser,
     ReactivateUser,
     UserChanges,
-    hash_email,
 )
 from shared import errors
 from shared.events import (
@@ -31,6 +33,7 @@ from shared.events import (
     UserChanged,
     UserCreated,
     UserDeactivated,
+    UserErased,
     UserReactivated,
 )
 from shared.money import AMOUNT_MAX
@@ -42,6 +45,18 @@ TWO = "00000000-0000-0000-0000-000000000002"
 DOLLARS = "00000000-0000-0000-0000-000000000003"
 PAID = "00000000-0000-0000-0000-0000000000f1"
 FREE = "00000000-0000-0000-0000-0000000000f2"
+
+
+def hash_email(email: str) -> str:
+    return user.hash_email(email, b"pepper")
+
+
+def create(user_id: str, name: str, email: str) -> CreateUser:
+    return CreateUser(user=NewUser(id=user_id, name=name, email=email), email_hash=hash_email(email))
+
+
+def readdress(email: str) -> ChangeUser:
+    return ChangeUser(user_id=ADA, changes=UserChanges(email=email), email_hash=hash_email(email))
 
 
 def created(user_id: str = ADA, email: str = "ada@example.com") -> UserCreated:
@@ -97,9 +112,11 @@ def withdrawal(amount: int = 10, **fields: Any) -> Withdraw:
     return Withdraw.model_validate({"id": FREE, "account_id": ONE, "amount": amount, "currency": "EUR"} | fields)
 
 
-CREATE = CreateUser(id=ADA, name="Ada", email="ada@example.com")
+CREATE = create(ADA, "Ada", "ada@example.com")
 RENAME = ChangeUser(user_id=ADA, changes=UserChanges(name="Ada L."))
-READDRESS = ChangeUser(user_id=ADA, changes=UserChanges(email="ada@example.org"))
+READDRESS = readdress("ada@example.org")
+ERASE = EraseUser(user_id=ADA)
+ERASED = UserErased(user_id=ADA, email_hash=hash_email("ada@example.com"), status_before="active")
 OPEN = OpenAccount(id=ONE, owner_id=ADA, currency="EUR", overdraft_limit=5)
 
 
@@ -136,6 +153,7 @@ OPEN = OpenAccount(id=ONE, owner_id=ADA, currency="EUR", overdraft_limit=5)
             id="a user takes another address",
         ),
         pytest.param([created()], DeactivateUser(user_id=ADA), [INACTIVE], id="a user is deactivated"),
+        pytest.param([created()], ERASE, [ERASED], id="a user is erased"),
         pytest.param(
             [created(), INACTIVE],
             ReactivateUser(user_id=ADA),
@@ -183,11 +201,17 @@ def test_a_command_leads_to_its_event(past: list[Event], command: Command, event
 @pytest.mark.parametrize(
     ("past", "command", "code"),
     [
-        ([created()], CreateUser(id=ADA, name="A", email="other@example.com"), "id-taken"),
-        ([created()], CreateUser(id=BOB, name="A", email="ADA@example.com"), "email-taken"),
+        ([created()], create(ADA, "A", "other@example.com"), "id-taken"),
+        ([created()], create(BOB, "A", "ADA@example.com"), "email-taken"),
         ([], RENAME, "not-found"),
         ([created(), INACTIVE], RENAME, "user-inactive"),
         ([created(), created(BOB, "ada@example.org")], READDRESS, "email-taken"),
+        ([created(), ERASED], RENAME, "user-erased"),
+        ([created(), ERASED], DeactivateUser(user_id=ADA), "user-erased"),
+        ([created(), ERASED], ReactivateUser(user_id=ADA), "user-erased"),
+        ([created(), ERASED], OpenAccount(id=ONE, owner_id=ADA, currency="EUR"), "user-erased"),
+        ([created(), ERASED], CREATE, "id-taken"),
+        ([], ERASE, "not-found"),
         ([], DeactivateUser(user_id=ADA), "not-found"),
         ([], ReactivateUser(user_id=ADA), "not-found"),
         ([created(), opened()], OPEN, "id-taken"),
@@ -257,6 +281,7 @@ def test_an_overdraft_refusal_says_what_is_available() -> None:
         ([created()], READDRESS),
         ([created()], DeactivateUser(user_id=ADA)),
         ([created(), INACTIVE], ReactivateUser(user_id=ADA)),
+        ([created()], ERASE),
         ([opened()], FreezeAccount(account_id=ONE)),
         ([opened(), FROZEN], UnfreezeAccount(account_id=ONE)),
         ([opened()], CloseAccount(account_id=ONE)),
@@ -270,17 +295,26 @@ def test_repeating_a_change_of_state_yields_nothing(past: list[Event], command: 
 
 def test_an_address_that_was_given_up_is_free_for_others() -> None:
     change = when(READDRESS, created())
-    assert when(CreateUser(id=BOB, name="Bob", email="ada@example.com"), created(), *change)
+    assert when(create(BOB, "Bob", "ada@example.com"), created(), *change)
+
+
+@pytest.mark.parametrize("past", [[created()], [created(), INACTIVE]])
+def test_the_address_of_an_erased_user_is_free_and_the_state_holds_nothing_personal(past: list[Event]) -> None:
+    [erased] = when(ERASE, *past)
+    assert isinstance(erased, UserErased)
+    assert erased.status_before == ("inactive" if INACTIVE in past else "active")
+    assert States(*past, erased)[f"user-{ADA}"] == user.UserState(ADA, status="erased")
+    assert when(create(BOB, "Bob", "ada@example.com"), *past, erased)
 
 
 def test_a_user_may_return_to_an_earlier_address() -> None:
     change = when(READDRESS, created())
-    back = ChangeUser(user_id=ADA, changes=UserChanges(email="ada@example.com"))
+    back = readdress("ada@example.com")
     assert when(back, created(), *change)
 
 
 def test_changing_only_the_spelling_of_an_address_keeps_its_stream() -> None:
-    command = ChangeUser(user_id=ADA, changes=UserChanges(email="Ada@Example.com"))
+    command = readdress("Ada@Example.com")
     [event] = when(command, created())
     assert event.streams() == (f"user-{ADA}",)
 

@@ -30,7 +30,7 @@ from shared.event_store import PAGE_EVENTS
 from shared.events import RecordedEvent
 from shared.read_models import HEALTH_KEY, WAKE_CHANNEL, Generation, Store
 from shared.settings import Settings
-from tests.log import Book, make_ledger, recorded
+from tests.log import MASTER_KEY, PERSON_KEYS, Book, make_ledger, recorded
 from tests.projecting import BY_NAME, Ledger, eventually, open_ledger, tamper
 from tests.running import Servers, environment_of
 
@@ -594,7 +594,11 @@ async def test_a_worker_outlives_the_loss_of_every_store(tmp_path: Path) -> None
     try:
         await migrate(folder, {"DAYBOOK_DATABASE_URL": postgres.url})
         settings = Settings(
-            database_url=postgres.url, mongo_url=mongo.url, redis_url=redis.url, secret="long enough to be taken, and for tests"
+            database_url=postgres.url,
+            mongo_url=mongo.url,
+            redis_url=redis.url,
+            secret="long enough to be taken, and for tests",
+            master_keys=MASTER_KEY,
         )
         process = worker(tmp_path, environment_of(settings))
         await process.start()
@@ -638,7 +642,7 @@ async def test_a_page_of_the_log_is_read_once_for_all_who_follow_it(ledger: Ledg
         "before_cursor_execute",
         lambda *execution: reads.append(execution[2]) if "FROM events" in execution[2] else None,
     )
-    feed = Feed(ledger.stores.engine, "main")
+    feed = Feed(ledger.stores.engine, "main", PERSON_KEYS)
     sinks = make_sinks(ledger.stores.mongo, ledger.stores.redis)
     everyone = [Generations(projection, sinks[projection.model.store], feed) for projection in PROJECTIONS]
     await asyncio.gather(*(rebuild(generations, lambda _: None) for generations in everyone))
@@ -649,7 +653,7 @@ async def test_a_page_of_the_log_is_read_once_for_all_who_follow_it(ledger: Ledg
 
 async def test_a_reader_that_is_far_ahead_waits_for_the_others_but_not_for_ever(ledger: Ledger) -> None:
     await ledger.append(Book().history(100))
-    feed = Feed(ledger.stores.engine, "main")
+    feed = Feed(ledger.stores.engine, "main", PERSON_KEYS)
 
     class Reader:
         """Something that can be told from another."""

@@ -428,7 +428,7 @@ async def test_statistics_agree_with_the_events(api: Questions) -> None:
 async def test_a_ledger_without_events_has_statistics_of_nothing(api: Questions) -> None:
     statistics = await _eventually(api, "/v1/stats")
     assert statistics == {
-        "users": {"active": 0, "inactive": 0},
+        "users": {"active": 0, "inactive": 0, "erased": 0},
         "currencies": [],
         "days": [],
         "busiest": [],
@@ -627,7 +627,7 @@ async def test_readers_see_no_hole_while_generations_replace_each_other(api: Que
     await api.record(book.history(200))
     path = {USERS: "/v1/users?limit=100", BALANCES: f"/v1/accounts/{next(iter(book.accounts))}"}
     sinks: dict[str, Any] = {"mongo": MongoSink(api.stores.mongo), "redis": RedisSink(api.stores.redis)}
-    feed = Feed(api.stores.engine, "main")
+    feed = Feed(api.stores.engine, "main", log.PERSON_KEYS)
 
     async def rebuild(projection: Projection[Any]) -> None:
         generations = Generations(projection, sinks[projection.model.store], feed)

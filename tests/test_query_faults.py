@@ -19,7 +19,7 @@ from dev.processes import migrate
 from dev.servers import Mongo, Postgres, Redis, Server, free_port, start_all, stop_all
 from shared.settings import Settings
 from tests.keys import OPERATOR, add_key
-from tests.log import Book
+from tests.log import MASTER_KEY, Book
 from tests.questions import Questions, projecting, query_api
 from tests.running import Servers, environment_of
 
@@ -53,6 +53,7 @@ def own_settings(own: Servers) -> Settings:
         mongo_url=own.mongo.url,
         redis_url=own.redis.url,
         secret="a secret of the tests, and of nothing else",
+        master_keys=MASTER_KEY,
     )
 
 

@@ -18,7 +18,7 @@ from schemathesis.core.result import Ok
 from query_api.app import create_app, router
 from query_api.requests import QueryRoute
 from shared.settings import Settings
-from tests.log import Book
+from tests.log import MASTER_KEY, Book
 from tests.questions import projecting, query_api
 from tests.running import run_stack
 
@@ -33,6 +33,7 @@ def an_app() -> FastAPI:
             mongo_url="mongodb://127.0.0.1:1/",
             redis_url="redis://127.0.0.1:1/0",
             secret="a secret of the tests, and of nothing else",
+            master_keys=MASTER_KEY,
         )
     )
 
@@ -112,7 +113,7 @@ async def test_real_answers_are_what_the_document_says(settings: Settings) -> No
     names |= {"stream": f"account-{account_id}", "name": "balances"}
     async with query_api(settings) as api, projecting(api, settings):
         await api.record(history)
-        for operation_id in set(QUESTIONS) - PROOFS:
+        for operation_id in set(QUESTIONS) - PROOFS - {"list_refusals"}:  # which needs some: see `test_audit`
             path = OPERATIONS[operation_id][0].format(**names)
             body = await api.get(path)
             conforms(operation_id, body)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from command_api.requests import strict_json, validated
 from command_api.transfer import TransferFunds
-from command_api.user import CreateUser
+from command_api.user import NewUser
 from shared import errors
 from shared.events import canonical
 
@@ -108,18 +108,18 @@ def test_a_form_that_is_wrong_is_said_before_an_amount_that_is_out_of_range() ->
 )
 def test_an_address_is_plain_ascii_so_that_no_two_look_alike(email: str) -> None:
     with pytest.raises(errors.ValidationFailed):
-        validated(CreateUser, {"name": "Ada", "email": email})
+        validated(NewUser, {"name": "Ada", "email": email})
 
 
 @pytest.mark.parametrize("name", ["", " ", " Ada", "Ada ", "A\tda", "A\x00", "A\u2067da", "x" * 201])
 def test_a_name_that_cannot_be_shown_as_it_is_is_refused(name: str) -> None:
     with pytest.raises(errors.ValidationFailed):
-        validated(CreateUser, {"name": name, "email": "ada@example.com"})
+        validated(NewUser, {"name": name, "email": "ada@example.com"})
 
 
 @pytest.mark.parametrize("name", ["Ada", "Žofie Nováková", "李小龍", "Ada 🧮", "O'Brien"])
 def test_a_name_is_kept_as_it_was_written(name: str) -> None:
-    assert validated(CreateUser, {"name": name, "email": "ada@example.com"}).name == name
+    assert validated(NewUser, {"name": name, "email": "ada@example.com"}).name == name
 
 
 def test_moments_are_kept_in_one_form() -> None:

@@ -170,6 +170,7 @@ async def test_a_change_to_a_stream_or_its_snapshot_is_found_where_it_is(log: Se
 
 async def test_a_stream_that_no_event_names_is_found(log: SealedLog) -> None:
     await log.tamper("INSERT INTO stream_events VALUES ('main', 'aaa', 1, 30)")
+    await log.tamper("INSERT INTO streams VALUES ('main', 'aaa', 1, 30, 1, '{}')")
     code, said = await log.verify()
     assert code == 3
     assert "stream aaa, version 1, event at 30" in said["streams"]

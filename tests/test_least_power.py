@@ -1,0 +1,241 @@
+"""Each process can do what it is there for and no more, whatever its code would do: the stores themselves refuse the rest."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+import pytest
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure
+from redis.exceptions import NoPermissionError
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+import query_api.app
+from dev.children import Command
+from dev.servers import Mongo, write_private
+from shared.connections import Role, open_mongo, open_postgres, open_redis
+from shared.settings import Settings
+from shared.tables import metadata
+from tests import questions
+from tests.clients import client_of
+from tests.log import Book
+
+ROLES: Final[tuple[Role, ...]] = ("daybook_command", "daybook_projector", "daybook_query", "daybook_admin")
+PRIVILEGES: Final = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
+DOCUMENT: Final = Path(__file__).parents[1] / "docs/security.md"
+NOT_ALLOWED: Final = "42501"
+
+
+async def fetch(settings: Settings, statement: str, *arguments: Any) -> list[Any]:
+    connection = await asyncpg.connect(settings.database_url, ssl=False)
+    try:
+        return list(await connection.fetch(statement, *arguments))
+    finally:
+        await connection.close()
+
+
+def documented() -> Iterator[tuple[str, str, str]]:
+    """(role, table, privileges) from the table of the document."""
+    for line in DOCUMENT.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 1 + len(ROLES) and re.fullmatch(r"`[a-z_]+`", cells[0]):
+            for role, cell in zip(ROLES, cells[1:], strict=True):
+                yield role, cells[0].strip("`"), cell
+
+
+async def test_each_role_may_do_what_is_documented_and_nothing_else(settings: Settings) -> None:
+    found = set()
+    rows = await fetch(
+        settings,
+        """
+        SELECT role, c.relname, privilege, has_table_privilege(role, c.oid, privilege) AS everything,
+               (SELECT string_agg(attname, ', ' ORDER BY attnum) FROM pg_attribute a
+                WHERE privilege IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES') AND attrelid = c.oid AND attnum > 0
+                  AND has_column_privilege(role, c.oid, attnum, privilege)) AS columns
+        FROM pg_class c, unnest($1::text[]) AS role, unnest($2::text[]) AS privilege
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
+        """,
+        [*ROLES],
+        [*PRIVILEGES],
+    )
+    for role, table, privilege, everything, columns in rows:
+        if everything:
+            found.add((role, table, privilege.lower()))
+        elif columns:
+            found.add((role, table, f"{privilege.lower()} of {columns}"))
+    expected = {(role, table, each) for role, table, cell in documented() for each in cell.split("; ") if each}
+    assert {table for _, table, _ in documented()} >= set(metadata.tables)
+    assert found == expected, "docs/security.md says what each role may do; a new table or right must stand there"
+
+
+async def test_no_role_owns_makes_or_becomes_anything_else(settings: Settings) -> None:
+    schema = "SELECT role FROM unnest($1::text[]) role WHERE has_schema_privilege(role, 'public', 'CREATE')"
+    assert await fetch(settings, schema, [*ROLES]) == []
+    members = "SELECT m.roleid FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = ANY ($1)"
+    assert await fetch(settings, members, [*ROLES]) == []
+    powers = "SELECT rolname FROM pg_roles WHERE rolname = ANY ($1) AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolcanlogin)"
+    assert await fetch(settings, powers, [*ROLES]) == []
+    owned = "SELECT relname FROM pg_class WHERE relowner IN (SELECT oid FROM pg_roles WHERE rolname = ANY ($1))"
+    assert await fetch(settings, owned, [*ROLES]) == []
+
+
+WRITES: Final = {
+    "daybook_query": (
+        "INSERT INTO events SELECT * FROM events",
+        "UPDATE streams SET version = 0",
+        "DELETE FROM idempotency_keys",
+        "UPDATE log_heads SET position = 0",
+        "UPDATE api_keys SET scopes = '{ops:admin}'",
+        "INSERT INTO seals SELECT * FROM seals",
+        "DELETE FROM person_keys",
+        "SELECT hash FROM passwords",
+        "CREATE TABLE loot (id int)",
+        "TRUNCATE seals",
+    ),
+    "daybook_projector": (
+        "INSERT INTO events SELECT * FROM events",
+        "INSERT INTO stream_events SELECT * FROM stream_events",
+        "UPDATE log_heads SET position = 0",
+        "UPDATE streams SET version = 0",
+        "SELECT token_hash FROM api_keys",
+        "SELECT user_id FROM passwords",
+        "DELETE FROM person_keys",
+        "UPDATE seals SET root = ''",
+    ),
+    "daybook_command": (
+        "UPDATE events SET type = 'x'",
+        "DELETE FROM events",
+        "TRUNCATE events",
+        "DELETE FROM log_heads",
+        "UPDATE idempotency_keys SET status = 200",
+        "DELETE FROM idempotency_keys",
+        "INSERT INTO api_keys SELECT * FROM api_keys",
+        "UPDATE api_keys SET expires_at = NULL",
+        "INSERT INTO seals SELECT * FROM seals",
+    ),
+}
+
+
+@pytest.mark.parametrize(("role", "statement"), [(role, each) for role, statements in WRITES.items() for each in statements])
+async def test_what_a_process_must_never_do_is_refused_by_the_database(settings: Settings, role: Role, statement: str) -> None:
+    async with open_postgres(settings, role) as engine:
+        with pytest.raises(DBAPIError) as refused:
+            async with engine.begin() as connection:
+                await connection.execute(text(statement))
+        assert getattr(refused.value.orig, "sqlstate", None) == NOT_ALLOWED
+
+
+async def test_a_login_for_one_process_cannot_become_another(settings: Settings, servers: Any) -> None:
+    """In production each process has a login that is a member of its role alone."""
+    name = settings.database_url.rpartition("/")[2]
+    login = f"asks_only_{name}"
+    superuser = await asyncpg.connect(servers.postgres.superuser_url, ssl=False)
+    await superuser.execute(f"CREATE ROLE {login} LOGIN NOINHERIT PASSWORD 'of-a-test' IN ROLE daybook_query")
+    try:
+        host = settings.database_url.rpartition("@")[2]
+        asking = settings.model_copy(update={"database_url": f"postgresql://{login}:of-a-test@{host}"})
+        async with client_of(query_api.app.create_app(asking)) as client:
+            assert (await client.get("/v1/projections")).status_code == 200
+        for statement in ("SET ROLE daybook_command", "SET ROLE daybook_admin", "SET ROLE daybook"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await fetch(asking, statement)
+        with pytest.raises(DBAPIError):
+            async with open_postgres(asking, "daybook_command") as engine, engine.connect():
+                pass
+    finally:
+        await superuser.execute(f"DROP ROLE {login}")
+        await superuser.close()
+
+
+# ── MongoDB and Redis ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ClosedMongo(Mongo):
+    """A mongod that lets nobody in without a password, once it has users."""
+
+    login = ""
+    closed = False
+
+    @property
+    def url(self) -> str:
+        url = super().url
+        return url.replace("//", f"//{self.login}@") + "&authSource=admin" if self.login else url
+
+    def url_of(self, login: str) -> str:
+        return super().url.replace("//", f"//{login}@") + "&authSource=admin"
+
+    def _command(self) -> Command:
+        if not self.closed:
+            return super()._command()
+        key = self.folder / "members.key"
+        write_private(key, "ofatest0" * 8)
+        return [*super()._command(), "--keyFile", key]
+
+
+@pytest.mark.services
+async def test_the_query_api_works_with_a_login_that_only_reads_mongo(settings: Settings, server_folder: Path) -> None:
+    mongo = ClosedMongo("mongo-closed", server_folder)
+    await mongo.start()
+    try:
+        with MongoClient[dict[str, Any]](mongo.url) as client:
+            admin = client.admin
+            admin.command("createUser", "root", pwd="of-a-test", roles=["root"])
+            for name, role in (("writes", "readWrite"), ("reads", "read")):
+                admin.command("createUser", name, pwd="of-a-test", roles=[{"role": role, "db": settings.mongo_database}])
+        await mongo.stop()
+        mongo.closed, mongo.login = True, "root:of-a-test"
+        await mongo.start()
+        writing = settings.model_copy(update={"mongo_url": mongo.url_of("writes:of-a-test")})
+        reading = settings.model_copy(update={"mongo_url": mongo.url_of("reads:of-a-test")})
+        async with questions.query_api(writing) as api, questions.projecting(api, writing):
+            await api.record(Book(3).history(20))
+            async with client_of(query_api.app.create_app(reading)) as client:
+                headers = {"daybook-min-position": str(api.position), "prefer": "wait=10, handling=strict"}
+                for path in ("/v1/users", "/v1/accounts", "/v1/transfers", "/v1/projections"):
+                    answer = await client.get(path, headers=headers)
+                    assert answer.status_code == 200, answer.text
+                    assert answer.json()["items"]
+        async with open_mongo(reading) as database:
+            users, models = database.users, database.read_models
+            for write in (users.insert_one({}), users.drop(), models.update_one({}, {"$set": {"live": 9}})):
+                with pytest.raises(OperationFailure, match="not authorized"):
+                    await write
+    finally:
+        await mongo.stop()
+
+
+FORBIDDEN_IN_REDIS: Final = ("HSET a b c", "DEL a", "FLUSHALL", "CONFIG SET maxmemory 1", "ZADD a 1 b", "LPUSH a b")
+
+
+def rules_of_redis() -> list[str]:
+    """Those that the document has for the query API."""
+    [line] = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("ACL SETUSER daybook_query")]
+    return [rule.replace(">password", ">of-a-test") for rule in line.split()[3:]]
+
+
+async def test_the_query_api_works_with_a_login_that_cannot_change_balances_in_redis(settings: Settings) -> None:
+    name = settings.mongo_database.replace("_", "-")
+    login = settings.redis_url.partition("@")[2]
+    reading = settings.model_copy(update={"redis_url": f"redis://{name}:of-a-test@{login}"})
+    async with open_redis(settings) as opened:
+        redis: Any = opened  # whose `execute_command` has no types
+        await redis.execute_command("ACL", "SETUSER", name, *rules_of_redis())
+        try:
+            async with questions.query_api(settings) as api, questions.projecting(api, settings):
+                await api.record(Book(3).history(20))
+                async with client_of(query_api.app.create_app(reading)) as client:
+                    headers = {"daybook-min-position": str(api.position), "prefer": "wait=10, handling=strict"}
+                    for path in ("/v1/stats", "/v1/activity", "/v1/projections", "/v1/refusals"):
+                        answer = await client.get(path, headers=headers if path in {"/v1/stats", "/v1/activity"} else {})
+                        assert answer.status_code == 200, answer.text
+                        assert answer.headers["ratelimit"]
+            async with open_redis(reading) as reader:
+                redis_of_queries: Any = reader
+                for write in FORBIDDEN_IN_REDIS:
+                    with pytest.raises(NoPermissionError):
+                        await redis_of_queries.execute_command(*write.split())
+        finally:
+            await redis.execute_command("ACL", "DELUSER", name)
