@@ -21,7 +21,8 @@ class Point(NamedTuple):
     line: int
 
 
-Reached = Callable[[Point, Moment], None]
+Reached = Callable[[list[Point], Moment], None]
+"""Told all places that a task waits in at once: a caller's, the one that it called, and so on."""
 
 
 def points_of(modules: Iterable[ModuleType], without: frozenset[str] = frozenset()) -> set[Point]:
@@ -38,7 +39,9 @@ def _collect(node: ast.AST, file: str, without: frozenset[str], found: set[Point
         return
     if isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith):
         found.add(Point(file, node.lineno))
-    if isinstance(node, ast.SetComp | ast.ListComp | ast.DictComp | ast.GeneratorExp) and any(g.is_async for g in node.generators):
+    if isinstance(node, ast.SetComp | ast.ListComp | ast.DictComp | ast.GeneratorExp) and any(
+        g.is_async for g in node.generators
+    ):
         found.add(Point(file, node.lineno))
     for child in ast.iter_child_nodes(node):
         _collect(child, file, without, found)
@@ -75,8 +78,8 @@ class _Driven:
                 waited_for = self._coroutine.send(value) if error is None else self._coroutine.throw(error)
             except StopIteration as stop:
                 return stop.value
-            point = self._point()
-            self._report(point, "asleep")
+            points = self._points()
+            self._reached(points, "asleep")
             value = error = None
             try:
                 value = yield waited_for
@@ -85,23 +88,19 @@ class _Driven:
                 raise
             except BaseException as thrown:  # noqa: BLE001 # handed on to where it belongs
                 error = thrown
-            self._report(point, "awake")
+            self._reached(points, "awake")
 
-    def _report(self, point: Point | None, moment: Moment) -> None:
-        if point:
-            self._reached(point, moment)
-
-    def _point(self) -> Point | None:
-        """The innermost of our own places in the chain of who waits for whom."""
-        point = None
+    def _points(self) -> list[Point]:
+        """Our own places in the chain of who waits for whom."""
+        points = []
         waiting: Any = self._coroutine
         while (frame := _frame(waiting)) or (waiting := _behind(waiting)):
             if frame is None:
                 continue
             if frame.f_code.co_filename in self._files:
-                point = Point(self._files[frame.f_code.co_filename], frame.f_lineno)
+                points.append(Point(self._files[frame.f_code.co_filename], frame.f_lineno))
             waiting = _next(waiting)
-        return point
+        return points
 
 
 def _frame(waiting: Any) -> FrameType | None:

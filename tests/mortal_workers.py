@@ -40,28 +40,25 @@ class Fate(msgspec.Struct, frozen=True):
     late: float = 0.0
     signal: int = signal.SIGKILL
 
-    def name(self) -> str:
-        return f"{self.file}:{self.line} {self.moment}"
 
-
-def _meeting(fate: Fate, note: Callable[[bytes], object]) -> Callable[[Point, Moment], None]:
+def _meeting(fate: Fate, note: Callable[[bytes], object]) -> Callable[[list[Point], Moment], None]:
     left = fate.nth
 
-    def meet() -> None:
-        note(f"{fate.name()}\n".encode())
+    def meet(points: list[Point]) -> None:
+        note("".join(f"{point.file}:{point.line}\n" for point in points).encode())
         os.kill(os.getpid(), fate.signal)
 
-    def reached(point: Point, moment: Moment) -> None:
+    def reached(points: list[Point], moment: Moment) -> None:
         nonlocal left
-        if point != (fate.file, fate.line) or moment != fate.moment:
+        if moment != fate.moment or (fate.file, fate.line) not in points:
             return
         left -= 1
         if left:
             return
         if fate.late:
-            threading.Timer(random.uniform(0, fate.late), meet).start()
+            threading.Timer(random.uniform(0, fate.late), meet, [points]).start()
         else:
-            meet()
+            meet(points)
 
     return reached
 
@@ -73,7 +70,7 @@ def _work(fate: Fate, noted: int) -> NoReturn:
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     watch(loop, PATH, _meeting(fate, lambda line: os.write(noted, line)))
-    run_worker(make_worker_settings(read_settings()))  # type: ignore[arg-type]
+    run_worker(make_worker_settings(read_settings()))
     os._exit(0)
 
 
