@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import Any, Final, TypedDict
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from command_api.account import CloseAccount, FreezeAccount, OpenAccount, UnfreezeAccount
@@ -46,6 +47,7 @@ from shared.gate import Gate
 from shared.health import Check, ask_postgres, health_router
 from shared.http import prepare, problem_responses
 from shared.logs import say
+from shared.metrics import Requests, metrics_router
 from shared.refusals import Refusals
 from shared.settings import Settings, settings_or_exit
 
@@ -173,7 +175,7 @@ async def set_password(user_id: Id, new: NewPassword, call: Call) -> Response:
 async def list_sessions(user_id: Id, call: Call) -> Response:
     """List the sessions of a user that have not ended, the newest first."""
     await call.state.login.require_own(call.ledger_id(), user_id, call.principal)
-    sessions = await call.state.login.sessions.list(call.ledger_id(), user_id)
+    sessions = await call.state.login.sessions.all_of(call.ledger_id(), user_id)
     return call.answer(describe_sessions(sessions, call.principal))
 
 
@@ -296,12 +298,25 @@ class State(TypedDict):
     login: Login
     gate: Gate
     refusals: Refusals
+    requests: Requests
     engine: AsyncEngine
 
 
 def checks(request: Request) -> dict[str, Check]:
     """PostgreSQL only: without Redis commands succeed and are projected a moment later."""
     return {"postgres": partial(ask_postgres, request.state.engine)}
+
+
+async def load_of(request: Request, ledger_id: str) -> list[Metric]:
+    """How busy the ledger's writer is."""
+    handler: CommandHandler = request.state.handler
+    writer = handler.writer(ledger_id)
+    waiting = GaugeMetricFamily("daybook_commands_waiting", "Commands that no batch has taken yet.", labels=["ledger"])
+    sizes = HistogramMetricFamily("daybook_batch_commands", "Commands in a transaction.", labels=["ledger"])
+    if writer:
+        waiting.add_metric([ledger_id], writer.waiting)
+        sizes.add_metric([ledger_id], [*writer.batch_sizes.buckets()], writer.batch_sizes.total)
+    return [waiting, sizes]
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -320,7 +335,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             gate = Gate(engine, redis, configured)
             refusals = Refusals(redis, configured, "commands", PATHS)
             calm_collector()
-            yield State(settings=configured, handler=handler, login=login, gate=gate, refusals=refusals, engine=engine)
+            yield State(
+                settings=configured,
+                handler=handler,
+                login=login,
+                gate=gate,
+                refusals=refusals,
+                requests=Requests(),
+                engine=engine,
+            )
             await handler.close()
             login.close()
             await gate.close()
@@ -337,6 +360,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.include_commands(router, configured.cors_origins)
     app.include_router(health_router(checks))
+    app.include_router(metrics_router(load_of))
     prepare(app, configured.log_level)
     return app
 

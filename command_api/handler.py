@@ -24,6 +24,7 @@ from shared.errors import DaybookError, Overloaded, StoreUnavailable
 from shared.logs import kind_of
 from shared.person_keys import PersonKeys
 from shared.settings import Settings
+from shared.tally import SIZES, Tally
 
 log = structlog.get_logger()
 
@@ -64,6 +65,10 @@ class CommandHandler:
         writer = self._writers.get(ledger_id) or await self._open_writer(ledger_id)
         return await writer.pepper()
 
+    def writer(self, ledger_id: str) -> "LedgerWriter | None":
+        """The ledger's, if it had a command already."""
+        return self._writers.get(ledger_id)
+
     async def _open_writer(self, ledger_id: str) -> "LedgerWriter":
         """Only ledgers that exist get one, so that made-up names cost a look-up and no more."""
         async with self._engine.connect() as connection:
@@ -87,9 +92,15 @@ class LedgerWriter:
         self._batch_max = settings.batch_commands_max
         self._queue: deque[tuple[Request, asyncio.Future[Reply]]] = deque()
         self._running: asyncio.Task[None] | None = None
+        self.batch_sizes = Tally(SIZES)
         self._view = View(streams_max=settings.stream_cache_max)
         self._person_keys = PersonKeys(settings)
         self._pepper: bytes | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Commands that no batch has taken yet."""
+        return len(self._queue)
 
     async def submit(self, requests: Sequence[Request]) -> list[Reply]:
         if len(self._queue) + len(requests) > self._queue_max:
@@ -120,6 +131,7 @@ class LedgerWriter:
     async def _run(self) -> None:
         while batch := self._next_batch():
             requests = [request for request, _ in batch]
+            self.batch_sizes.note(len(requests))
             for (_, answer), verdict in zip(batch, await self._verdicts(requests), strict=True):
                 _resolve(answer, verdict)
         self._running = None

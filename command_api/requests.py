@@ -303,10 +303,12 @@ class CommandRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         endpoint: Callable[..., Awaitable[Response]] = self.endpoint
-        rule = rule_of(self.path, self.openapi_extra)
+        template = self.path
+        rule = rule_of(template, self.openapi_extra)
         bodies = [(name, kind) for name, kind in get_type_hints(endpoint).items() if _is_model(kind)]
 
         async def respond(request: Request) -> Response:
+            request.scope["state"]["route"] = template
             call = Call(request.scope, request.receive)
             if rule.anybody:
                 await meet(call)

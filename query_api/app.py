@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, TypedDict
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.sse import EventSourceResponse
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from query_api import answers, audit, events, progress, proofs, queries
 from query_api.answers import as_of, page_of
@@ -59,6 +60,7 @@ from shared.gate import Gate
 from shared.health import Check, ask_postgres, ask_redis, health_router
 from shared.http import prepare, problem_responses
 from shared.logs import say
+from shared.metrics import Requests, metrics_router
 from shared.person_keys import PersonKeys
 from shared.refusals import Refusals
 from shared.seal_store import last_sealed_at
@@ -384,6 +386,7 @@ class State(TypedDict):
     settings: Settings
     gate: Gate
     refusals: Refusals
+    requests: Requests
     reader: Reader
     tails: Tails
     cursors: Cursors
@@ -407,6 +410,24 @@ async def notes(request: Request) -> dict[str, Any]:
     return {"sealed_at": timestamp(sealed_at) if sealed_at else "never: no worker has a DAYBOOK_SEAL_KEY, or nothing is recorded"}
 
 
+async def lag_of(request: Request, ledger_id: str) -> list[Metric]:
+    """How far the ledger's read models are behind its log."""
+    head, items = await progress.list_progress(request.state.reader, ledger_id)
+    labels = ["ledger", "projection"]
+    position = GaugeMetricFamily("daybook_log_position", "The last position of the log.", labels=["ledger"])
+    position.add_metric([ledger_id], head)
+    events = GaugeMetricFamily("daybook_projection_lag_events", "Events that a read model does not hold yet.", labels=labels)
+    seconds = GaugeMetricFamily("daybook_projection_lag_seconds", "Age of the oldest of them.", labels=labels)
+    failed = GaugeMetricFamily("daybook_projection_failed", "Whether a read model has stopped.", labels=labels)
+    for item in items:
+        about = [ledger_id, item["name"]]
+        failed.add_metric(about, float(item["state"] == "failed"))
+        if item["lag_events"] is not None:
+            events.add_metric(about, item["lag_events"])
+            seconds.add_metric(about, item["lag_seconds"])
+    return [position, events, seconds, failed]
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The query API; its settings come from the environment unless they are given."""
     configured = settings or settings_or_exit()
@@ -428,6 +449,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 settings=configured,
                 gate=gate,
                 refusals=refusals,
+                requests=Requests(),
                 reader=Reader(postgres, mongo, redis, configured),
                 tails=tails,
                 cursors=Cursors(configured.secret.get_secret_value()),
@@ -447,6 +469,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.include_questions(router, configured.cors_origins)
     app.include_router(health_router(checks, notes))
+    app.include_router(metrics_router(lag_of))
     prepare(app, configured.log_level)
     return app
 

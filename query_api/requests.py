@@ -163,12 +163,14 @@ class QueryRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         endpoint: Callable[..., Awaitable[Response]] = self.endpoint
-        rule = rule_of(self.path, self.openapi_extra)
+        template = self.path
+        rule = rule_of(template, self.openapi_extra)
         hints = get_type_hints(endpoint, include_extras=True)
         names = {name: TypeAdapter[Any](hints[name]) for name in self.param_convertors}
         models = [(name, kind) for name, kind in get_type_hints(endpoint).items() if _is_parameters(kind)]
 
         async def respond(request: Request) -> Response:
+            request.scope["state"]["route"] = template
             question = Question(request.scope, request.receive)
             question.principal = await admit(question, rule)
             path = question.path_params

@@ -83,6 +83,11 @@ class Gate:
             await self._strangers.take(site)
             raise
 
+    @property
+    def counts_alone(self) -> bool:
+        """Whether limits are those of this process alone, for want of Redis."""
+        return self._known.counts_alone or self._strangers.counts_alone
+
     async def close(self) -> None:
         await self._callers.close()
         await self._known.close()

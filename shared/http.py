@@ -6,6 +6,7 @@ The table below is the only place where a code meets a status; every code has a 
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from http import HTTPStatus
+from time import perf_counter
 from typing import Any, Final
 
 import orjson
@@ -148,12 +149,16 @@ def enveloped(scope: Scope, send: Send) -> Send:
     request_id = new_id()
     state = scope.setdefault("state", {})
     state["request_id"] = request_id
+    began = perf_counter()
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             limits = state.get("limit_headers", ())
-            if message["status"] in REFUSED and "refusals" in state:
-                state["refusals"].note(scope, message["status"])
+            status = message["status"]
+            if status in REFUSED and "refusals" in state:
+                state["refusals"].note(scope, status)
+            if "requests" in state:
+                state["requests"].note(scope, status, perf_counter() - began)
             always = _PAGE_HEADERS if scope["path"] in _PAGES else _SECURITY_HEADERS
             message["headers"] = [*message.get("headers", ()), (b"request-id", request_id.encode()), *limits, *always]
             if scope["scheme"] == "https":

@@ -123,6 +123,11 @@ class RateLimits:
         left = b'"%b";r=%d;t=%d' % (self._name, budget.remaining + budget.permits, seconds)
         return self._policy_header, (b"ratelimit", left)
 
+    @property
+    def counts_alone(self) -> bool:
+        """Whether Redis is not there, and each process counts by itself."""
+        return self._looking is not None
+
     async def close(self) -> None:
         tasks = [budget.leasing for budget in self._budgets.values() if budget.leasing]
         if self._looking:

@@ -4,6 +4,9 @@ A session ends when it was not used for a while, and in the end in any case; Red
 its user is active and has the password that it was begun with, which PostgreSQL says: so a new password, a deactivation and
 an erasure end all sessions even where Redis lost the order to end them.
 
+When it was used last is a key beside it, which expires when it has not been used for too long. So to recognise a session takes no
+more of Redis than reading, and setting a text: no right to change a hash, which is what balances are.
+
 Redis away: `StoreUnavailable` in bounded time, never a free pass.
 """
 
@@ -33,31 +36,18 @@ SESSIONS_MAX: Final = 20
 
 _TOKEN: Final = re.compile(r"dbs_([0-9a-f]{32})_[A-Za-z0-9_-]{43}")
 
-# KEYS: session, the user's sessions. ARGV: session id, idle ms, most ms, then the session's fields and values. Gives its end.
+# KEYS: session, its last use, the user's sessions. ARGV: session id, idle ms, most ms, then the session's fields and values.
+# Gives when it began and when it ends.
 _BEGIN: Final = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local ends = now + ARGV[3]
-redis.call('HSET', KEYS[1], 'created_at', now, 'used_at', now, 'ends_at', ends, unpack(ARGV, 4))
-redis.call('PEXPIRE', KEYS[1], math.min(ARGV[2], ARGV[3]))
-redis.call('ZADD', KEYS[2], now, ARGV[1])
-redis.call('PEXPIRE', KEYS[2], ARGV[3])
+redis.call('HSET', KEYS[1], 'created_at', now, 'ends_at', ends, unpack(ARGV, 4))
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('SET', KEYS[2], now, 'PX', math.min(ARGV[2], ARGV[3]))
+redis.call('ZADD', KEYS[3], t[1] * 1000000 + t[2], ARGV[1])  -- so that no two begin at once
+redis.call('PEXPIRE', KEYS[3], ARGV[3])
 return {tostring(now), tostring(ends)}
-"""
-# KEYS: session. ARGV: idle ms. Gives how long it lives now, in ms: 0 where it has ended.
-_TOUCH: Final = """
-local ends = redis.call('HGET', KEYS[1], 'ends_at')
-if not ends then return 0 end
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local left = math.min(ARGV[1], ends - now)
-if left <= 0 then
-    redis.call('DEL', KEYS[1])
-    return 0
-end
-redis.call('HSET', KEYS[1], 'used_at', now)
-redis.call('PEXPIRE', KEYS[1], left)
-return left
 """
 
 
@@ -91,7 +81,6 @@ class Sessions:
         self._idle_ms = settings.session_idle_seconds * 1000
         self._most_ms = settings.session_max_seconds * 1000
         self._begin = redis.register_script(_BEGIN)
-        self._touch = redis.register_script(_TOUCH)
 
     # ── recognising ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -101,7 +90,7 @@ class Sessions:
     async def look(self, token: str) -> Found:
         """A look counts as use, and so moves the session's expiry."""
         session_id = str(uuid.UUID(token.split("_", 2)[1]))
-        fields: dict[str, str] = await self._bounded(self._redis.hgetall(_key(session_id)))
+        fields, (seconds, microseconds) = await self._together(("HGETALL", _key(session_id)), ("TIME",))
         if not hmac.compare_digest(hash_token(token).hex(), fields.get("token_hash", "")):
             raise Unauthorized
         ledger_id, user_id = fields["ledger_id"], fields["user_id"]
@@ -110,8 +99,10 @@ class Sessions:
                 raise Unauthorized
             if await standing_of(connection, ledger_id, user_id) != "active":
                 raise Unauthorized
-        left_ms = int(await self._bounded(self._touch([_key(session_id)], [self._idle_ms])))
-        if not left_ms:
+        now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+        left_ms = min(self._idle_ms, int(fields["ends_at"]) - now_ms)
+        # Only where it is still there: what has ended does not come back.
+        if left_ms <= 0 or not await self._bounded(self._redis.set(_used(session_id), now_ms, px=left_ms, xx=True)):
             raise Unauthorized
         principal = Principal(f"user:{user_id}", session_id, ledger_id, user_id, frozenset(CUSTOMER_SCOPES))
         return Found(principal, left_ms / 1000)
@@ -134,39 +125,44 @@ class Sessions:
         flat = [part for field in fields.items() for part in field]
         index = _index(ledger_id, user_id)
         arguments: list[str | int] = [session_id, self._idle_ms, self._most_ms, *flat]
-        now, ends = await self._bounded(self._begin([_key(session_id), index], arguments))
+        now, ends = await self._bounded(self._begin([_key(session_id), _used(session_id), index], arguments))
         for oldest in await self._bounded(self._redis.zrange(index, 0, -SESSIONS_MAX - 1)):
             await self.end(ledger_id, user_id, oldest)
         expires = min(int(now) + self._idle_ms, int(ends))
         return Begun(token, session_id, _moment(expires), _moment(int(ends)))
 
-    async def list(self, ledger_id: str, user_id: str) -> list[Session]:
+    async def all_of(self, ledger_id: str, user_id: str) -> list[Session]:
         """Those that have not ended, the newest first."""
-        index = _index(ledger_id, user_id)
-        ids = await self._bounded(self._redis.zrevrange(index, 0, -1))
-        pipeline = self._redis.pipeline(transaction=False)
-        for session_id in ids:
-            pipeline.hgetall(_key(session_id))
-        found = await self._bounded(pipeline.execute()) if ids else []
-        return [self._session(session_id, fields) for session_id, fields in zip(ids, found, strict=True) if fields]
+        ids = await self._bounded(self._redis.zrevrange(_index(ledger_id, user_id), 0, -1))
+        asked = [question for each in ids for question in (("HGETALL", _key(each)), ("GET", _used(each)))]
+        found = await self._together(*asked)
+        those = zip(ids, found[::2], found[1::2], strict=True)
+        return [self._session(session_id, fields, int(used)) for session_id, fields, used in those if fields and used]
 
     async def end(self, ledger_id: str, user_id: str, session_id: str) -> None:
         """Nothing happens where it has ended, or is another user's."""
         owners = await self._bounded(self._redis.hmget(_key(session_id), ["ledger_id", "user_id"]))
         if owners == [ledger_id, user_id]:
-            await self._bounded(self._redis.delete(_key(session_id)))
+            await self._bounded(self._redis.delete(_key(session_id), _used(session_id)))
         if owners in ([ledger_id, user_id], [None, None]):
             await self._bounded(self._redis.zrem(_index(ledger_id, user_id), session_id))
 
     async def end_all(self, ledger_id: str, user_id: str) -> None:
         index = _index(ledger_id, user_id)
         ids = await self._bounded(self._redis.zrange(index, 0, -1))
-        await self._bounded(self._redis.delete(index, *map(_key, ids)))
+        await self._bounded(self._redis.delete(index, *map(_key, ids), *map(_used, ids)))
 
-    def _session(self, session_id: str, fields: Mapping[str, str]) -> Session:
-        created, used, ends = (int(fields[name]) for name in ("created_at", "used_at", "ends_at"))
+    def _session(self, session_id: str, fields: Mapping[str, str], used: int) -> Session:
+        created, ends = int(fields["created_at"]), int(fields["ends_at"])
         moments = map(_moment, (created, used, min(used + self._idle_ms, ends), ends))
         return Session(session_id, fields["network"], *moments)
+
+    async def _together(self, *asked: tuple[str, ...]) -> list[Any]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for question in asked:
+            pipeline.execute_command(*question)
+        answers: list[Any] = await self._bounded(pipeline.execute())
+        return answers
 
     async def _bounded(self, asking: Any) -> Any:
         try:
@@ -178,6 +174,10 @@ class Sessions:
 
 def _key(session_id: str) -> str:
     return f"daybook:session:{session_id}"
+
+
+def _used(session_id: str) -> str:
+    return f"{_key(session_id)}:used"
 
 
 def _index(ledger_id: str, user_id: str) -> str:

@@ -130,6 +130,21 @@ async def test_the_money_of_an_erased_user_moves_on(api: Commands) -> None:
     created(await api.transfer(mine, other, 60))
 
 
+async def test_money_moves_without_a_look_at_any_key(settings: Settings, engine: AsyncEngine) -> None:
+    """By a process that has just started, and by one that knows its streams."""
+    async with command_api(settings) as api:
+        payer, payee = [await api.account(balance=100) for _ in range(2)]
+    async with engine.begin() as connection:
+        await connection.execute(text("REVOKE ALL ON person_keys, passwords FROM daybook_command"))
+    async with command_api(settings) as api:
+        for amount in (1, 2):
+            created(await api.transfer(payer, payee, amount))
+            created(await api.deposit(payer, amount))
+            created(await api.withdraw(payer, amount))
+        refused = await api.post("/v1/users", {"name": NAME, "email": EMAIL})
+        assert refused.status_code >= 500, "who is personal does need them"
+
+
 async def test_a_repeated_request_gets_the_first_answer_and_after_the_erasure_nothing_personal(api: Commands) -> None:
     """Nor is it done again: the key keeps its effect, and other content under it is still refused."""
     body = {"name": NAME, "email": EMAIL}
@@ -390,6 +405,9 @@ async def _live_and_be_erased(stack: Stack, postgres: Postgres) -> bytes:
         await api.post("/v1/users", {"name": NAME, "email": EMAIL})
         await api.post("/v1/users", {"name": f"{NAME}\u202e", "email": f"{EMAIL}@"})
         await api.client.patch(f"/v1/users/{ada}", json={"email": "grace@example.com"})
+        await client.put(f"/v1/users/{ada}/password", json={"password": "correct horse battery"})
+        for password in ("correct horse battery", "Lovelace, countess"):
+            await client.post("/v1/login", json={"email": EMAIL, "password": password})
         await _ask(stack, f"/v1/users/{ada}", 5)
         await _ask(stack, "/v1/users?search=lovelace", 5)
         connection = await asyncpg.connect(postgres.superuser_url.removesuffix("postgres") + "daybook")
