@@ -89,6 +89,7 @@ class RateLimits:
         self._local = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._budgets: dict[str, _Budget] = {}
         self._looking: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def take(self, key: str) -> Headers:
         """Counts a request of `key`. Gives the headers that tell the caller what is left.
@@ -129,11 +130,13 @@ class RateLimits:
         return self._looking is not None
 
     async def close(self) -> None:
+        self._closed = True
         tasks = [budget.leasing for budget in self._budgets.values() if budget.leasing]
         if self._looking:
             self._looking.cancel()
             tasks.append(self._looking)
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=LOOK_SECONDS)
 
     def _open(self, key: str) -> _Budget:
         """The oldest are forgotten: with its permits, which counts against the caller; never for it."""
@@ -207,10 +210,11 @@ class RateLimits:
 
     async def _look_for_redis(self) -> None:
         answers = False
-        while not answers:
+        while not answers and not self._closed:
             await asyncio.sleep(LOOK_SECONDS)
             with suppress(*STORE_ERRORS):
                 async with asyncio.timeout(LOOK_SECONDS):
                     answers = bool(await self._redis.ping())
         self._looking = None
-        log.info("rate limits: counted together again", policy=self._policy)
+        if answers:
+            log.info("rate limits: counted together again", policy=self._policy)

@@ -72,6 +72,7 @@ class Refusals:
         self._api = api
         self._words = {part for path in paths for part in path.split("/") if "{" not in part}
         self._waiting: dict[Attempt, tuple[str, int]] = {}
+        self._closed = False
         self._sending = asyncio.create_task(self._send_now_and_then())
         self.recorded = 0
         self.dropped = 0
@@ -88,8 +89,9 @@ class Refusals:
         self._waiting[attempt] = (request_id, count + 1)
 
     async def close(self) -> None:
+        self._closed = True
         self._sending.cancel()
-        await asyncio.wait([self._sending])
+        await asyncio.wait([self._sending], timeout=SEND_SECONDS)
         await self._send()
 
     def _is_refusal(self, scope: Mapping[str, Any], status: int) -> bool:
@@ -121,7 +123,7 @@ class Refusals:
 
     async def _send_now_and_then(self) -> None:
         trimmed = 0.0
-        while True:
+        while not self._closed:
             await asyncio.sleep(SEND_SECONDS)
             await self._send()
             if time.monotonic() - trimmed > TRIM_SECONDS:

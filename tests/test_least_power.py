@@ -13,6 +13,7 @@ from redis.exceptions import NoPermissionError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+import command_api.app
 import query_api.app
 from dev.children import Command
 from dev.servers import Mongo, write_private
@@ -20,7 +21,8 @@ from shared.connections import Role, open_mongo, open_postgres, open_redis
 from shared.settings import Settings
 from shared.tables import metadata
 from tests import questions
-from tests.clients import client_of
+from tests.clients import Commands, client_of
+from tests.keys import bearer
 from tests.log import Book
 
 ROLES: Final[tuple[Role, ...]] = ("daybook_command", "daybook_projector", "daybook_query", "daybook_admin")
@@ -207,7 +209,15 @@ async def test_the_query_api_works_with_a_login_that_only_reads_mongo(settings: 
         await mongo.stop()
 
 
-FORBIDDEN_IN_REDIS: Final = ("HSET a b c", "DEL a", "FLUSHALL", "CONFIG SET maxmemory 1", "ZADD a 1 b", "LPUSH a b")
+FORBIDDEN_IN_REDIS: Final = ("FLUSHALL", "CONFIG SET maxmemory 1", "ZADD a 1 b", "LPUSH a b", "KEYS *", "PUBLISH a b", "SHUTDOWN")
+
+
+async def begin_session(settings: Settings) -> str:
+    async with client_of(command_api.app.create_app(settings)) as client:
+        user_id, password = await Commands(client).user("ada@example.com"), "correct horse battery"
+        assert (await client.put(f"/v1/users/{user_id}/password", json={"password": password})).is_success
+        begun = await client.post("/v1/login", json={"email": "ada@example.com", "password": password})
+        return str(begun.json()["token"])
 
 
 def rules_of_redis() -> list[str]:
@@ -216,7 +226,7 @@ def rules_of_redis() -> list[str]:
     return [rule.replace(">password", ">of-a-test") for rule in line.split()[3:]]
 
 
-async def test_the_query_api_works_with_a_login_that_cannot_change_balances_in_redis(settings: Settings) -> None:
+async def test_the_query_api_works_with_a_login_that_has_no_command_in_redis_beyond_its_needs(settings: Settings) -> None:
     name = settings.mongo_database.replace("_", "-")
     login = settings.redis_url.partition("@")[2]
     reading = settings.model_copy(update={"redis_url": f"redis://{name}:of-a-test@{login}"})
@@ -232,6 +242,8 @@ async def test_the_query_api_works_with_a_login_that_cannot_change_balances_in_r
                         answer = await client.get(path, headers=headers if path in {"/v1/stats", "/v1/activity"} else {})
                         assert answer.status_code == 200, answer.text
                         assert answer.headers["ratelimit"]
+                    session = await begin_session(settings)
+                    assert (await client.get("/v1/users", headers=bearer(session) | headers)).status_code == 200
             async with open_redis(reading) as reader:
                 redis_of_queries: Any = reader
                 for write in FORBIDDEN_IN_REDIS:
