@@ -276,8 +276,11 @@ async def world(settings: Settings) -> AsyncIterator[World]:
     async with world_of(settings) as world, open_stores(settings, "daybook_projector") as stores:
         runner = Runner(*stores, settings)
         running = asyncio.create_task(runner.run())
-        for path, ledger, role in [("/v1/users", "main", "operator"), ("/v1/users", "other", "elsewhere")]:
-            headers = {"daybook-ledger": ledger, "daybook-min-position": "1", "prefer": "wait=10"}
+        read_models = ("/users", "/accounts", "/transfers", f"/accounts/{world.own.account_id}/entries", "/stats", "/activity")
+        everywhere = [(f"/v1{path}", "main", "operator") for path in read_models]
+        positions = dict(await world.heads())
+        for path, ledger, role in [*everywhere, ("/v1/users", "other", "elsewhere")]:
+            headers = {"daybook-ledger": ledger, "daybook-min-position": str(positions[ledger]), "prefer": "wait=10"}
             headers["authorization"] = f"Bearer {world.tokens[role]}"
             answer = await world.clients["query_api"].get(path, headers=headers)
             assert answer.status_code == 200, answer.text
