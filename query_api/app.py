@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Annotated, Any, Final, TypedDict
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi.sse import EventSourceResponse
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from query_api import answers, audit, events, progress, proofs, queries
@@ -24,6 +25,7 @@ from query_api.parameters import (
     EntryParameters,
     EventParameters,
     ProjectionName,
+    PushParameters,
     RefusalParameters,
     SealParameters,
     SealPosition,
@@ -33,11 +35,13 @@ from query_api.parameters import (
     TransferParameters,
     UserParameters,
 )
+from query_api.push import EVENT_STREAM, PUSH_EXAMPLE, push
 from query_api.reading import AsOf, Reader
 from query_api.requests import (
     ANSWER_HEADERS,
     IF_NONE_MATCH,
     JSON_LINES,
+    LAST_EVENT_ID,
     LEDGER_HEADER,
     PAGE_HEADERS,
     QUESTION_HEADERS,
@@ -46,6 +50,7 @@ from query_api.requests import (
     QueryRoute,
     Question,
 )
+from query_api.tail import Tails
 from shared.access import Rule, only, own_or
 from shared.connections import open_mongo, open_postgres, open_redis, require_lasting_redis, require_schema
 from shared.doctor import require_safe
@@ -254,6 +259,24 @@ async def list_events(question: Question, parameters: Annotated[EventParameters,
     return question.page(found, parameters, as_lines=question.accepts_lines())
 
 
+@router.get(
+    "/events/stream",
+    tags=["log"],
+    response_class=EventSourceResponse,
+    openapi_extra={"parameters": [LEDGER_HEADER, LAST_EVENT_ID], **only("events:read").documented()},
+    responses={
+        200: {"content": {EVENT_STREAM: {"example": PUSH_EXAMPLE}}},
+        **problem_responses(*ANY_QUESTION, "too-many-streams"),
+    },
+)
+async def stream_events(question: Question, parameters: Annotated[PushParameters, Query()]) -> Response:
+    """Get events pushed as they are recorded (server-sent events), from a position on if one is given.
+
+    `id` is the position; come back with it as `Last-Event-ID`. `data` is as in `GET /v1/events`.
+    """
+    return await push(question, question.state.tails, parameters)
+
+
 @router.get("/streams/{stream}", tags=["log"], **documented_events(answers.StreamEventItem, answers.STREAM_EVENT_EXAMPLE))
 async def list_stream(question: Question, stream: StreamId, parameters: Annotated[StreamParameters, Query()]) -> Response:
     """List the events of one stream, after a version; JSON Lines if `Accept` is `application/x-ndjson`."""
@@ -365,6 +388,7 @@ class State(TypedDict):
     refusals: Refusals
     requests: Requests
     reader: Reader
+    tails: Tails
     cursors: Cursors
     person_keys: PersonKeys
 
@@ -420,15 +444,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await require_safe(configured, "daybook_query", say)
             gate = Gate(postgres, redis, configured)
             refusals = Refusals(redis, configured, "queries", PATHS)
+            tails = Tails(postgres, redis, configured.event_streams_max)
             yield State(
                 settings=configured,
                 gate=gate,
                 refusals=refusals,
                 requests=Requests(),
                 reader=Reader(postgres, mongo, redis, configured),
+                tails=tails,
                 cursors=Cursors(configured.secret.get_secret_value()),
                 person_keys=PersonKeys(configured),
             )
+            await tails.close()
             await gate.close()
             await refusals.close()
 

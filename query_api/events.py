@@ -34,7 +34,7 @@ async def list_events(view: View, parameters: EventParameters, key: Key | None) 
     position, events = await read_log(view, read)
     page = events[: parameters.limit]
     next_key = [page[-1].position] if len(events) > parameters.limit else None
-    return as_fresh_as_can_be(AsOf(position, Page([_event(event) for event in page], next_key)), view.freshness)
+    return as_fresh_as_can_be(AsOf(position, Page([event_item(event) for event in page], next_key)), view.freshness)
 
 
 async def list_stream(view: View, stream_id: str, parameters: StreamParameters, key: Key | None) -> AsOf[Page | None]:
@@ -43,7 +43,7 @@ async def list_stream(view: View, stream_id: str, parameters: StreamParameters, 
     position, events = await read_log(
         view, lambda connection: read_stream(connection, view.ledger_id, stream_id, after, parameters.limit + 1)
     )
-    page = [{"version": version, **_event(event)} for version, event in enumerate(events, after + 1)][: parameters.limit]
+    page = [{"version": version, **event_item(event)} for version, event in enumerate(events, after + 1)][: parameters.limit]
     next_key = [page[-1]["version"]] if len(events) > parameters.limit else None
     found = Page(page, next_key) if page or after else None
     return as_fresh_as_can_be(AsOf(position, found), view.freshness)
@@ -65,7 +65,7 @@ async def read_log(view: View, read: Read) -> tuple[int, Sequence[StoredEvent]]:
     return max(head, *(event.position for event in events[-1:]), 0), events
 
 
-def _event(event: StoredEvent) -> Document:
+def event_item(event: StoredEvent) -> Document:
     """The data are as they were stored: an old schema version is not brought up to date, an unknown one not refused."""
     item: dict[str, Any] = {
         "position": event.position,

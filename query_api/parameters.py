@@ -149,6 +149,12 @@ class EventParameters(PageParameters):
     stream: StreamId | None = None
 
 
+class PushParameters(Parameters):
+    after: Annotated[Position | None, Field(description="Only events after this position. Default: those yet to come.")] = None
+    type: EventType | None = None
+    stream: StreamId | None = None
+
+
 class StreamParameters(PageParameters):
     after: Annotated[Position, Field(description="Only events after this version of the stream.")] = 0
 

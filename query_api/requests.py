@@ -123,6 +123,15 @@ class Question(Request):
         parameters = [(name, value) for name, value in _query(self) if name != "cursor"]
         return f"{quote(self.scope['path'])}?{urlencode([*parameters, ('cursor', cursor)])}"
 
+    def last_event_id(self) -> int | None:
+        """Where a stream of events was broken off.
+
+        Raises:
+            ValidationFailed: it is no position.
+        """
+        last = self.headers.get("last-event-id")
+        return None if last is None else _validated(_POSITION, last, "header", "last-event-id")
+
     def accepts_lines(self) -> bool:
         return JSON_LINES in self.headers.get("accept", "")
 
@@ -188,7 +197,7 @@ class QueryApp(FastAPI):
         self._short_way = {
             _shape(route.path): (tuple(route.param_convertors), route.get_route_handler())
             for route in router.routes
-            if isinstance(route, QueryRoute)
+            if isinstance(route, QueryRoute) and _varies(route)
         }
         self._answer_across = across_origins(self._answer, origins)
 
@@ -221,6 +230,11 @@ def _shape(path: str) -> tuple[str, ...]:
     if len(parts) > _VARIABLE_PART and parts[_VARIABLE_PART]:
         parts[_VARIABLE_PART] = "{}"
     return tuple(parts)
+
+
+def _varies(route: APIRoute) -> bool:
+    """Where the part that may vary does not, the shape of a path says too little."""
+    return len(route.path.split("/")) <= _VARIABLE_PART or bool(route.param_convertors)
 
 
 def _is_parameters(kind: Any) -> bool:
@@ -287,6 +301,13 @@ QUESTION_HEADERS: Final = [
 ]
 IF_NONE_MATCH: Final = _header("If-None-Match", "ETags that the caller has: 304 where one is current.", '"v7"')
 
+LAST_EVENT_ID: Final = _header(
+    "Last-Event-ID",
+    "The `id` that came last, to go on after it; browsers send it by themselves. It counts before `after`.",
+    "42",
+    type="string",
+    pattern="^(0|[1-9][0-9]{0,15})$",
+)
 _POSITION_HEADER: Final = {
     "description": "The answer holds everything up to this position of the ledger's log.",
     "schema": {"type": "string", "pattern": "^[0-9]+$"},

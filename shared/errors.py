@@ -11,7 +11,7 @@
     │   ├── MalformedJson · UnsupportedMediaType · PayloadTooLarge · ValidationFailed · CursorInvalid
     │   └── AmountOutOfRange · CurrencyUnknown · IdempotencyKeyRequired · IdempotencyKeyInvalid · IdempotencyKeyReused
     ├── Unavailable                  not now; the same request may succeed later
-    │   └── RateLimited · StoreUnavailable · Overloaded · Rebuilding · ProjectionBehind · NotSealedYet
+    │   └── TooManyStreams · RateLimited · StoreUnavailable · Overloaded · Rebuilding · ProjectionBehind · NotSealedYet
     └── OperatorError                a person must act: the processes and the CLI say it in one line and exit
         ├── SettingsInvalid · MasterKeyUnknown · SchemaMismatch · UnsafeStore · UnsafeSettings · StackError · KeyRefused
         └── UnknownEvent · LogDamaged · ReadModelDamaged · NothingKept · ProjectionPaused
@@ -252,6 +252,13 @@ class RateLimited(Unavailable):
         """`headers` say what the limit is."""
         super().__init__(retry_after_seconds=retry_after_seconds)
         self.limit_headers = tuple(headers)
+
+
+class TooManyStreams(Unavailable):
+    """The caller has as many streams of events open as it may have."""
+
+    code = "too-many-streams"
+    retryable = True
 
 
 class StoreUnavailable(Unavailable):

@@ -47,6 +47,14 @@ class Gate:
             raise
         return principal
 
+    async def recognise(self, authorization: Sequence[str]) -> Principal:
+        """Who sends these headers, for somebody who was let in and is still there; it is not counted.
+
+        Raises:
+            Unauthorized: nobody, by now.
+        """
+        return await self._callers.principal(authorization)
+
     async def meet(self, scope: MutableMapping[str, Any]) -> None:
         """Lets somebody in who needs no credential, as often as strangers may come from one address.
 

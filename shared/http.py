@@ -73,6 +73,7 @@ STATUS: Final[Mapping[str, int]] = {
     "currency-mismatch": 422,
     "idempotency-key-reused": 422,
     "rate-limited": 429,
+    "too-many-streams": 429,
     "head-too-large": 431,
     "internal-error": 500,
     "store-unavailable": 503,
@@ -81,6 +82,11 @@ STATUS: Final[Mapping[str, int]] = {
     "projection-behind": 503,
     "not-sealed-yet": 503,
 }
+
+CLOSING: Final = "daybook.closing"
+"""An extension of the ASGI scope: an `asyncio.Event`, set when the server is told to end."""
+ABORT: Final = "daybook.abort"
+"""An extension of the ASGI scope: ends the connection without waiting for what is in its buffers."""
 
 STORE_ERRORS: Final = (DBAPIError, PoolTimeoutError, RedisError, ConnectionFailure, ExecutionTimeout, WTimeoutError, OSError)
 """What drivers raise; `OSError` is also the parent of `TimeoutError`."""

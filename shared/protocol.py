@@ -12,7 +12,7 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.errors import DaybookError, HeadTooLarge, MalformedRequest, RequestTimeout
-from shared.http import PROBLEM_JSON, STATUS, problem
+from shared.http import ABORT, CLOSING, PROBLEM_JSON, STATUS, problem
 from shared.ids import new_id
 
 HEAD_BYTES_MAX: Final = 32_768
@@ -30,12 +30,14 @@ class Protocol(HttpToolsProtocol):
     """What of a request is arriving."""
     _head_bytes = 0
     _problem: type[DaybookError] = MalformedRequest
+    _extensions: dict[str, Any]
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
         settings = self.app_state.get("settings")
         self._read_seconds = getattr(settings, "read_timeout_ms", READ_TIMEOUT_MS) / 1000
+        self._extensions = {CLOSING: asyncio.Event(), ABORT: transport.abort}
         # Also who says nothing at all is not waited for.
         self._expect("head")
 
@@ -61,7 +63,13 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["extensions"] = self._extensions
         self._part = "head"
+
+    def shutdown(self) -> None:
+        """Answers without an end are told to come to one."""
+        self._extensions[CLOSING].set()
+        super().shutdown()
 
     def on_headers_complete(self) -> None:
         if len(self.headers) > HEADERS_MAX or (self._head_bytes > HEAD_BYTES_MAX and self._size_of_head() > HEAD_BYTES_MAX):

@@ -174,6 +174,14 @@ class Settings(BaseSettings):
     wake_timeout_ms: Milliseconds = Field(default=50, description="Longest time the command API spends on a wake-up.")
     query_wait_max_ms: Milliseconds = Field(default=10_000, description="Most that `Prefer: wait` can ask for.")
 
+    event_streams_max: Count = Field(default=20, description="Streams of events that one caller may have open at one process.")
+    event_stream_heartbeat_ms: Milliseconds = Field(
+        default=15_000, description="A stream of events that has nothing to tell says so this often."
+    )
+    event_stream_stall_ms: Milliseconds = Field(
+        default=10_000, description="A reader of a stream of events that takes nothing for so long is cut off."
+    )
+
     seal_key: Annotated[SecretStr, AfterValidator(_seal_key)] | None = Field(
         default=None,
         description="Signs seals: base64 of 32 random bytes (`daybook seal-key --new`). The worker needs it; without it no seals "

@@ -1,5 +1,6 @@
 """Both APIs as a test meets them: the real app on real stores, in this process, without a socket between."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from command_api.app import create_app
+from shared.http import CLOSING
 from shared.settings import Settings
 from tests.keys import OPERATOR, bearer
 
@@ -20,9 +22,12 @@ EUROS = {"currency": "EUR"}
 async def client_of(app: FastAPI, token: str = OPERATOR) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of an app that has started; it is shut down at the end. An empty token is not sent."""
     async with app.router.lifespan_context(app) as state:
+        # This transport waits for the whole answer: one without an end is told to come to one at once.
+        closing = asyncio.Event()
+        closing.set()
 
         async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
-            await app({**scope, "state": dict(state or {})}, receive, send)
+            await app({**scope, "state": dict(state or {}), "extensions": {CLOSING: closing}}, receive, send)
 
         headers = bearer(token) if token else {}
         transport = httpx2.ASGITransport(with_state, raise_app_exceptions=False)

@@ -191,7 +191,7 @@ async def append(engine: AsyncEngine, events: Iterable[Event], ledger_id: str = 
     rest = iter(events)
     while batch := list(islice(rest, APPEND_MAX)):
         async with engine.begin() as connection:
-            position = await _append(connection, batch, ledger_id)
+            position = await append_within(connection, batch, ledger_id)
     return position
 
 
@@ -209,7 +209,8 @@ class _Stream(msgspec.Struct):
     state: Any
 
 
-async def _append(connection: AsyncConnection, events: Sequence[Event], ledger_id: str) -> int:
+async def append_within(connection: AsyncConnection, events: Sequence[Event], ledger_id: str = "main") -> int:
+    """In the caller's transaction."""
     stream_ids = sorted({stream_id for event in events for stream_id in event.streams()})
     head, locked = await event_store.lock(connection, ledger_id, stream_ids)
     created = {event.user_id for event in events if isinstance(event, UserCreated)}

@@ -81,8 +81,11 @@ def test_every_operation_has_words_an_example_and_its_problems(operation_id: str
     assert operation["description"]
     assert operation["tags"]
     answer = operation["responses"]["200"]
-    conforms(operation_id, answer["content"]["application/json"]["example"])
-    assert "Daybook-Position" in answer["headers"]
+    if operation_id == "stream_events":  # has no end, so it has no position as of which it is
+        assert "data: {" in answer["content"]["text/event-stream"]["example"]
+    else:
+        conforms(operation_id, answer["content"]["application/json"]["example"])
+        assert "Daybook-Position" in answer["headers"]
     codes = {code for status, problem in operation["responses"].items() for code in _codes(status, problem)}
     assert {"validation-failed", "not-found", "store-unavailable"} <= codes
     names = {parameter["name"] for parameter in operation["parameters"]}
@@ -113,7 +116,7 @@ async def test_real_answers_are_what_the_document_says(settings: Settings) -> No
     names |= {"stream": f"account-{account_id}", "name": "balances"}
     async with query_api(settings) as api, projecting(api, settings):
         await api.record(history)
-        for operation_id in set(QUESTIONS) - PROOFS - {"list_refusals"}:  # which needs some: see `test_audit`
+        for operation_id in set(QUESTIONS) - PROOFS - {"list_refusals", "stream_events"}:  # see `test_audit` and `test_push`
             path = OPERATIONS[operation_id][0].format(**names)
             body = await api.get(path)
             conforms(operation_id, body)
@@ -132,7 +135,9 @@ def fuzz(url: str) -> list[str]:
     """What was answered otherwise than documented, for questions that fit the document and for such that do not."""
     operations = [found.ok() for found in schemathesis.openapi.from_dict(DOCUMENT).get_all_operations() if isinstance(found, Ok)]
     assert len(operations) > len(QUESTIONS)
-    return [failure for operation in operations for failure in fuzz_operation(operation, url)]
+    # An answer without an end is no answer to wait for: see `test_push`.
+    ending = [operation for operation in operations if operation.path != "/v1/events/stream"]
+    return [failure for operation in ending for failure in fuzz_operation(operation, url)]
 
 
 def fuzz_operation(operation: Any, url: str) -> list[str]:

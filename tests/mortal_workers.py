@@ -1,0 +1,90 @@
+"""Real workers that die, or freeze, at one place: `python -m tests.mortal_workers FILE`.
+
+Reads one fate a line and answers with the process id of a worker that meets it. Workers are forked from this process, which has
+imported everything: so one starts in a moment, and hundreds can die in a test. What a worker writes to FILE just before it meets
+its fate says that it did.
+"""
+
+import asyncio
+import ctypes
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+import msgspec
+import uvloop
+from arq.worker import run_worker
+
+from projector import feed, generations, runner, sinks, troubles
+from projector.worker import make_worker_settings
+from shared.settings import read_settings
+from tests.await_points import Moment, Point, watch
+
+PATH: Final = (feed, generations, runner, sinks, troubles)
+"""The modules that an event comes through from the log to the read models."""
+
+_DEATH_WITH_PARENT: Final = 1
+
+
+class Fate(msgspec.Struct, frozen=True):
+    """`signal` at the `nth` time that a worker comes to a point; at any time for none. `late`: up to so many seconds later."""
+
+    file: str = ""
+    line: int = 0
+    moment: Moment = "asleep"
+    nth: int = 1
+    late: float = 0.0
+    signal: int = signal.SIGKILL
+
+
+def _meeting(fate: Fate, note: Callable[[bytes], object]) -> Callable[[list[Point], Moment], None]:
+    left = fate.nth
+
+    def meet(points: list[Point]) -> None:
+        note("".join(f"{point.file}:{point.line}\n" for point in points).encode())
+        os.kill(os.getpid(), fate.signal)
+
+    def reached(points: list[Point], moment: Moment) -> None:
+        nonlocal left
+        if moment != fate.moment or (fate.file, fate.line) not in points:
+            return
+        left -= 1
+        if left:
+            return
+        if fate.late:
+            threading.Timer(random.uniform(0, fate.late), meet, [points]).start()
+        else:
+            meet(points)
+
+    return reached
+
+
+def _work(fate: Fate, noted: int) -> NoReturn:
+    ctypes.CDLL(None).prctl(_DEATH_WITH_PARENT, signal.SIGKILL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.dup2(2, 1)  # the parent's answers are read from 1
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    watch(loop, PATH, _meeting(fate, lambda line: os.write(noted, line)))
+    run_worker(make_worker_settings(read_settings()))
+    os._exit(0)
+
+
+def main() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody here waits for the dead
+    noted = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    for line in sys.stdin.buffer:
+        fate = msgspec.json.decode(line, type=Fate)
+        pid = os.fork()
+        if pid == 0:
+            _work(fate, noted)
+        sys.stdout.write(f"{pid}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""Events are pushed as they are recorded: each once, in order, to whoever may read them and does."""
+
+import asyncio
+import json
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+import pytest_asyncio
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from dev.processes import Api, query_api, start_processes
+from dev.servers import free_port, stop_all
+from shared.api_keys import key_id_of, revoke_key
+from shared.connections import open_postgres
+from shared.settings import Settings
+from tests import log
+from tests.keys import OPERATOR, add_key, bearer
+from tests.log import Book
+from tests.projecting import eventually
+from tests.running import environment_of
+
+pytestmark = pytest.mark.services
+
+WAIT_SECONDS = 20.0
+PATH = "/v1/events/stream"
+
+
+class Reader:
+    """One stream of events."""
+
+    def __init__(self, answer: httpx2.Response) -> None:
+        self.answer = answer
+        self._blocks = self._read()
+        self.last_id = ""
+        self.is_ended = False
+
+    async def _read(self) -> AsyncIterator[dict[str, str]]:
+        block: dict[str, str] = {}
+        async for line in self.answer.aiter_lines():
+            if line:
+                name, _, value = line.partition(":")
+                block[name] = value.strip()
+                continue
+            self.last_id = block.get("id", self.last_id)
+            yield block
+            block = {}
+        self.is_ended = True
+
+    async def events(self, count: int) -> list[Any]:
+        """The next ones, however many comments are between them."""
+        found: list[Any] = []
+        async with asyncio.timeout(WAIT_SECONDS):
+            while len(found) < count:
+                block = await anext(self._blocks)
+                if "data" in block:
+                    found.append(json.loads(block["data"]))
+        return found
+
+    async def block(self) -> dict[str, str]:
+        async with asyncio.timeout(WAIT_SECONDS):
+            return await anext(self._blocks)
+
+    async def end(self) -> None:
+        """Returns when the stream ends cleanly."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            async for _ in self._blocks:
+                pass
+
+
+class Pushing:
+    """A query API as it is run, and a log to write to."""
+
+    def __init__(self, api: Api, client: httpx2.AsyncClient, writer: AsyncEngine) -> None:
+        self.api = api
+        self.client = client
+        self.writer = writer
+
+    @asynccontextmanager
+    async def read(self, parameters: Any = None, token: str = OPERATOR, **headers: str) -> AsyncIterator[Reader]:
+        named = bearer(token) | {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self.client.stream("GET", PATH, params=parameters, headers=named) as answer:
+            assert answer.status_code == 200, await answer.aread()
+            reader = Reader(answer)
+            assert await reader.block() == {"retry": "1000"}
+            yield reader
+
+    async def record(self, *events: Any) -> int:
+        return await log.append(self.writer, events)
+
+
+@asynccontextmanager
+async def run_pushing(settings: Settings, folder: Path, **more: str) -> AsyncIterator[Pushing]:
+    api = query_api(folder, free_port(), environment_of(settings) | more)
+    try:
+        await start_processes(api)
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
+        async with (
+            httpx2.AsyncClient(base_url=api.url, trust_env=False, timeout=WAIT_SECONDS, limits=limits) as client,
+            open_postgres(settings, "daybook_command") as writer,
+        ):
+            yield Pushing(api, client, writer)
+    finally:
+        await stop_all(api)
+
+
+@pytest_asyncio.fixture
+async def pushing(settings: Settings, tmp_path: Path) -> AsyncIterator[Pushing]:
+    async with run_pushing(settings, tmp_path, DAYBOOK_EVENT_STREAM_HEARTBEAT_MS="200", DAYBOOK_EVENT_STREAMS_MAX="3") as opened:
+        yield opened
+
+
+async def test_events_come_as_they_are_recorded_and_go_on_where_a_reader_left(pushing: Pushing) -> None:
+    book = Book()
+    history = list(book.history(500))
+    await pushing.record(*history[:300])
+    async with pushing.read({"after": "0"}) as reader:
+        assert [event["position"] for event in await reader.events(300)] == list(range(1, 301))
+        await pushing.record(*history[300:310])
+        new = await reader.events(10)
+        listed = (await pushing.client.get("/v1/events?after=300&limit=10", headers=bearer(OPERATOR))).json()
+        assert new == listed["items"]
+        assert reader.last_id == "310"
+    await pushing.record(*history[310:])
+    async with pushing.read({"after": "0"}, last_event_id="310") as reader:
+        assert [event["position"] for event in await reader.events(len(history) - 310)] == list(range(311, len(history) + 1))
+
+
+async def test_who_says_nothing_gets_what_is_yet_to_come(pushing: Pushing) -> None:
+    book = Book()
+    await pushing.record(*book.history(20))
+    async with pushing.read() as reader:
+        assert (await reader.block())["id"] == "20"  # nothing new: it tells where it is
+        await pushing.record(book.create_user())
+        assert [event["position"] for event in await reader.events(1)] == [21]
+
+
+async def test_only_what_is_wanted_comes_and_the_id_moves_on_without_it(pushing: Pushing) -> None:
+    book = Book()
+    user = book.create_user()
+    first, second = book.open_account(user.user_id), book.open_account(user.user_id)
+    await pushing.record(user, first, second, book.deposit(first.account_id, 5))
+    stream = f"account-{first.account_id}"
+    wanted = {"after": "0", "stream": stream}
+    async with pushing.read(wanted) as reader, pushing.read({**wanted, "type": "FundsDeposited"}) as deposits:
+        assert [event["position"] for event in await reader.events(2)] == [2, 4]
+        assert [event["position"] for event in await deposits.events(1)] == [4]
+        await pushing.record(
+            book.deposit(second.account_id, 5), book.withdraw(first.account_id, 1), book.deposit(first.account_id, 2)
+        )
+        assert [event["position"] for event in await reader.events(2)] == [6, 7]
+        assert [event["position"] for event in await deposits.events(1)] == [7]
+        await pushing.record(book.deposit(second.account_id, 5))
+        while reader.last_id != "8":
+            assert "data" not in await reader.block()
+
+
+async def test_it_is_refused_like_the_list_of_events(pushing: Pushing, settings: Settings) -> None:
+    customer = await add_key(settings.database_url, name="ada", scopes=["ledger:read"], user_id=Book().new_id())
+    asked: list[tuple[dict[str, str], dict[str, str], int, str]] = [
+        ({}, {}, 401, "unauthorized"),
+        ({}, bearer(customer), 401, "unauthorized"),  # its user is not there
+        ({"after": "-1"}, bearer(OPERATOR), 422, "validation-failed"),
+        ({"limit": "5"}, bearer(OPERATOR), 422, "validation-failed"),
+        ({}, bearer(OPERATOR) | {"last-event-id": "x"}, 422, "validation-failed"),
+        ({}, bearer(OPERATOR) | {"daybook-ledger": "other"}, 404, "not-found"),
+    ]
+    for parameters, headers, status, code in asked:
+        answer = await pushing.client.get(PATH, params=parameters, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert (await pushing.client.get("/v1/events/other", headers=bearer(OPERATOR))).status_code == 404
+
+
+async def test_a_caller_has_so_many_streams_and_no_more(pushing: Pushing) -> None:
+    async with AsyncExitStack() as streams:
+        for _ in range(3):
+            await streams.enter_async_context(pushing.read())
+        refused = await pushing.client.get(PATH, headers=bearer(OPERATOR))
+        assert (refused.status_code, refused.json()["code"]) == (429, "too-many-streams")
+
+    async def is_free() -> bool:
+        return (await _status(pushing)) == 200
+
+    await eventually(is_free)
+
+
+async def _status(pushing: Pushing) -> int:
+    async with pushing.client.stream("GET", PATH, headers=bearer(OPERATOR)) as answer:
+        return answer.status_code
+
+
+async def test_a_revoked_key_ends_the_stream(pushing: Pushing, settings: Settings) -> None:
+    token = await add_key(settings.database_url, name="short", scopes=["events:read"])
+    async with pushing.read(token=token) as reader, pushing.read() as other:
+        async with open_postgres(settings, "daybook_admin") as engine, engine.begin() as connection:
+            await revoke_key(connection, key_id_of(token))
+        await reader.end()
+        await pushing.record(Book().create_user())
+        assert len(await other.events(1)) == 1
+
+
+async def test_a_server_that_is_told_to_end_ends_its_streams_first(settings: Settings, tmp_path: Path) -> None:
+    async with run_pushing(settings, tmp_path) as pushing, pushing.read() as reader:
+        assert pushing.api.process
+        pushing.api.process.terminate()
+        await reader.end()  # an end that is not clean raises
+        assert await asyncio.to_thread(pushing.api.process.wait, WAIT_SECONDS) in {0, -15}
+        assert "Cancel" not in pushing.api.log.read_text()
+
+
+async def test_a_reader_that_does_not_read_is_cut_off_and_costs_little(settings: Settings, tmp_path: Path) -> None:
+    async with run_pushing(settings, tmp_path, DAYBOOK_EVENT_STREAM_STALL_MS="500", DAYBOOK_EVENT_STREAMS_MAX="50") as pushing:
+        await pushing.record(*Book().history(12_000))
+        assert pushing.api.process
+        before = _resident(pushing.api.process.pid)
+        url = urlsplit(pushing.api.url)
+        deaf = []
+        for _ in range(20):
+            connection = socket.create_connection((url.hostname or "", url.port or 0))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            connection.sendall(f"GET {PATH}?after=0 HTTP/1.1\r\nHost: d\r\nAuthorization: Bearer {OPERATOR}\r\n\r\n".encode())
+            deaf.append(connection)
+        async with pushing.read({"after": "0"}) as reader:
+            assert len(await reader.events(12_000)) == 12_000
+        assert _resident(pushing.api.process.pid) - before < 60_000_000
+        port = url.port
+        await eventually(lambda: _none_connected(port))
+        for connection in deaf:
+            connection.close()
+
+
+def _resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def _none_connected(port: int | None) -> bool:
+    """No connection that the server still holds."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    held = [line.split() for line in lines if line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "01"]
+    return not held
+
+
+async def test_two_hundred_readers_share_one_tail(settings: Settings, tmp_path: Path) -> None:
+    async with run_pushing(settings, tmp_path, DAYBOOK_EVENT_STREAMS_MAX="200") as pushing, AsyncExitStack() as streams:
+        readers = [await streams.enter_async_context(pushing.read()) for _ in range(200)]
+        began = time.monotonic()
+        await pushing.record(*Book().history(100))
+        seen = await asyncio.gather(*(reader.events(100) for reader in readers))
+        took = time.monotonic() - began
+        assert all([event["position"] for event in events] == list(range(1, 101)) for events in seen), took
