@@ -1,14 +1,15 @@
 """What one transaction decides and writes.
 
-A batch comes to its states in one of two ways. The careful one asks for answers given before and locks the streams and the
-log's head while it reads them. The short one takes the states that the last batch left (`View`) and lets the append say whether
-anybody else has moved the head since: if nobody has, no stream can have changed. A key that was answered before, or an id
-that is taken, then breaks a unique constraint. Whatever the reason, a batch that loses is decided again, carefully.
+A batch comes to its states in one of two ways. The careful one asks for answers given before and locks the log's head and the
+streams while it reads them. The short one decides before its transaction, on the states that the last batch left (`View`) and on
+what is committed of other streams, and lets the append say whether the log still ends there: if it does, no stream can have
+changed. A key that was answered before, or an id that is taken, then breaks a unique constraint. Whatever the reason, a batch
+that loses is decided again, carefully.
 
 The answers are the same either way. Alone on its ledger, a writer spends one round trip between BEGIN and COMMIT.
 """
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -20,7 +21,8 @@ from command_api.command import Command, States
 from command_api.fold import snapshot_place
 from command_api.folds import fold_of
 from shared import event_store, passwords
-from shared.errors import DaybookError, IdempotencyKeyReused, LogDamaged, NotFound, Rejection, VersionMismatch
+from shared.connections import Driver, driver_of
+from shared.errors import DaybookError, IdempotencyKeyReused, NotFound, Rejection, VersionMismatch
 from shared.event_store import Answer, Head, NewEvent, StreamEvent, StreamHead
 from shared.events import Event, UserCreated, UserDeactivated, UserErased
 from shared.ids import new_id
@@ -93,7 +95,7 @@ NO_HEAD: Final = Head(0, b"", datetime.min.replace(tzinfo=UTC))
 
 
 class LostRace(Exception):
-    """Somebody else has written to the ledger since the view of it."""
+    """Somebody else has written to the ledger since the batch was decided."""
 
 
 class Stream(msgspec.Struct, frozen=True):
@@ -102,6 +104,13 @@ class Stream(msgspec.Struct, frozen=True):
     version: int
     position: int
     state: Any
+
+
+Streams = dict[str, Stream]
+"""By stream id."""
+
+ReadHeads = Callable[[set[str]], Awaitable[Mapping[str, StreamHead]]]
+"""The committed heads of those of these streams that exist."""
 
 
 class View:
@@ -114,18 +123,17 @@ class View:
         self.head: Head | None = None
         self.trusted = False
         """Nobody else wrote to the ledger when we last looked."""
-        self._streams: dict[str, Stream] = {}
+        self._streams: Streams = {}
         self._streams_max = streams_max
 
     def doubt(self) -> None:
         self.trusted = False
 
-    def find(self, stream_ids: Iterable[str]) -> dict[str, Stream] | None:
-        """These streams, or None unless all are known."""
-        found = {stream_id: self._streams.get(stream_id) for stream_id in stream_ids}
-        return None if None in found.values() else found  # type: ignore[return-value]
+    def find(self, stream_ids: Iterable[str]) -> Streams:
+        """Those that are known."""
+        return {stream_id: stream for stream_id in stream_ids if (stream := self._streams.get(stream_id))}
 
-    def update(self, head: Head, streams: dict[str, Stream], *, alone: bool, trusted: bool) -> None:
+    def update(self, head: Head, streams: Streams, *, alone: bool, trusted: bool) -> None:
         """Takes over what a batch left. `alone`: the head was where the batch before had left it, so older streams hold."""
         if not alone:
             self._streams.clear()
@@ -140,7 +148,7 @@ class View:
 class Batch:
     """`verdicts` are in the order of the requests, and true once the transaction is committed."""
 
-    def __init__(self, ledger_id: str, requests: list[Request], view: View, person_keys: PersonKeys) -> None:
+    def __init__(self, ledger_id: str, requests: Sequence[Request], view: View, person_keys: PersonKeys) -> None:
         self.verdicts: list[Reply | DaybookError] = []
         self.new_events: list[NewEvent] = []
         self.complete = False
@@ -150,106 +158,108 @@ class Batch:
         self._view = view
         self._person_keys = person_keys
         self._head = NO_HEAD
-        self._alone = self._short = False
+        """Where the log ends: before the decision, and then with it."""
+        self._alone = False
         self._answers: dict[Key, Answer] = {}
         self._new_answers: list[Answer] = []
         self._answered_people: dict[Key, str] = {}
-        self._streams: dict[str, Stream] = {}
+        self._streams: Streams = {}
         self._states: dict[str, Any] = {}
         self._stream_events: list[StreamEvent] = []
-
-    async def record(self, connection: AsyncConnection) -> None:
-        """Decides and writes.
-
-        Raises:
-            LostRace: the short way was wrong; nothing was written.
-        """
-        self._short = short = self._take_view()
-        if not short:
-            await self._read(connection)
-        self.verdicts = [self._verdict(request) for request in self._requests]
-        if self.new_events or self._new_answers:
-            await self._append(connection)
-        elif short:
-            raise LostRace  # nothing is appended, so nothing has confirmed the view
-        self.complete = True
 
     def update_view(self) -> None:
         """Once the batch is committed."""
         if self._head is NO_HEAD:
             return
-        created = {stream_id for request in self._requests for stream_id in request.command.new_streams()}
+        created = self._created()
         streams = {stream_id: stream for stream_id, stream in self._streams.items() if stream_id not in created}
         replayed = any(isinstance(verdict, Reply) and verdict.replayed for verdict in self.verdicts)
         self._view.update(self._head, streams, alone=self._alone, trusted=self._alone and not replayed)
 
-    # ── states ───────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _created(self) -> set[str]:
+        return {stream_id for request in self._requests for stream_id in request.command.new_streams()}
 
-    def _take_view(self) -> bool:
-        """The short way, where it is open: the view is trusted and has every stream that does not come into being here."""
-        if not self._view.trusted or self._view.head is None:
+    # ── the short way ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def decide_ahead(self, read_heads: ReadHeads) -> bool:
+        """Whether that could be done; then `append` is to follow. Where not, take the careful way with another batch."""
+        head = self._view.head
+        if not self._view.trusted or head is None:
             return False
-        commands = [request.command for request in self._requests]
-        new = {stream_id for command in commands for stream_id in command.new_streams()}
-        known = self._view.find({stream_id for command in commands for stream_id in command.streams()} - new)
-        if known is None:
+        self._take({stream_id: Stream(0, 0, fold_of(stream_id).initial) for stream_id in self._created()})
+        if not await self._look_up(self._named(lambda command: command.streams()), read_heads):
             return False
-        self._take(known | {stream_id: Stream(0, 0, fold_of(stream_id).initial) for stream_id in new})
-        further = self._view.find({stream_id for command in commands for stream_id in command.further_streams(self._states)})
-        if further is None:
+        if not await self._look_up(self._named(lambda command: command.further_streams(self._states)), read_heads):
             return False
-        self._take(further)
-        now = max(datetime.now(UTC), self._view.head.now)
-        self._head, self._alone = msgspec.structs.replace(self._view.head, now=now), True
+        self._alone = True
+        self._decide(msgspec.structs.replace(head, now=max(datetime.now(UTC), head.now)))
+        # Where nothing is written, nothing confirms the view. What people are kept or forgotten with is for those who hold locks.
+        return self._writes and not self._people() and not any(map(_is_about_person, self._stream_events))
+
+    async def _look_up(self, stream_ids: set[str], read_heads: ReadHeads) -> bool:
+        """In the view, and in the log as far as it takes no more than its snapshots."""
+        self._take(self._view.find(stream_ids))
+        unknown = stream_ids - self._streams.keys()
+        heads = await read_heads(unknown) if unknown else {}
+        if not all(map(_is_plain, heads.values())):
+            return False
+        self._take({stream_id: _stream(self._ledger_id, stream_id, heads.get(stream_id), {}) for stream_id in unknown})
         return True
 
-    def _take(self, streams: dict[str, Stream]) -> None:
-        self._streams |= streams
-        self._states |= {stream_id: stream.state for stream_id, stream in streams.items()}
+    # ── the careful way ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _read(self, connection: AsyncConnection) -> None:
-        """The careful way."""
+    async def record(self, connection: AsyncConnection) -> None:
+        """Decides on locked streams, and writes.
+
+        Raises:
+            LostRace: nothing was written.
+        """
         keys = {request.key for request in self._requests if request.key}
         found = await event_store.find_answers(connection, self._ledger_id, keys) if keys else {}
         self._answers = await kept_answers.opened(connection, self._ledger_id, found, self._person_keys)
-        commands = [request.command for request in self._requests if request.key not in self._answers]
-        if not commands:
-            return
-        self._head = await self._lock(connection, {stream_id for command in commands for stream_id in command.streams()})
-        further = {stream_id for command in commands for stream_id in command.further_streams(self._states)}
-        if further - self._states.keys():
-            await self._lock(connection, further - self._states.keys())
-        self._alone = self._view.head is not None and self._head.position == self._view.head.position
+        named = self._named(lambda command: command.streams())
+        head = await self._lock(connection, named) if named else NO_HEAD
+        if further := self._named(lambda command: command.further_streams(self._states)):
+            await self._lock(connection, further)
+        self._alone = self._view.head is not None and self._view.head.is_same(head)
+        self._decide(head)
+        if self._writes:
+            await self._append_carefully(connection)
+        self.complete = True
 
     async def _lock(self, connection: AsyncConnection, stream_ids: set[str]) -> Head:
         head, heads = await event_store.lock(connection, self._ledger_id, stream_ids)
-        people = {person_id for head in heads.values() for person_id in _people_in(head)}
-        keys = await self._person_keys.read(connection, self._ledger_id, people)
-        for stream_id in stream_ids:
-            self._take({stream_id: await self._stream(connection, stream_id, heads.get(stream_id), keys)})
+        self._take(await unfold(connection, self._ledger_id, stream_ids, heads, self._person_keys))
         return head
 
-    async def _stream(self, connection: AsyncConnection, stream_id: str, head: StreamHead | None, keys: Keys) -> Stream:
-        fold = fold_of(stream_id)
-        if head is None:
-            return Stream(0, 0, fold.initial)
-        if head.fold_version != fold.version:
-            state = await fold_stream(connection, self._ledger_id, stream_id, self._person_keys)
-        else:
-            state = fold.read(head.snapshot, snapshot_place(self._ledger_id, stream_id, head.version), keys)
-        return Stream(head.version, head.position, state)
+    def _named(self, names: Callable[[Command], Iterable[str]]) -> set[str]:
+        """The streams that commands name, of those that were not answered before; without those that are taken."""
+        commands = (request.command for request in self._requests if request.key not in self._answers)
+        return {stream_id for command in commands for stream_id in names(command)} - self._streams.keys()
+
+    def _take(self, streams: Streams) -> None:
+        self._streams |= streams
+        self._states |= {stream_id: stream.state for stream_id, stream in streams.items()}
 
     # ── decide ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _decide(self, head: Head) -> None:
+        self._head = head
+        self.verdicts = [self._verdict(request) for request in self._requests]
+
+    @property
+    def _writes(self) -> bool:
+        return bool(self.new_events or self._new_answers)
 
     def _verdict(self, request: Request) -> Reply | DaybookError:
         key = request.key
         if key is None:
-            return self._decide(request)
+            return self._reply(request)
         if answer := self._answers.get(key):
             if answer.request_hash != request.request_hash:
                 return IdempotencyKeyReused()
             return Reply(answer.status, answer.body, answer.position, replayed=True)
-        reply = self._decide(request)
+        reply = self._reply(request)
         answer = Answer(*key, request.request_hash, reply.status, reply.body, reply.position)
         self._answers[key] = answer
         self._new_answers.append(answer)
@@ -257,7 +267,7 @@ class Batch:
             self._answered_people[key] = person_id
         return reply
 
-    def _decide(self, request: Request) -> Reply:
+    def _reply(self, request: Request) -> Reply:
         """A refusal is an answer too: under its key it stays the answer, whatever the account holds by then."""
         try:
             outcome = self._outcome(request)
@@ -271,7 +281,7 @@ class Batch:
         events = request.command.decide(self._states)
         if request.expected_version not in {None, self._streams[stream_ids[0]].version}:
             raise VersionMismatch(current_version=self._streams[stream_ids[0]].version)
-        positions = [self._apply(event, request.metadata, self._head) for event in events]
+        positions = [self._apply(event, request.metadata) for event in events]
         return Outcome(
             events=events,
             positions=positions,
@@ -296,10 +306,10 @@ class Batch:
             request.command.decide(self._states | {stream_id: fold_of(stream_id).initial for stream_id in foreign})
             raise NotFound
 
-    def _apply(self, event: Event, metadata: dict[str, Any], head: Head) -> int:
+    def _apply(self, event: Event, metadata: dict[str, Any]) -> int:
         """Gives the event's position."""
         self.new_events.append(NewEvent(new_id(), event, metadata))
-        position = head.position + len(self.new_events)
+        position = self._head.position + len(self.new_events)
         for stream_id in event.streams():
             before = self._streams[stream_id]
             stream = Stream(before.version + 1, position, fold_of(stream_id).evolve(before.state, event))
@@ -309,11 +319,14 @@ class Batch:
 
     # ── append ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _append(self, connection: AsyncConnection) -> None:
+    async def append(self, driver: Driver, keys: Keys | None = None) -> None:
+        """Raises:
+        LostRace: the log does not end where the batch was decided; nothing was written.
+        """
+        keys = keys or {}
         changed = sorted({stream_event.stream_id for stream_event in self._stream_events})
-        keys = await self._keys(connection, changed)
         new_head = await event_store.append(
-            connection,
+            driver,
             self._ledger_id,
             self._head,
             self.new_events,
@@ -324,31 +337,68 @@ class Batch:
         )
         if new_head is None:
             raise LostRace
-        self._head = new_head
+        self._head, self.complete = new_head, True
+
+    async def _append_carefully(self, connection: AsyncConnection) -> None:
+        people = self._people()
+        created = {new.event.user_id for new in self.new_events if type(new.event) is UserCreated}
+        keys = await self._person_keys.require(connection, self._ledger_id, people, created) if people else {}
+        await self.append(await driver_of(connection), keys)
         erased = {new.event.user_id for new in self.new_events if type(new.event) is UserErased}
         await self._person_keys.forget(connection, self._ledger_id, erased)
         deactivated = {new.event.user_id for new in self.new_events if type(new.event) is UserDeactivated}
         await passwords.forget(connection, self._ledger_id, erased | deactivated)
 
-    async def _keys(self, connection: AsyncConnection, changed: list[str]) -> Keys:
-        """Of all people whom the batch writes something about; money is about nobody, and costs no round trip here."""
-        events = [new.event for new in self.new_events]
+    def _people(self) -> set[str]:
+        """All whom the batch writes something about. Money is about nobody."""
+        changed = {stream_event.stream_id for stream_event in self._stream_events}
+        events = (new.event for new in self.new_events)
         people = people_of(*events, *(self._streams[stream_id].state for stream_id in changed))
-        people |= kept_answers.people(self._new_answers, self._answered_people)
-        if not people:
-            return {}
-        created = {event.user_id for event in events if type(event) is UserCreated}
-        try:
-            return await self._person_keys.require(connection, self._ledger_id, people, created)
-        except LogDamaged:
-            if self._short:  # somebody whom we still know has been erased meanwhile
-                raise LostRace from None
-            raise
+        return people | kept_answers.people(self._new_answers, self._answered_people)
 
     def _stream_head(self, stream_id: str, keys: Keys) -> StreamHead:
         fold, stream = fold_of(stream_id), self._streams[stream_id]
         snapshot = fold.write(stream.state, snapshot_place(self._ledger_id, stream_id, stream.version), keys)
         return StreamHead(stream_id, stream.version, stream.position, fold.version, snapshot)
+
+
+async def unfold(
+    connection: AsyncConnection,
+    ledger_id: str,
+    stream_ids: set[str],
+    heads: Mapping[str, StreamHead],
+    person_keys: PersonKeys,
+) -> Streams:
+    """The streams that have these heads; those that have none are empty."""
+    people = {person_id for head in heads.values() for person_id in _people_in(head)}
+    keys = await person_keys.read(connection, ledger_id, people)
+    streams = {stream_id: _stream(ledger_id, stream_id, None, keys) for stream_id in stream_ids - heads.keys()}
+    for stream_id, head in heads.items():
+        if head.fold_version == fold_of(stream_id).version:
+            streams[stream_id] = _stream(ledger_id, stream_id, head, keys)
+        else:
+            state = await fold_stream(connection, ledger_id, stream_id, person_keys)
+            streams[stream_id] = Stream(head.version, head.position, state)
+    return streams
+
+
+def _stream(ledger_id: str, stream_id: str, head: StreamHead | None, keys: Keys) -> Stream:
+    """From the snapshot, which is one of the present fold."""
+    fold = fold_of(stream_id)
+    if head is None:
+        return Stream(0, 0, fold.initial)
+    state = fold.read(head.snapshot, snapshot_place(ledger_id, stream_id, head.version), keys)
+    return Stream(head.version, head.position, state)
+
+
+def _is_plain(head: StreamHead) -> bool:
+    """Whether its snapshot can be read without keys and is one of the present fold."""
+    fold = fold_of(head.stream_id)
+    return head.fold_version == fold.version and not fold.is_personal
+
+
+def _is_about_person(stream_event: StreamEvent) -> bool:
+    return stream_event.stream_id.startswith(("user-", "email-"))
 
 
 def _people_in(head: StreamHead) -> set[str]:

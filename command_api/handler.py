@@ -4,23 +4,24 @@ Commands that arrive while a transaction is under way form the next batch: one t
 verdict for each. Within a batch they are decided one after another, each on the state that the one before left; a refusal
 refuses its own command only. So a hot account costs no more than a cold one, and nobody waits for anybody's row lock.
 
-Never answer before the commit. Never decide on a state that is not locked. What a lost reply to COMMIT leaves open is looked
-up, not guessed.
+Never answer before the commit. Never write what was decided on a state that does not hold. What a lost reply to COMMIT leaves
+open is looked up, not guessed.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
-from sqlalchemy.exc import DBAPIError, NotSupportedError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from command_api.batch import Batch, LostRace, Reply, Request, View
 from shared import event_store
-from shared.connections import STORE_ERRORS
+from shared.connections import DRIVER_ERRORS, STORE_ERRORS, KeptConnection
 from shared.errors import DaybookError, Overloaded, StoreUnavailable
+from shared.event_store import StreamHead
 from shared.logs import kind_of
 from shared.person_keys import PersonKeys
 from shared.settings import Settings
@@ -31,8 +32,11 @@ log = structlog.get_logger()
 ATTEMPTS_MAX: Final = 5
 TOO_LATE: Final = "The command was not recorded in time. Sent again with the same Idempotency-Key it has one effect, not two."
 
-# Another transaction was first: unique key, serialization, deadlock.
-_LOST_RACE: Final = {"23505", "40001", "40P01"}
+_PASSING: Final = {
+    *("23505", "40001", "40P01"),  # another transaction was first: unique key, serialization, deadlock
+    "0A000",  # a migration changed a table under a cached plan, which is now forgotten
+    *("08000", "08003", "08006", "57P01"),  # the connection has gone
+}
 
 
 class CommandHandler:
@@ -92,6 +96,7 @@ class LedgerWriter:
         self._batch_max = settings.batch_commands_max
         self._queue: deque[tuple[Request, asyncio.Future[Reply]]] = deque()
         self._running: asyncio.Task[None] | None = None
+        self._kept = KeptConnection(engine)
         self.batch_sizes = Tally(SIZES)
         self._view = View(streams_max=settings.stream_cache_max)
         self._person_keys = PersonKeys(settings)
@@ -127,6 +132,7 @@ class LedgerWriter:
     async def close(self) -> None:
         if self._running is not None:
             await self._running
+        await self._kept.release()
 
     async def _run(self) -> None:
         while batch := self._next_batch():
@@ -145,26 +151,27 @@ class LedgerWriter:
                 batch.append(waiting)
         return batch
 
-    async def _verdicts(self, requests: list[Request]) -> Sequence[Reply | Exception]:
+    async def _verdicts(self, requests: Sequence[Request]) -> Sequence[Reply | Exception]:
         """One for each request, whatever happens: nothing may end the loop with callers waiting."""
         try:
             return await self._record(requests)
-        except STORE_ERRORS as error:
+        except (*STORE_ERRORS, *DRIVER_ERRORS) as error:
             log.warning("store unavailable", ledger_id=self._ledger_id, commands=len(requests), error=kind_of(error))
             return [StoreUnavailable()] * len(requests)
         except Exception as error:  # noqa: BLE001 # a mistake of ours reaches the callers, who log it
             return [error] * len(requests)
 
-    async def _record(self, requests: list[Request]) -> list[Reply | DaybookError]:
+    async def _record(self, requests: Sequence[Request]) -> Sequence[Reply | DaybookError]:
         """One verdict for each request. Begins anew when another writer was first, and on a connection that had died."""
         for attempt in range(1, ATTEMPTS_MAX + 1):
-            batch = Batch(self._ledger_id, requests, self._view, self._person_keys)
+            batch = self._new_batch(requests)
             try:
-                async with self._engine.begin() as connection:
-                    await _bounded(connection, batch.record(connection))
+                if not await self._write_ahead(batch):
+                    batch = self._new_batch(requests)
+                    await self._write_carefully(batch)
             except BaseException as error:
                 self._view.doubt()
-                if isinstance(error, DBAPIError) and batch.complete and await self._is_committed(batch):
+                if batch.complete and isinstance(error, (DBAPIError, *DRIVER_ERRORS)) and await self._is_committed(batch):
                     break
                 if attempt == ATTEMPTS_MAX or not _is_passing(error):
                     raise
@@ -175,7 +182,26 @@ class LedgerWriter:
             self._wake(self._ledger_id)
         return batch.verdicts
 
-    async def _is_committed(self, batch: "Batch") -> bool:
+    async def _write_ahead(self, batch: Batch) -> bool:
+        """Whether that could be done."""
+        if not await batch.decide_ahead(self._read_heads):
+            return False
+        async with self._kept.begin() as driver:
+            await batch.append(driver)
+        return True
+
+    async def _write_carefully(self, batch: Batch) -> None:
+        async with self._engine.begin() as connection:
+            await _bounded(connection, batch.record(connection))
+
+    def _new_batch(self, requests: Sequence[Request]) -> Batch:
+        return Batch(self._ledger_id, requests, self._view, self._person_keys)
+
+    async def _read_heads(self, stream_ids: set[str]) -> Mapping[str, StreamHead]:
+        async with self._kept.connected() as driver:
+            return await event_store.read_stream_heads(driver, self._ledger_id, stream_ids)
+
+    async def _is_committed(self, batch: Batch) -> bool:
         """Whether a COMMIT without an answer took place. The head's lock waits for that transaction to end, either way."""
         if not batch.new_events:
             return False
@@ -208,8 +234,8 @@ async def _bounded(connection: AsyncConnection, work: Awaitable[None]) -> None:
 
 
 def _is_passing(error: BaseException) -> bool:
-    """Whether to begin anew. `NotSupportedError`: a migration changed a table under a cached plan, which is now forgotten."""
-    if not isinstance(error, DBAPIError):
-        return isinstance(error, LostRace)
-    lost_race = getattr(error.orig, "sqlstate", None) in _LOST_RACE
-    return lost_race or error.connection_invalidated or isinstance(error, NotSupportedError)
+    """Whether to begin anew."""
+    invalidated = isinstance(error, DBAPIError) and error.connection_invalidated
+    sqlstate = getattr(getattr(error, "orig", error), "sqlstate", None)
+    unknown_to_server = isinstance(error, DRIVER_ERRORS) and sqlstate is None
+    return isinstance(error, LostRace) or invalidated or unknown_to_server or sqlstate in _PASSING

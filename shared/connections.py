@@ -9,7 +9,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import asyncpg
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
@@ -23,7 +23,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from shared.errors import SchemaMismatch, SettingsInvalid, StoreUnavailable, UnsafeStore
@@ -35,6 +35,14 @@ MongoDatabase = AsyncIOMotorDatabase[dict[str, Any]]
 
 DURABLE: Final = {"fsync": ("on",), "full_page_writes": ("on",), "synchronous_commit": ("on", "remote_apply")}
 _REDIS_RETRIES: Final = 3
+KEPT_SECONDS: Final = 5
+
+
+Driver: TypeAlias = asyncpg.Connection
+"""A connection to PostgreSQL without SQLAlchemy around it."""
+
+DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError)
+"""What a `Driver` raises, besides `TimeoutError`, where SQLAlchemy would raise `DBAPIError`."""
 
 
 @asynccontextmanager
@@ -139,6 +147,85 @@ async def open_mongo(
         yield client[settings.mongo_database]
     finally:
         client.close()
+
+
+class KeptConnection:
+    """A connection of the pool that its only user keeps from one transaction to the next, and on which it talks to the driver.
+
+    For short transactions, of which there are many: taking a connection, and SQLAlchemy's part in BEGIN, a statement and COMMIT,
+    are more work than the transaction. It is given back when it was not used for `KEPT_SECONDS`, and at once while others could
+    miss it.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._connection: AsyncConnection | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._releasing: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Driver]:
+        """Raises:
+        TimeoutError, one of DRIVER_ERRORS, sqlalchemy.exc.SQLAlchemyError.
+        """
+        driver = await self._open()
+        try:
+            yield driver
+        except (TimeoutError, asyncio.CancelledError):
+            driver.terminate()  # it does not answer, and would not answer the next one either
+            raise
+        finally:
+            await self._keep(driver)
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Driver]:
+        """A transaction, committed at the end and rolled back by an error.
+
+        Raises:
+            TimeoutError, one of DRIVER_ERRORS, sqlalchemy.exc.SQLAlchemyError: nothing was committed, unless COMMIT was sent.
+        """
+        async with self.connected() as driver:
+            transaction = driver.transaction()
+            await transaction.start()
+            try:
+                yield driver
+            except (TimeoutError, asyncio.CancelledError):
+                raise  # a rollback would only wait for the server again
+            except BaseException:
+                await transaction.rollback()
+                raise
+            await transaction.commit()
+
+    async def _open(self) -> Driver:
+        if self._idle:
+            self._idle.cancel()
+        if self._connection is None:
+            self._connection = await self._engine.connect()
+        return await driver_of(self._connection)
+
+    async def _keep(self, driver: Driver) -> None:
+        pool: Any = self._engine.pool
+        if driver.is_closed() or pool.checkedout() > pool.size() // 2:
+            await self.release()
+        else:
+            self._idle = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._release_soon)
+
+    def _release_soon(self) -> None:
+        self._releasing = asyncio.create_task(self.release())
+
+    async def release(self) -> None:
+        """Gives the connection back; the next transaction takes another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if (await driver_of(connection)).is_closed():
+                await connection.invalidate()
+            await connection.close()
+
+
+async def driver_of(connection: AsyncConnection) -> Driver:
+    """The driver's own connection below SQLAlchemy's. What is sent on it is in the transaction that SQLAlchemy began, if any."""
+    driver: Driver = (await connection.get_raw_connection()).driver_connection
+    return driver
 
 
 def mongo_application(database_name: str, role: Role) -> str:

@@ -14,8 +14,10 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared.connections import Driver
 from shared.errors import NotFound, UnknownEvent
 from shared.events import NO_KEYS, Event, RecordedEvent, Sealed, canonical, decode, encode
 from shared.sealing import Keys
@@ -31,6 +33,10 @@ class Head(msgspec.Struct, frozen=True):
     position: int
     hash: bytes
     now: datetime
+
+    def is_same(self, other: "Head") -> bool:
+        """Whether nothing stands between the two."""
+        return self.position == other.position and self.hash == other.hash
 
 
 class StreamHead(msgspec.Struct, frozen=True):
@@ -78,23 +84,25 @@ FIND_ANSWERS: Final = text("""
     JOIN idempotency_keys k ON k.ledger_id = :ledger_id AND k.principal = asked.principal AND k.key = asked.key
 """)
 
-# Streams first, in the order of their ids, then the head: no two transactions can wait for each other. That the count is asked
-# for makes PostgreSQL lock all streams before the head.
+# The head first, as `append` does: whoever has it waits for nobody, so no two transactions can wait for each other. That it is
+# counted makes PostgreSQL lock it before the streams; that these are locked, read them as they are by then.
 LOCK: Final = text("""
-    WITH touched AS MATERIALIZED (
+    WITH head AS MATERIALIZED (
+        SELECT position, hash, greatest(clock_timestamp(), recorded_at) FROM log_heads WHERE ledger_id = :ledger_id FOR UPDATE
+    ), touched AS MATERIALIZED (
         SELECT stream_id, version, position, fold_version, CAST(snapshot AS text) AS snapshot
         FROM streams
-        WHERE ledger_id = :ledger_id AND stream_id = ANY (CAST(:stream_ids AS text[]))
-        ORDER BY stream_id
-        FOR UPDATE
-    ), head AS MATERIALIZED (
-        SELECT position, hash, greatest(clock_timestamp(), recorded_at)
-        FROM log_heads
-        WHERE ledger_id = :ledger_id AND (SELECT count(*) FROM touched) >= 0
+        WHERE ledger_id = :ledger_id AND stream_id = ANY (CAST(:stream_ids AS text[])) AND (SELECT count(*) FROM head) > 0
         FOR UPDATE
     )
     SELECT * FROM head LEFT JOIN touched ON true
 """)
+
+READ_STREAM_HEADS: Final = """
+    SELECT stream_id, version, position, fold_version, CAST(snapshot AS text)
+    FROM streams
+    WHERE ledger_id = $1 AND stream_id = ANY ($2)
+"""
 
 _HEAD: Final = """
     SELECT position, hash, greatest(clock_timestamp(), recorded_at) FROM log_heads WHERE ledger_id = :ledger_id
@@ -140,6 +148,10 @@ APPEND: Final = text("""
     )
     SELECT count(*) FROM head
 """)
+# For the driver, which knows parameters by number only.
+_COMPILED: Final = APPEND.compile(dialect=asyncpg_dialect.dialect())  # type: ignore[no-untyped-call]
+_APPEND_SQL: Final = str(_COMPILED)
+_APPEND_ORDER: Final = tuple(_COMPILED.positiontup or ())
 
 
 async def find_answers(
@@ -183,8 +195,14 @@ async def lock_head(connection: AsyncConnection, ledger_id: str) -> Head:
     return Head(*row)
 
 
+async def read_stream_heads(driver: Driver, ledger_id: str, stream_ids: Iterable[str]) -> dict[str, StreamHead]:
+    """The committed heads of those streams that exist. Only an `append` after it can say whether they still hold."""
+    rows = await driver.fetch(READ_STREAM_HEADS, ledger_id, list(stream_ids))
+    return {row[0]: StreamHead(*row) for row in rows}
+
+
 async def append(
-    connection: AsyncConnection,
+    driver: Driver,
     ledger_id: str,
     head: Head,
     new_events: Sequence[NewEvent],
@@ -197,35 +215,37 @@ async def append(
 
     `keys` are those of the people whom the events tell something about; it is sealed before it is hashed.
 
-    Gives the new head; None, and nothing is written, where the log does not end at `head` any more.
+    Gives the new head; None, and nothing is written, where the log does not end at `head` any more. The connection is one that
+    is in a transaction: see `shared.connections.driver_of`.
 
     Raises:
-        sqlalchemy.exc.IntegrityError: another transaction took a version, an event's id or a key first; begin anew.
+        asyncpg.UniqueViolationError: another transaction took a version, an event's id or a key first; begin anew.
     """
+    if not driver.is_in_transaction():
+        msg = "append takes part in its caller's transaction, and there is none"
+        raise RuntimeError(msg)
     events = [_event_columns(ledger_id, event, keys) for event in new_events]
     hashes = _chain(ledger_id, head, events)
     new_head = Head(head.position + len(events), hashes[-1] if hashes else head.hash, head.now)
-    appended = await connection.scalar(
-        APPEND,
-        {
-            "ledger_id": ledger_id,
-            "position": head.position,
-            "hash": head.hash,
-            "new_hash": new_head.hash,
-            "recorded_at": head.now,
-            **_columns(events, "event_ids", "types", "schema_versions", "data", "metadata"),
-            "hashes": hashes,
-            **_columns(map(_fields, stream_events), "member_ids", "member_versions", "member_positions"),
-            **_columns(
-                map(_fields, stream_heads),
-                *("stream_ids", "stream_versions", "stream_positions", "fold_versions", "snapshots"),
-            ),
-            **_columns(
-                map(_fields, answers),
-                *("principals", "keys", "request_hashes", "statuses", "bodies", "key_positions"),
-            ),
-        },
-    )
+    parameters = {
+        "ledger_id": ledger_id,
+        "position": head.position,
+        "hash": head.hash,
+        "new_hash": new_head.hash,
+        "recorded_at": head.now,
+        **_columns(events, "event_ids", "types", "schema_versions", "data", "metadata"),
+        "hashes": hashes,
+        **_columns(map(_fields, stream_events), "member_ids", "member_versions", "member_positions"),
+        **_columns(
+            map(_fields, stream_heads),
+            *("stream_ids", "stream_versions", "stream_positions", "fold_versions", "snapshots"),
+        ),
+        **_columns(
+            map(_fields, answers),
+            *("principals", "keys", "request_hashes", "statuses", "bodies", "key_positions"),
+        ),
+    }
+    appended = await driver.fetchval(_APPEND_SQL, *(parameters[name] for name in _APPEND_ORDER))
     return new_head if appended else None
 
 

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from command_api.fold import snapshot_place
 from command_api.folds import fold_of
 from shared import event_store
+from shared.connections import driver_of
 from shared.event_store import Head, NewEvent, StreamEvent, StreamHead
 from shared.events import (
     AccountClosed,
@@ -223,7 +224,7 @@ async def append_within(connection: AsyncConnection, events: Sequence[Event], le
         StreamHead(stream_id, s.version, s.position, fold_of(stream_id).version, _snapshot(ledger_id, stream_id, s, keys))
         for stream_id, s in streams.items()
     ]
-    await event_store.append(connection, ledger_id, head, new_events, members, heads, [], keys)
+    await event_store.append(await driver_of(connection), ledger_id, head, new_events, members, heads, [], keys)
     await PERSON_KEYS.forget(connection, ledger_id, {event.user_id for event in events if isinstance(event, UserErased)})
     return head.position + len(events)
 
