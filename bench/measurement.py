@@ -108,7 +108,9 @@ _COMPARISONS: Final[dict[str, Callable[[float, float], bool]]] = {"≥": operato
 
 
 def judge(target: Target, sections: Iterable[Section]) -> Verdict:
-    measurements = {name: each for section in sections for name, each in section.measurements.items()}
+    """Of the target's own benchmarks: others may call what they measure by the same name."""
+    named = [section for section in sections if section.name in target.benchmark.split()]
+    measurements = {name: each for section in named for name, each in section.measurements.items()}
     samples = _samples(measurements, target.figure)
     if not samples:
         return Verdict()

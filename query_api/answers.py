@@ -188,8 +188,11 @@ class ProgressItem(Answer):
     name: str
     generation: Annotated[int | None, Field(description="The one that readers see, or that is being built for want of one.")]
     state: Annotated[
-        Literal["live", "behind", "rebuilding", "failed"],
-        Field(description="`behind`: an event has waited for 2 seconds. `failed`: something keeps it from going on."),
+        Literal["live", "behind", "rebuilding", "paused", "failed"],
+        Field(
+            description="`behind`: an event has waited for 2 seconds. `paused`: by an operator. "
+            "`failed`: something keeps it from going on."
+        ),
     ]
     position: int | None
     lag_events: int | None

@@ -40,6 +40,8 @@ class Place(msgspec.Struct, frozen=True):
     is_live: bool = False
     building: int | None = None
     building_position: int | None = None
+    paused: str | None = None
+    """Since when."""
     answers: bool = True
 
 
@@ -76,23 +78,23 @@ async def _troubles(reader: Reader, ledger_id: str) -> dict[str, Trouble]:
 async def _place(reader: Reader, model: ReadModel, ledger_id: str) -> Place:
     try:
         async with asyncio.timeout(STORE_SECONDS):
-            live, building = await _pointer(reader, model, ledger_id)
+            live, building, paused = await _pointer(reader, model, ledger_id)
             position = await _position(reader, model, ledger_id, live)
             building_position = await _position(reader, model, ledger_id, building)
     except (*STORE_ERRORS, PyMongoError):
         return Place(answers=False)
     if live is None or position is None:
-        return Place(building, building_position, building=building, building_position=building_position)
-    return Place(live, position, is_live=True, building=building, building_position=building_position)
+        return Place(building, building_position, building=building, building_position=building_position, paused=paused)
+    return Place(live, position, is_live=True, building=building, building_position=building_position, paused=paused)
 
 
-async def _pointer(reader: Reader, model: ReadModel, ledger_id: str) -> tuple[int | None, int | None]:
+async def _pointer(reader: Reader, model: ReadModel, ledger_id: str) -> tuple[int | None, int | None, str | None]:
     if model.store == "mongo":
         found = await reader.mongo.read_models.find_one({"_id": pointer_id(model, ledger_id)}) or {}
-        return found.get("live"), found.get("building")
+        return found.get("live"), found.get("building"), found.get("paused")
     redis: Any = reader.redis  # redis-py types its commands for both its clients at once
-    live, building = await redis.hmget(pointer_key(model, ledger_id), ["live", "building"])
-    return int(live) if live else None, int(building) if building else None
+    live, building, paused = await redis.hmget(pointer_key(model, ledger_id), ["live", "building", "paused"])
+    return int(live) if live else None, int(building) if building else None, paused
 
 
 async def _position(reader: Reader, model: ReadModel, ledger_id: str, number: int | None) -> int | None:
@@ -109,7 +111,7 @@ def _item(
     position = place.position or 0
     since = recorded_at.get(position + 1)
     lag_seconds = max((head.now - since).total_seconds(), 0.0) if since else 0.0
-    state, cause = _state(place, head, lag_seconds, trouble)
+    state, cause = _state(model, place, head, lag_seconds, trouble)
     return _progress(model, place, state, max(head.position - position, 0), round(lag_seconds, 3), cause)
 
 
@@ -127,8 +129,10 @@ def _progress(
     }
 
 
-def _state(place: Place, head: Head, lag_seconds: float, trouble: Trouble | None) -> tuple[str, str | None]:
+def _state(model: ReadModel, place: Place, head: Head, lag_seconds: float, trouble: Trouble | None) -> tuple[str, str | None]:
     building = _building(place, head)
+    if place.paused:
+        return "paused", f"paused since {place.paused}: `daybook projections resume {model.name}` lets it go on"
     if trouble:
         return "failed", f"{trouble.cause} (since {trouble.since})"
     if not place.is_live:

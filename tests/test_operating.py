@@ -10,6 +10,8 @@ import pytest_asyncio
 
 from projector.generations import BUILD_EVENTS_MAX, OvertakenError
 from projector.sinks import digest
+from query_api.progress import list_progress
+from query_api.reading import Reader
 from shared.errors import Rebuilding
 from shared.read_models import Generation, labelled
 from shared.settings import Settings
@@ -197,8 +199,18 @@ async def test_a_paused_read_model_stands_still_for_workers_and_rebuilds_until_i
         code, _, err = await run(ledger, "rebuild", name).ended()
         assert (code, f"daybook projections resume {name}" in err) == (1, True)
         assert "T" in await done(ledger, "status")
+        assert await state_of(ledger, name) == ("paused", True)
         await done(ledger, "resume", name)
         await ledger.caught_up(head)
+        assert await state_of(ledger, name) == ("live", False)
+
+
+async def state_of(ledger: Ledger, name: str) -> tuple[str, bool]:
+    """What `/v1/projections` says, and whether it says how to go on."""
+    reader = Reader(ledger.stores.engine, ledger.stores.mongo, ledger.stores.redis, ledger.settings)
+    _, items = await list_progress(reader, ledger.ledger_id)
+    [item] = [item for item in items if item["name"] == name]
+    return item["state"], f"projections resume {name}" in (item["cause"] or "")
 
 
 @both_stores
