@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
+from pymongo.errors import ExecutionTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.servers import Postgres
@@ -94,7 +95,13 @@ class Ledger:
     async def wipe(self) -> None:
         """Both stores, as if they were new."""
         await self.stores.redis.flushdb()
-        await self.stores.mongo.client.drop_database(self.settings.mongo_database)
+        client = self.stores.mongo.client
+        try:
+            await client.drop_database(self.settings.mongo_database)
+        except ExecutionTimeout:
+            # A worker that was killed has left a transaction open, which would be in the way for a minute.
+            await client.admin.command("killAllSessions", [])
+            await client.drop_database(self.settings.mongo_database)
 
     @asynccontextmanager
     async def followed(self, *projections: Projection[Any], settings: Settings | None = None) -> AsyncIterator[Runner]:
