@@ -13,7 +13,7 @@
     ├── Unavailable                  not now; the same request may succeed later
     │   └── TooManyStreams · RateLimited · StoreUnavailable · Overloaded · Rebuilding · ProjectionBehind · NotSealedYet
     └── OperatorError                a person must act: the processes and the CLI say it in one line and exit
-        ├── SettingsInvalid · MasterKeyUnknown · SchemaMismatch · UnsafeStore · UnsafeSettings · StackError · KeyRefused
+        ├── SettingsInvalid · MasterKeyUnknown · SchemaMismatch · UnsafeStore · UnsafeSettings · StackError · KeyRefused · LedgerFileRefused
         └── UnknownEvent · LogDamaged · ReadModelDamaged
 
 The first line of a docstring is the title that clients see; `code` is stable; `retryable` says whether the same
@@ -350,6 +350,12 @@ class StackError(OperatorError):
     """The development stack cannot do this now."""
 
     code = "stack-error"
+
+
+class LedgerFileRefused(OperatorError):
+    """A file of a ledger cannot be imported."""
+
+    code = "ledger-file-refused"
 
 
 class KeyRefused(OperatorError):

@@ -229,6 +229,98 @@ async def append(
     return new_head if appended else None
 
 
+UNFOLDED: Final = 0
+"""The version of no fold: a head that has it has no snapshot, and its stream is folded from its events when it is needed."""
+
+OPEN_LEDGER: Final = text("""
+    INSERT INTO log_heads (ledger_id, position, hash, recorded_at) VALUES (:ledger_id, 0, '', to_timestamp(0))
+    ON CONFLICT ON CONSTRAINT log_heads_pkey DO NOTHING
+""")
+
+APPEND_STORED: Final = text("""
+    WITH head AS (
+        UPDATE log_heads SET position = :last, hash = :hash, recorded_at = :recorded_at
+        WHERE ledger_id = :ledger_id
+    ), new_events AS (
+        INSERT INTO events (ledger_id, position, event_id, type, schema_version, data, metadata, recorded_at, hash)
+        SELECT :ledger_id, position, event_id, type, schema_version, CAST(data AS jsonb), CAST(metadata AS jsonb), recorded_at, hash
+        FROM unnest(CAST(:positions AS bigint[]), CAST(:event_ids AS uuid[]), CAST(:types AS text[]),
+                    CAST(:schema_versions AS smallint[]), CAST(:data AS text[]), CAST(:metadata AS text[]),
+                    CAST(:recorded_ats AS timestamptz[]), CAST(:hashes AS bytea[]))
+             AS e (position, event_id, type, schema_version, data, metadata, recorded_at, hash)
+    ), new_stream_events AS (
+        INSERT INTO stream_events (ledger_id, stream_id, version, position)
+        SELECT :ledger_id, stream_id, version, position
+        FROM unnest(CAST(:member_ids AS text[]), CAST(:member_versions AS bigint[]), CAST(:member_positions AS bigint[]))
+             AS m (stream_id, version, position)
+    )
+    INSERT INTO streams AS s (ledger_id, stream_id, version, position, fold_version, snapshot)
+    SELECT :ledger_id, stream_id, version, position, :unfolded, 'null'
+    FROM unnest(CAST(:stream_ids AS text[]), CAST(:stream_versions AS bigint[]), CAST(:stream_positions AS bigint[]))
+         AS h (stream_id, version, position)
+    ON CONFLICT ON CONSTRAINT streams_pkey DO UPDATE
+    SET version = excluded.version, position = excluded.position,
+        fold_version = excluded.fold_version, snapshot = excluded.snapshot
+""")
+
+APPEND_ANSWERS: Final = text("""
+    INSERT INTO idempotency_keys (ledger_id, principal, key, request_hash, status, body, position)
+    SELECT :ledger_id, principal, key, request_hash, status, body, position
+    FROM unnest(CAST(:principals AS text[]), CAST(:keys AS text[]), CAST(:request_hashes AS bytea[]),
+                CAST(:statuses AS smallint[]), CAST(:bodies AS bytea[]), CAST(:key_positions AS bigint[]))
+         AS k (principal, key, request_hash, status, body, position)
+    ON CONFLICT ON CONSTRAINT idempotency_keys_pkey DO NOTHING
+""")
+
+
+async def open_ledger(connection: AsyncConnection, ledger_id: str) -> Head:
+    """The end of a ledger's log; of a new and empty one where there was none."""
+    await connection.execute(OPEN_LEDGER, {"ledger_id": ledger_id})
+    return await lock_head(connection, ledger_id)
+
+
+async def append_stored(connection: AsyncConnection, ledger_id: str, events: Sequence["StoredEvent"]) -> bool:
+    """Writes events of another copy of this ledger as they were stored there; the caller has verified the chain.
+
+    False, and nothing is written, where the log does not end right before the first.
+
+    Raises:
+        UnknownEvent: this code cannot read one of them, and so cannot say which streams it belongs to.
+    """
+    # What is sealed in an event says nothing of its streams.
+    members = [(stream_id, event.position) for event in events for stream_id in event.decoded({}).event.streams()]
+    head, heads = await lock(connection, ledger_id, sorted({stream_id for stream_id, _ in members}))
+    if head.position != events[0].position - 1:
+        return False
+    versions = {stream_id: stream.version for stream_id, stream in heads.items()}
+    last_positions = dict(members)
+    stream_events = []
+    for stream_id, position in members:
+        versions[stream_id] = versions.get(stream_id, 0) + 1
+        stream_events.append((stream_id, versions[stream_id], position))
+    rows = [(e.position, e.event_id, e.type, e.schema_version, e.data, e.metadata, e.recorded_at, e.hash) for e in events]
+    stream_rows = [(stream_id, versions[stream_id], position) for stream_id, position in last_positions.items()]
+    names = ("positions", "event_ids", "types", "schema_versions", "data", "metadata", "recorded_ats", "hashes")
+    parameters = {
+        "ledger_id": ledger_id,
+        "last": events[-1].position,
+        "hash": events[-1].hash,
+        "recorded_at": events[-1].recorded_at,
+        "unfolded": UNFOLDED,
+        **_columns(rows, *names),
+        **_columns(stream_events, "member_ids", "member_versions", "member_positions"),
+        **_columns(stream_rows, "stream_ids", "stream_versions", "stream_positions"),
+    }
+    await connection.execute(APPEND_STORED, parameters)
+    return True
+
+
+async def append_answers(connection: AsyncConnection, ledger_id: str, answers: Sequence[Answer]) -> None:
+    """Answers of another copy of this ledger; one that is there stays."""
+    names = ("principals", "keys", "request_hashes", "statuses", "bodies", "key_positions")
+    await connection.execute(APPEND_ANSWERS, {"ledger_id": ledger_id, **_columns(map(_fields, answers), *names)})
+
+
 _fields = msgspec.structs.astuple
 EventColumns = tuple[str, str, int, str, str]
 
@@ -487,6 +579,21 @@ async def read_stream_ids(
     """The streams that have a head, in order, and whether they have a first event too."""
     rows = await connection.execute(READ_STREAM_IDS, {"ledger_id": ledger_id, "after": after, "limit": limit})
     return [(row[0], row[1]) for row in rows]
+
+
+READ_ANSWERS: Final = text("""
+    SELECT principal, key, request_hash, status, body, position FROM idempotency_keys
+    WHERE ledger_id = :ledger_id AND (principal, key) > (:principal, :key)
+    ORDER BY principal, key LIMIT :limit
+""")
+
+
+async def read_answers(
+    connection: AsyncConnection, ledger_id: str, after: tuple[str, str], limit: int = PAGE_EVENTS
+) -> list[Answer]:
+    """All answers, in the order of principals and keys, after one of them."""
+    parameters = {"ledger_id": ledger_id, "principal": after[0], "key": after[1], "limit": limit}
+    return [Answer(*row) for row in await connection.execute(READ_ANSWERS, parameters)]
 
 
 async def read_recorded_at(connection: AsyncConnection, ledger_id: str, positions: Iterable[int]) -> dict[int, datetime]:

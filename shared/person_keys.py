@@ -47,7 +47,13 @@ _REWRAP: Final = text("""
          AS k (ledger_id, person_id, wrapped_key)
     WHERE p.ledger_id = k.ledger_id AND p.person_id = k.person_id
 """)
+_READ_WRAPPED: Final = text("""
+    SELECT person_id, wrapped_key, master_key_id FROM person_keys WHERE ledger_id = :ledger_id ORDER BY person_id
+""")
 _COUNT_OLD: Final = text("SELECT count(*) FROM person_keys WHERE master_key_id <> :master_key_id")
+
+WrappedKey = tuple[str, bytes, str]
+"""A person's id, their key as a master key wraps it, and which one does."""
 
 
 def master_key_id(master_key: bytes) -> str:
@@ -117,6 +123,18 @@ class PersonKeys:
     async def read_ids(self, connection: AsyncConnection, ledger_id: str) -> set[str]:
         """Everybody who has a key."""
         return set((await connection.execute(_READ_IDS, {"ledger_id": ledger_id, "addresses": ADDRESSES})).scalars())
+
+    async def read_wrapped(self, connection: AsyncConnection, ledger_id: str) -> list[WrappedKey]:
+        """All keys of a ledger as they are stored."""
+        return [(row[0], row[1], row[2]) for row in await connection.execute(_READ_WRAPPED, {"ledger_id": ledger_id})]
+
+    async def restore(self, connection: AsyncConnection, ledger_id: str, rows: Iterable[WrappedKey]) -> None:
+        """Gives a ledger that has no event yet the keys of another copy of it."""
+        await connection.execute(text("DELETE FROM person_keys WHERE ledger_id = :ledger_id"), {"ledger_id": ledger_id})
+        for person_id, wrapped, key_id in rows:
+            self._unwrapped(ledger_id, person_id, wrapped, key_id)
+            values = {"person_ids": [person_id], "wrapped_keys": [wrapped], "master_key_id": key_id}
+            await connection.execute(_INSERT, {"ledger_id": ledger_id, **values})
 
     async def rewrap(self, connection: AsyncConnection, limit: int) -> int:
         """Wraps some keys, which stay locked, with the newest master key; the number of them. Keys themselves never change."""
