@@ -211,15 +211,25 @@ class KeptConnection:
             self._idle = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._release_soon)
 
     def _release_soon(self) -> None:
-        self._releasing = asyncio.create_task(self.release())
+        self._releasing = asyncio.create_task(self._give_back(self._take()))
 
     async def release(self) -> None:
         """Gives the connection back; the next transaction takes another."""
+        await self._give_back(self._take())
+        if self._releasing:
+            await self._releasing
+
+    def _take(self) -> AsyncConnection | None:
+        """At once: who comes while it is given back must not find it any more."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            if (await driver_of(connection)).is_closed():
-                await connection.invalidate()
-            await connection.close()
+        return connection
+
+    async def _give_back(self, connection: AsyncConnection | None) -> None:
+        if connection is None:
+            return
+        if (await driver_of(connection)).is_closed():
+            await connection.invalidate()
+        await connection.close()
 
 
 async def driver_of(connection: AsyncConnection) -> Driver:
