@@ -8,6 +8,7 @@ import signal
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -78,6 +79,19 @@ async def template_database(servers: Servers, server_folder: Path) -> str:
 @pytest_asyncio.fixture
 async def settings(servers: Servers, template_database: str) -> AsyncIterator[Settings]:
     """Settings that point to a migrated, empty database, an empty MongoDB database and an empty Redis database."""
+    async with _fresh_settings(servers, template_database) as fresh:
+        yield fresh
+
+
+@pytest_asyncio.fixture
+async def elsewhere(servers: Servers, template_database: str) -> AsyncIterator[Settings]:
+    """As `settings`, and others."""
+    async with _fresh_settings(servers, template_database) as fresh:
+        yield fresh
+
+
+@asynccontextmanager
+async def _fresh_settings(servers: Servers, template_database: str) -> AsyncIterator[Settings]:
     name = f"daybook_test_{next(NUMBERS)}"
     redis_url = servers.redis.url.removesuffix("/0") + f"/{next(REDIS_DATABASES)}"
     await asyncio.gather(
