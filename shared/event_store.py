@@ -201,8 +201,14 @@ async def read_stream_heads(driver: Driver, ledger_id: str, stream_ids: Iterable
     return {row[0]: StreamHead(*row) for row in rows}
 
 
-async def append(
-    driver: Driver,
+class Entry(msgspec.Struct, frozen=True):
+    """All that a batch writes, as the appending statement takes it, and the head of the log with it."""
+
+    head: Head
+    arguments: list[Any]
+
+
+def make_entry(
     ledger_id: str,
     head: Head,
     new_events: Sequence[NewEvent],
@@ -210,20 +216,11 @@ async def append(
     stream_heads: Iterable[StreamHead],
     answers: Sequence[Answer],
     keys: Keys,
-) -> Head | None:
-    """Writes a batch at `head`: the events at the positions after it, and everything that goes with them.
+) -> Entry:
+    """The events at the positions after `head`, and everything that goes with them.
 
     `keys` are those of the people whom the events tell something about; it is sealed before it is hashed.
-
-    Gives the new head; None, and nothing is written, where the log does not end at `head` any more. The connection is one that
-    is in a transaction: see `shared.connections.driver_of`.
-
-    Raises:
-        asyncpg.UniqueViolationError: another transaction took a version, an event's id or a key first; begin anew.
     """
-    if not driver.is_in_transaction():
-        msg = "append takes part in its caller's transaction, and there is none"
-        raise RuntimeError(msg)
     events = [_event_columns(ledger_id, event, keys) for event in new_events]
     hashes = _chain(ledger_id, head, events)
     new_head = Head(head.position + len(events), hashes[-1] if hashes else head.hash, head.now)
@@ -245,8 +242,21 @@ async def append(
             *("principals", "keys", "request_hashes", "statuses", "bodies", "key_positions"),
         ),
     }
-    appended = await driver.fetchval(_APPEND_SQL, *(parameters[name] for name in _APPEND_ORDER))
-    return new_head if appended else None
+    return Entry(new_head, [parameters[name] for name in _APPEND_ORDER])
+
+
+async def append(driver: Driver, entry: Entry) -> bool:
+    """False, and nothing is written, where the log does not end any more at the head that the entry was made for.
+
+    The connection is one that is in a transaction: see `shared.connections.driver_of`.
+
+    Raises:
+        asyncpg.UniqueViolationError: another transaction took a version, an event's id or a key first; begin anew.
+    """
+    if not driver.is_in_transaction():
+        msg = "append takes part in its caller's transaction, and there is none"
+        raise RuntimeError(msg)
+    return bool(await driver.fetchval(_APPEND_SQL, *entry.arguments))
 
 
 OPEN_LEDGER: Final = text("""

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import os
+import signal
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
@@ -30,6 +31,10 @@ for variable in [name for name in os.environ if name.startswith("DAYBOOK_")]:
 TEMPLATE = "daybook_template"
 REDIS_DATABASES = itertools.cycle(range(1, 64))
 NUMBERS = itertools.count(1)
+
+
+# A shell that runs the tests in its background has Ctrl-C ignored, also by what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
