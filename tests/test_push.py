@@ -126,14 +126,19 @@ async def test_events_come_as_they_are_recorded_and_go_on_where_a_reader_left(pu
     await pushing.record(*history[:300])
     async with pushing.read({"after": "0"}) as reader:
         assert [event["position"] for event in await reader.events(300)] == list(range(1, 301))
-        await pushing.record(*history[300:310])
-        new = await reader.events(10)
+        new = []
+        for start, end in ((300, 301), (301, 303), (303, 310)):
+            await pushing.record(*history[start:end])
+            new += await reader.events(end - start)
         listed = (await pushing.client.get("/v1/events?after=300&limit=10", headers=bearer(OPERATOR))).json()
         assert new == listed["items"]
         assert reader.last_id == "310"
     await pushing.record(*history[310:])
     async with pushing.read({"after": "0"}, last_event_id="310") as reader:
         assert [event["position"] for event in await reader.events(len(history) - 310)] == list(range(311, len(history) + 1))
+        # What was read for the reader before is not taken for what follows now.
+        head = await pushing.record(Book(seed=9).create_user())
+        assert [event["position"] for event in await reader.events(1)] == [head]
 
 
 async def test_who_says_nothing_gets_what_is_yet_to_come(pushing: Pushing) -> None:
@@ -185,7 +190,8 @@ async def test_a_caller_has_so_many_streams_and_no_more(pushing: Pushing) -> Non
     async with AsyncExitStack() as streams:
         for _ in range(3):
             await streams.enter_async_context(pushing.read())
-        refused = await pushing.client.get(PATH, headers=bearer(OPERATOR))
+        async with asyncio.timeout(WAIT_SECONDS):  # one that is let in has no end
+            refused = await pushing.client.get(PATH, headers=bearer(OPERATOR))
         assert (refused.status_code, refused.json()["code"]) == (429, "too-many-streams")
 
     async def is_free() -> bool:
