@@ -205,6 +205,36 @@ async def test_a_paused_read_model_stands_still_for_workers_and_rebuilds_until_i
         assert await state_of(ledger, name) == ("live", False)
 
 
+@both_stores
+async def test_who_still_writes_the_generation_that_was_replaced_finds_it_closed(ledger: Ledger, name: str) -> None:
+    """A worker that slept through the switch: what it wrote would be a read model that nobody sees, or sees again too late."""
+    book = Book()
+    await ledger.append(book.history(40))
+    await ledger.build(name)
+    asleep = ledger.generations(name)
+    copy = asleep.copy(await asleep.open())
+    await ledger.rebuild(name)
+    await ledger.append(book.history(10))
+    with pytest.raises(OvertakenError):
+        await copy.advance(BUILD_EVENTS_MAX)
+    checkpoint = await asleep.sink.read_checkpoint(copy.generation)
+    assert checkpoint is None or checkpoint.position == 40
+
+
+@both_stores
+async def test_a_generation_behind_the_live_one_does_not_become_live(ledger: Ledger, name: str) -> None:
+    await ledger.append(Book().history(40))
+    await ledger.build(name)
+    generations = ledger.generations(name)
+    copy = generations.copy(await generations.open_new())
+    await copy.advance(30)
+    assert not await generations.sink.switch(copy.generation, await generations.read_pointer())
+    assert ((await ledger.live(name)).number, (await ledger.live(name)).position) == (1, 40)
+    await copy.advance(10)
+    assert await generations.sink.switch(copy.generation, await generations.read_pointer())
+    assert (await ledger.live(name)).number == 2
+
+
 async def test_the_status_says_how_far_behind_and_what_is_being_built(ledger: Ledger) -> None:
     book = Book()
     await ledger.append(book.history(40))
