@@ -25,6 +25,7 @@ from projector.rebuild import Rebuilt, rebuild
 from shared.connections import STORE_ERRORS, open_stores
 from shared.errors import NotFound, ProjectionPaused, StackError
 from shared.events import timestamp
+from shared.garbage import calm_collector
 from shared.person_keys import PersonKeys
 from shared.settings import read_settings
 
@@ -67,6 +68,7 @@ Ledger = Annotated[str, typer.Option(help="The ledger whose read models are mean
 @asynccontextmanager
 async def _opened(ledger_id: str) -> AsyncIterator[Callable[[str], Operating]]:
     settings = read_settings()
+    calm_collector()
     async with open_stores(settings, "daybook_projector") as stores:
         feed = Feed(stores.engine, ledger_id, PersonKeys(settings))
         await feed.refresh()

@@ -25,7 +25,8 @@ CHANGES_MAX: Final = 10_000
 """Documents (or commands for Redis) in one batch: what bounds memory, whatever the number of events."""
 
 BUILD_EVENTS_MAX: Final = 100_000
-"""Events in one batch of a generation that nobody reads yet. Where few documents take many events, few writes take them all."""
+BUILD_CHANGES_MAX: Final = 40_000
+"""Of a generation that nobody reads yet. Where few documents take many events, few writes take them all."""
 
 OVERTAKEN_SECONDS: Final = (0.005, 0.5)
 """How long to wait after another was faster: at first, and at most."""
@@ -150,7 +151,7 @@ class Generations:
         """Takes a built generation to the head and makes it the live one; what it replaces is kept, what that replaced is not."""
         await self.sink.index(copy.generation)
         while True:
-            while await copy.advance(BUILD_EVENTS_MAX):
+            while await copy.advance_far():
                 pass
             pointer = await self.read_pointer()
             if pointer.live == copy.generation.number:
@@ -210,7 +211,12 @@ class Copy:
         self._sink = sink
         self._feed = feed
 
-    async def advance(self, events_max: int) -> int:
+    async def advance_far(self, events_max: int = BUILD_EVENTS_MAX) -> int:
+        """The same for a generation that nobody reads yet, in batches that write each document as rarely as memory allows."""
+        changes_max = CHANGES_MAX if self._projection.write_once else BUILD_CHANGES_MAX
+        return await self.advance(min(events_max, BUILD_EVENTS_MAX), changes_max)
+
+    async def advance(self, events_max: int, changes_max: int = CHANGES_MAX) -> int:
         """Folds a batch and writes it. The number of its events; 0 at the end of the log.
 
         Raises:
@@ -220,7 +226,7 @@ class Copy:
         changes = self._projection.new_changes()
         before = after = self.generation.position
         log_hash = self._log_hash
-        while after - before < events_max and len(changes) < CHANGES_MAX:
+        while after - before < events_max and len(changes) < changes_max:
             page = await self._next_page(after, log_hash)
             del page[events_max - (after - before) :]
             if not page:

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from pymongo.errors import PyMongoError
 
-from projector.generations import BUILD_EVENTS_MAX, OVERTAKEN_SECONDS, Generations, Opened, OvertakenError, PausedError, pause
+from projector.generations import OVERTAKEN_SECONDS, Generations, Opened, OvertakenError, PausedError, pause
 from projector.sinks import digest
 from shared.connections import STORE_ERRORS
 from shared.errors import ProjectionPaused
@@ -62,7 +62,7 @@ async def rebuild(generations: Generations, moved: Callable[[int], None], to: in
 async def _build(generations: Generations, opened: Opened, moved: Callable[[int], None]) -> Rebuilt:
     copy = generations.copy(opened)
     moved(copy.generation.position)
-    while await copy.advance(BUILD_EVENTS_MAX):
+    while await copy.advance_far():
         moved(copy.generation.position)
     position = copy.generation.position
     await generations.sink.index(copy.generation)
@@ -73,7 +73,7 @@ async def _build(generations: Generations, opened: Opened, moved: Callable[[int]
 
 async def _build_copy(generations: Generations, opened: Opened, moved: Callable[[int], None], to: int) -> Rebuilt:
     copy = generations.copy(opened)
-    while (left := to - copy.generation.position) > 0 and await copy.advance(min(left, BUILD_EVENTS_MAX)):
+    while (left := to - copy.generation.position) > 0 and await copy.advance_far(left):
         moved(copy.generation.position)
     await generations.sink.index(copy.generation)
     return Rebuilt(copy.generation.position, await _digest(generations, copy.generation))
