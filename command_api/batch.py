@@ -27,7 +27,7 @@ from shared.event_store import Answer, Head, NewEvent, StreamEvent, StreamHead
 from shared.events import Event, UserCreated, UserDeactivated, UserErased
 from shared.ids import new_id
 from shared.person_keys import PersonKeys
-from shared.sealing import Keys, people_of
+from shared.personal_data import Keys, people_of
 
 
 def _owner(stream_id: str, state: Any) -> str | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from shared.sealing import Keys, Place, opened_members, people_in, personal_fields, sealed_members
+from shared.personal_data import Keys, Place, opened_members, people_in, personal_fields, sealed_members
 
 
 class Fold(msgspec.Struct, frozen=True):

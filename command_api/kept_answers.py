@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from command_api.user import UserState
 from shared.event_store import Answer
 from shared.person_keys import PersonKeys
-from shared.sealing import Keys, Place, open_sealed, personal_fields, seal
+from shared.personal_data import Keys, Place, open_sealed, personal_fields, seal
 
 PREFIX: Final = b"sealed:"
 MEMBERS: Final = tuple(personal_fields(UserState))

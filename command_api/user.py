@@ -26,7 +26,7 @@ from shared.events import (
 )
 from shared.fields import Id
 from shared.ids import new_id
-from shared.sealing import Personal
+from shared.personal_data import Personal
 
 # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

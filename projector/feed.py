@@ -19,7 +19,7 @@ from shared.errors import LogDamaged, UnknownEvent
 from shared.event_store import PAGE_EVENTS, StoredEvent, read_head, read_stored
 from shared.events import RecordedEvent, UserErased
 from shared.person_keys import PersonKeys
-from shared.sealing import Keys
+from shared.personal_data import Keys
 
 PAGES_KEPT: Final = 8
 AHEAD_MAX: Final = (PAGES_KEPT - 2) * PAGE_EVENTS

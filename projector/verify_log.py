@@ -36,7 +36,7 @@ from shared.events import (
     user_stream,
 )
 from shared.person_keys import PERSONAL_TYPES, PersonKeys
-from shared.sealing import Keys, Place, people_in
+from shared.personal_data import Keys, Place, people_in
 
 Advanced = Callable[[int], None]
 """Called with the number of events that were looked at since the last call."""

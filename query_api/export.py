@@ -17,7 +17,7 @@ from query_api.reading import AsOf, Document, View
 from shared.event_store import StoredEvent, read_stream
 from shared.events import account_stream, timestamp, user_stream
 from shared.person_keys import PersonKeys
-from shared.sealing import Keys
+from shared.personal_data import Keys
 
 PIECE: Final = 500
 

@@ -21,7 +21,7 @@ from shared.connections import DURABLE, STORE_ERRORS, Role, open_mongo, open_pos
 from shared.errors import DaybookError, UnsafeSettings
 from shared.logs import kind_of
 from shared.person_keys import master_key_id
-from shared.sealing import read_master_keys
+from shared.personal_data import read_master_keys
 from shared.settings import Settings
 from shared.tables import SCHEMA_REVISION
 

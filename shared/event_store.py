@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.connections import Driver
 from shared.errors import NotFound, UnknownEvent
 from shared.events import NO_KEYS, Event, RecordedEvent, Sealed, canonical, decode, encode
-from shared.sealing import Keys
+from shared.personal_data import Keys
 
 PAGE_EVENTS: Final = 2_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

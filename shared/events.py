@@ -5,7 +5,7 @@ and to its own. `streams()` names them; the first is the one the fact is about. 
 them, so that no reader has to ask for the state before. To change an event's fields, raise its `schema_version` and add an
 upcaster; old versions decode forever.
 
-A field that is marked `Personal` is stored sealed (see `shared.sealing`). Mark everything that tells who a person is.
+A field that is marked `Personal` is stored sealed (see `shared.personal_data`). Mark everything that tells who a person is.
 
 No I/O here, no clock, no ids made.
 """
@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 import msgspec
 
 from shared.errors import UnknownEvent
-from shared.sealing import Keys, Personal, Place, SealBroken, opened_members, personal_fields, sealed_members
+from shared.personal_data import Keys, Personal, Place, SealBroken, opened_members, personal_fields, sealed_members
 
 # ── streams ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.errors import LogDamaged, MasterKeyUnknown
 from shared.event_store import StoredEvent
 from shared.events import EVENT_TYPES
-from shared.sealing import Keys, SealBroken, new_key, people_in, personal_fields, read_master_keys, unwrap, wrap
+from shared.personal_data import Keys, SealBroken, new_key, people_in, personal_fields, read_master_keys, unwrap, wrap
 from shared.settings import Settings
 
 ADDRESSES: Final = "addresses"

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.addresses import read_networks
 from shared.errors import SettingsInvalid
-from shared.sealing import read_master_keys
+from shared.personal_data import read_master_keys
 from shared.seals import is_key
 from shared.signed_tokens import read_public_keys
 

@@ -38,7 +38,7 @@ from shared.events import (
     UserReactivated,
 )
 from shared.person_keys import PersonKeys
-from shared.sealing import Keys
+from shared.personal_data import Keys
 from shared.settings import Settings
 
 MASTER_KEY: Final = "bWFzdGVyIGtleSBvZiB0aGUgdGVzdHMsIDMyIGJ5dGU="

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from shared import errors
 from shared.events import EVENT_TYPES, NO_KEYS, Event, Sealed, canonical, decode, encode, timestamp
-from shared.sealing import people_of
+from shared.personal_data import people_of
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "events.json").read_text())
 EVENT_ID = "00000000-0000-0000-0000-0000000000ee"

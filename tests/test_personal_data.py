@@ -13,7 +13,7 @@ from projector.difference import DifferenceFound, require_equal
 from shared.errors import UnknownEvent
 from shared.events import NO_KEYS, Sealed, UserCreated, decode, encode
 from shared.logs import configure_logs
-from shared.sealing import (
+from shared.personal_data import (
     ERASED,
     Personal,
     SealBroken,
