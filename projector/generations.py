@@ -7,15 +7,17 @@ generation that is being built belongs to nobody, so whoever comes next resumes 
 
 import math
 import random
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
 import structlog
 
+from projector.comparison import Comparing, Comparison
 from projector.feed import Feed, LogChangedError
 from projector.projections import Projection
 from projector.sinks import Checkpoint, Pointer, Sink, Step
-from shared.errors import LogDamaged, NothingKept, UnknownEvent
+from shared.errors import GenerationRefused, LogDamaged, NothingKept, UnknownEvent
 from shared.events import RecordedEvent
 from shared.read_models import Generation
 
@@ -30,6 +32,13 @@ BUILD_CHANGES_MAX: Final = 40_000
 
 OVERTAKEN_SECONDS: Final = (0.005, 0.5)
 """How long to wait after another was faster: at first, and at most."""
+
+
+SHOWN_MAX: Final = 10
+"""Differences that are told."""
+
+Check = Callable[[Generation, Comparison], Awaitable[None]]
+"""More that is to be looked at before a generation becomes live; it raises `GenerationRefused`."""
 
 
 class OvertakenError(Exception):
@@ -147,9 +156,17 @@ class Generations:
             return True
         return await self.feed.hash_at(checkpoint.position) == checkpoint.log_hash
 
-    async def finish(self, copy: "Copy") -> None:
-        """Takes a built generation to the head and makes it the live one; what it replaces is kept, what that replaced is not."""
+    async def finish(self, copy: "Copy", check: Check | None = None) -> Comparison | None:
+        """Takes a built generation to the head and makes it the live one; what it replaces is kept, what that replaced is not.
+
+        Before that it is compared with the log and with what it replaces, and `check` may look at it as well. None where somebody
+        else has done all this.
+
+        Raises:
+            GenerationRefused: it is not what the log says. It is gone then, and everything else as it was.
+        """
         await self.sink.index(copy.generation)
+        compared = None
         while True:
             while await copy.advance_far():
                 pass
@@ -158,10 +175,27 @@ class Generations:
                 break
             if pointer.building != copy.generation.number:
                 raise OvertakenError
+            compared = compared or await self._compare(copy, pointer, check)
             if await self.sink.switch(copy.generation, pointer):
                 log.info("read model switched", ledger_id=self.feed.ledger_id, projection=self._model.name, before=pointer.live)
                 break
         await self.prune()
+        return compared
+
+    async def _compare(self, copy: "Copy", pointer: Pointer, check: Check | None) -> Comparison:
+        try:
+            found = await Comparing(self.projection, self.sink, self.feed, copy.generation).compare(pointer.live)
+            if check:
+                await check(copy.generation, found)
+        except GenerationRefused:
+            pointer = await self._point(pointer, msgspec.structs.replace(pointer, building=None))
+            await self.prune()
+            raise
+        about = {"ledger_id": self.feed.ledger_id, "projection": self._model.name, "generation": copy.generation.number}
+        log.info("read model compared", **about, count=found.count, sampled=found.sampled)
+        if found.before and found.before.differing and found.before.version == self._model.version:
+            log.warning("the read model before was wrong", **about, differing=found.before.differing[:SHOWN_MAX])
+        return found
 
     async def roll_back(self) -> Generation:
         """Takes the generation that was live before to the head, beside the live one, and makes it the live one again.
