@@ -23,7 +23,7 @@ from command_api.folds import fold_of
 from shared import event_store, passwords
 from shared.connections import Driver, driver_of
 from shared.errors import DaybookError, IdempotencyKeyReused, NotFound, Rejection, VersionMismatch
-from shared.event_store import Answer, Head, NewEvent, StreamEvent, StreamHead
+from shared.event_store import Answer, Entry, Head, NewEvent, StreamEvent, StreamHead
 from shared.events import Event, UserCreated, UserDeactivated, UserErased
 from shared.ids import new_id
 from shared.person_keys import PersonKeys
@@ -158,7 +158,8 @@ class Batch:
         self._view = view
         self._person_keys = person_keys
         self._head = NO_HEAD
-        """Where the log ends: before the decision, and then with it."""
+        """Where the log ends: before the decision, and then with what it adds."""
+        self._entry: Entry | None = None
         self._alone = False
         self._answers: dict[Key, Answer] = {}
         self._new_answers: list[Answer] = []
@@ -168,7 +169,7 @@ class Batch:
         self._stream_events: list[StreamEvent] = []
 
     def update_view(self) -> None:
-        """Once the batch is committed."""
+        """Once the batch is committed; or decided, if whoever trusts the view meanwhile is told when that comes to nothing."""
         if self._head is NO_HEAD:
             return
         created = self._created()
@@ -194,7 +195,10 @@ class Batch:
         self._alone = True
         self._decide(msgspec.structs.replace(head, now=max(datetime.now(UTC), head.now)))
         # Where nothing is written, nothing confirms the view. What people are kept or forgotten with is for those who hold locks.
-        return self._writes and not self._people() and not any(map(_is_about_person, self._stream_events))
+        if not self._writes or self._people() or any(map(_is_about_person, self._stream_events)):
+            return False
+        self._enter({})
+        return True
 
     async def _look_up(self, stream_ids: set[str], read_heads: ReadHeads) -> bool:
         """In the view, and in the log as far as it takes no more than its snapshots."""
@@ -319,14 +323,9 @@ class Batch:
 
     # ── append ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def append(self, driver: Driver, keys: Keys | None = None) -> None:
-        """Raises:
-        LostRace: the log does not end where the batch was decided; nothing was written.
-        """
-        keys = keys or {}
+    def _enter(self, keys: Keys) -> None:
         changed = sorted({stream_event.stream_id for stream_event in self._stream_events})
-        new_head = await event_store.append(
-            driver,
+        self._entry = event_store.make_entry(
             self._ledger_id,
             self._head,
             self.new_events,
@@ -335,15 +334,22 @@ class Batch:
             [kept_answers.sealed(self._ledger_id, each, self._answered_people, keys) for each in self._new_answers],
             keys,
         )
-        if new_head is None:
+        self._head = self._entry.head
+
+    async def append(self, driver: Driver) -> None:
+        """Raises:
+        LostRace: the log does not end where the batch was decided; nothing was written.
+        """
+        if self._entry is None or not await event_store.append(driver, self._entry):
             raise LostRace
-        self._head, self.complete = new_head, True
+        self.complete = True
 
     async def _append_carefully(self, connection: AsyncConnection) -> None:
         people = self._people()
         created = {new.event.user_id for new in self.new_events if type(new.event) is UserCreated}
         keys = await self._person_keys.require(connection, self._ledger_id, people, created) if people else {}
-        await self.append(await driver_of(connection), keys)
+        self._enter(keys)
+        await self.append(await driver_of(connection))
         erased = {new.event.user_id for new in self.new_events if type(new.event) is UserErased}
         await self._person_keys.forget(connection, self._ledger_id, erased)
         deactivated = {new.event.user_id for new in self.new_events if type(new.event) is UserDeactivated}

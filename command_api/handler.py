@@ -11,6 +11,7 @@ open is looked up, not guessed.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
@@ -37,6 +38,9 @@ _PASSING: Final = {
     "0A000",  # a migration changed a table under a cached plan, which is now forgotten
     *("08000", "08003", "08006", "57P01"),  # the connection has gone
 }
+
+
+Waiting = list[tuple[Request, "asyncio.Future[Reply]"]]
 
 
 class CommandHandler:
@@ -135,40 +139,72 @@ class LedgerWriter:
         await self._kept.release()
 
     async def _run(self) -> None:
-        while batch := self._next_batch():
-            requests = [request for request, _ in batch]
-            self.batch_sizes.note(len(requests))
-            for (_, answer), verdict in zip(batch, await self._verdicts(requests), strict=True):
-                _resolve(answer, verdict)
+        """One batch after another. While one is being written, the next is decided, if it is full: then nobody can join it."""
+        before: asyncio.Task[None] | None = None
+        while waiting := await self._next(before):
+            sent = asyncio.Event()
+            before = asyncio.create_task(self._answer(waiting, before, sent))
+            await sent.wait()
         self._running = None
 
-    def _next_batch(self) -> list[tuple[Request, asyncio.Future[Reply]]]:
+    async def _next(self, before: "asyncio.Task[None] | None") -> "Waiting":
+        """None are left only when the batch before is done too."""
+        if before and len(self._queue) < self._batch_max:
+            await before
+        batch = self._next_batch()
+        if not batch and before:
+            await before
+            batch = self._next_batch()
+        return batch
+
+    async def _answer(self, waiting: "Waiting", before: "asyncio.Task[None] | None", sent: asyncio.Event) -> None:
+        """`sent` is set when nothing more can be done for this batch but wait for PostgreSQL."""
+        requests = [request for request, _ in waiting]
+        self.batch_sizes.note(len(requests))
+        try:
+            for (_, answer), verdict in zip(waiting, await self._verdicts(requests, before, sent), strict=True):
+                _resolve(answer, verdict)
+        finally:
+            sent.set()
+
+    def _next_batch(self) -> "Waiting":
         """Those who are still waiting, oldest first."""
-        batch: list[tuple[Request, asyncio.Future[Reply]]] = []
+        batch: Waiting = []
         while self._queue and len(batch) < self._batch_max:
             waiting = self._queue.popleft()
             if not waiting[1].done():
                 batch.append(waiting)
         return batch
 
-    async def _verdicts(self, requests: Sequence[Request]) -> Sequence[Reply | Exception]:
+    async def _verdicts(
+        self, requests: Sequence[Request], before: "asyncio.Task[None] | None", sent: asyncio.Event
+    ) -> Sequence[Reply | Exception]:
         """One for each request, whatever happens: nothing may end the loop with callers waiting."""
         try:
-            return await self._record(requests)
+            return await self._record(requests, before, sent)
         except (*STORE_ERRORS, *DRIVER_ERRORS) as error:
             log.warning("store unavailable", ledger_id=self._ledger_id, commands=len(requests), error=kind_of(error))
             return [StoreUnavailable()] * len(requests)
         except Exception as error:  # noqa: BLE001 # a mistake of ours reaches the callers, who log it
             return [error] * len(requests)
 
-    async def _record(self, requests: Sequence[Request]) -> Sequence[Reply | DaybookError]:
+    async def _record(
+        self, requests: Sequence[Request], before: "asyncio.Task[None] | None", sent: asyncio.Event
+    ) -> Sequence[Reply | DaybookError]:
         """One verdict for each request. Begins anew when another writer was first, and on a connection that had died."""
         for attempt in range(1, ATTEMPTS_MAX + 1):
             batch = self._new_batch(requests)
             try:
-                if not await self._write_ahead(batch):
+                if await batch.decide_ahead(partial(self._read_heads, before)):
+                    # What is decided next relies on it. If it comes to nothing, neither does that: the append finds another head.
+                    batch.update_view()
+                    await _ended(before)
+                    await self._append(batch, sent)
+                else:
+                    await _ended(before)
                     batch = self._new_batch(requests)
                     await self._write_carefully(batch)
+                    batch.update_view()
             except BaseException as error:
                 self._view.doubt()
                 if batch.complete and isinstance(error, (DBAPIError, *DRIVER_ERRORS)) and await self._is_committed(batch):
@@ -176,19 +212,16 @@ class LedgerWriter:
                 if attempt == ATTEMPTS_MAX or not _is_passing(error):
                     raise
             else:
-                batch.update_view()
                 break
         if batch.new_events:
             self._wake(self._ledger_id)
         return batch.verdicts
 
-    async def _write_ahead(self, batch: Batch) -> bool:
-        """Whether that could be done."""
-        if not await batch.decide_ahead(self._read_heads):
-            return False
+    async def _append(self, batch: Batch, sent: asyncio.Event) -> None:
         async with self._kept.begin() as driver:
+            # Said in the loop's next turn, when the driver has written the statement to its socket.
+            asyncio.get_running_loop().call_soon(sent.set)
             await batch.append(driver)
-        return True
 
     async def _write_carefully(self, batch: Batch) -> None:
         async with self._engine.begin() as connection:
@@ -197,7 +230,8 @@ class LedgerWriter:
     def _new_batch(self, requests: Sequence[Request]) -> Batch:
         return Batch(self._ledger_id, requests, self._view, self._person_keys)
 
-    async def _read_heads(self, stream_ids: set[str]) -> Mapping[str, StreamHead]:
+    async def _read_heads(self, before: "asyncio.Task[None] | None", stream_ids: set[str]) -> Mapping[str, StreamHead]:
+        await _ended(before)  # it has the connection
         async with self._kept.connected() as driver:
             return await event_store.read_stream_heads(driver, self._ledger_id, stream_ids)
 
@@ -210,7 +244,12 @@ class LedgerWriter:
             return await event_store.has_event(connection, self._ledger_id, batch.new_events[0].event_id)
 
 
-def _give_up(waiting: Sequence[tuple[Request, asyncio.Future[Reply]]]) -> None:
+async def _ended(before: "asyncio.Task[None] | None") -> None:
+    if before:
+        await before
+
+
+def _give_up(waiting: "Waiting") -> None:
     for _, answer in waiting:
         _resolve(answer, StoreUnavailable(TOO_LATE))
 

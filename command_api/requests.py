@@ -4,13 +4,13 @@ FastAPI documents the routes and could read their arguments too. `CommandRoute` 
 FastAPI keeps the last of two equal keys and takes 1.0 for 1, and because this is the hot path: one parse, one validation.
 """
 
-import asyncio
 import hashlib
 import hmac
 import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import cached_property
 from typing import Any, Final, TypeVar, get_type_hints
 
 import msgspec
@@ -40,6 +40,7 @@ from shared.errors import (
 )
 from shared.events import canonical
 from shared.fields import LEDGER_ID, Id
+from shared.headers import SentHeaders
 from shared.http import (
     JSON,
     LEDGER_ID_WRONG,
@@ -104,15 +105,15 @@ async def read_body(request: Request, settings: Settings) -> bytes:
         raise UnsupportedMediaType
     if int(headers.get("content-length", "0")) > bytes_max:
         raise PayloadTooLarge
-    raw = b""
-    try:
-        async with asyncio.timeout(settings.read_timeout_ms / 1000):
-            async for chunk in request.stream():
-                raw += chunk
-                if len(raw) > bytes_max:
-                    raise PayloadTooLarge
-    except TimeoutError:
-        raise RequestTimeout from None
+    raw, more = b"", True
+    while more:
+        message = await request.receive()
+        if message["type"] != "http.request":
+            raise RequestTimeout  # nobody is there any more: the time for it is `shared.protocol`'s to keep
+        raw += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(raw) > bytes_max:
+            raise PayloadTooLarge
     return raw
 
 
@@ -152,6 +153,10 @@ class Call(Request):
 
     principal: Principal
     fields: dict[str, Any] = {}  # noqa: RUF012 # the body; replaced where there is one, never changed
+
+    @cached_property
+    def headers(self) -> SentHeaders:
+        return SentHeaders(self.scope)
 
     async def run(self, command: Command, describe: Describe, *, new: str | None = None, moves_money: bool = False) -> Response:
         """Has the command handled and answers: 201 with the `Location` below `/v1/<new>/` for something new, 200 for a change."""
@@ -219,7 +224,7 @@ class Call(Request):
 
     def any_ledger_id(self) -> str:
         """The ledger that somebody asks for whom nobody knows yet; it may not exist."""
-        ledger_id = self.headers.get("daybook-ledger", "main")
+        ledger_id: str = self.headers.get("daybook-ledger", "main")
         if not LEDGER_ID.fullmatch(ledger_id):
             raise ValidationFailed(LEDGER_ID_WRONG)
         return ledger_id
@@ -309,7 +314,7 @@ class CommandRoute(APIRoute):
 
         async def respond(request: Request) -> Response:
             request.scope["state"]["route"] = template
-            call = Call(request.scope, request.receive)
+            call = request if isinstance(request, Call) else Call(request.scope, request.receive)
             if rule.anybody:
                 await meet(call)
             else:
@@ -350,11 +355,11 @@ class CommandApp(FastAPI):
             await super().__call__(scope, receive, send)
             return
         send = enveloped(scope, send)
-        request = Request(scope, receive)
+        call = Call(scope, receive)
         try:
-            response = await respond(request)
+            response = await respond(call)
         except Exception as error:  # noqa: BLE001 # each has its problem document, a mistake of ours too
-            response = await answer_error(request, error)
+            response = await answer_error(call, error)
         await response(scope, receive, send)
 
 

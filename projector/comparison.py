@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from projector.difference import DifferenceFound, require_equal
+from projector.difference import DifferenceFound, difference, require_equal
 from projector.feed import Feed
 from projector.projections import Projection
 from projector.sinks import Sink
@@ -68,10 +68,8 @@ class Comparing:
             found, differing = await self._compare_with(msgspec.structs.replace(self._generation, number=before), names)
             # Either of the two is wrong, unless it was made by other code: the log says which.
             sampled += await self._compare_with_log(differing)
-        except DifferenceFound as difference:
-            number, name = self._generation.number, self._projection.name
-            msg = f"generation {number} of {name}, just built, is not what the log says, and no reader will see it: {difference}"
-            raise GenerationRefused(msg) from None
+        except DifferenceFound as found_other:
+            raise refusal(self._generation, found_other) from None
         return Comparison(count, sampled, found)
 
     async def _position(self, generation: Generation) -> int:
@@ -155,13 +153,9 @@ class Comparing:
         return Before(before.number, checkpoint.model_version, compared, list(differing.values())), list(differing)
 
 
-def difference(name: str, old: Any, new: Any) -> str:
-    """Where the two begin to differ; empty where they are equal."""
-    try:
-        require_equal(name, old, new)
-    except DifferenceFound as found:
-        return str(found)
-    return ""
+def refusal(generation: Generation, found: DifferenceFound) -> GenerationRefused:
+    what = f"generation {generation.number} of {generation.model.name}, just built, is not what the log says"
+    return GenerationRefused(f"{what}, and no reader will see it: {found}")
 
 
 def _position_of(content: Any) -> int:

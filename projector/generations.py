@@ -37,6 +37,11 @@ OVERTAKEN_SECONDS: Final = (0.005, 0.5)
 SHOWN_MAX: Final = 10
 """Differences that are told."""
 
+_PERSONAL: Final = (
+    "{name} holds personal data, so no generation is kept that an erasure would not reach: there is nothing to roll back to. "
+    "Run `daybook projections rebuild {name}`, with the code of an earlier version if that is what you want back"
+)
+
 Check = Callable[[Generation, Comparison], Awaitable[None]]
 """More that is to be looked at before a generation becomes live; it raises `GenerationRefused`."""
 
@@ -188,14 +193,18 @@ class Generations:
             if check:
                 await check(copy.generation, found)
         except GenerationRefused:
-            pointer = await self._point(pointer, msgspec.structs.replace(pointer, building=None))
-            await self.prune()
+            await self._give_up(pointer)
             raise
         about = {"ledger_id": self.feed.ledger_id, "projection": self._model.name, "generation": copy.generation.number}
         log.info("read model compared", **about, count=found.count, sampled=found.sampled)
         if found.before and found.before.differing and found.before.version == self._model.version:
             log.warning("the read model before was wrong", **about, differing=found.before.differing[:SHOWN_MAX])
         return found
+
+    async def _give_up(self, pointer: Pointer) -> None:
+        """Whoever builds next begins anew; what is kept for a rollback stays."""
+        await self._point(pointer, msgspec.structs.replace(pointer, building=None))
+        await self.prune()
 
     async def roll_back(self) -> Generation:
         """Takes the generation that was live before to the head, beside the live one, and makes it the live one again.
@@ -207,6 +216,8 @@ class Generations:
             NothingKept: there is none, or not one that can go on.
         """
         await self.require_not_paused()
+        if self._model.personal:
+            raise NothingKept(_PERSONAL.format(name=self._model.name))
         pointer = await self.read_pointer()
         kept, flaw = await self._examine(pointer.previous, live=False)
         if kept is None or flaw:

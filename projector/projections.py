@@ -7,13 +7,12 @@ byte for byte. Raise a read model's `version` when its projection changes. A new
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar, assert_never, get_args
 
 import msgspec
 
 from projector.changes import Document, DocumentChanges, KeyChanges
-from shared import events, read_models
+from shared import read_models
 from shared.events import (
     AccountClosed,
     AccountEvent,
@@ -33,6 +32,7 @@ from shared.events import (
     UserEvent,
     UserReactivated,
     account_stream,
+    timestamp,
     transfer_stream,
     user_stream,
 )
@@ -69,14 +69,11 @@ class Projection(msgspec.Struct, Generic[C], frozen=True):
 
 # In a `match`, the most frequent event stands first: a class that does not fit costs more than one that does.
 
-# Events of one transaction share their moment.
-_moment: Final = lru_cache(maxsize=256)(events.timestamp)
-
 # ── users ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def project_users(changes: DocumentChanges, recorded: RecordedEvent, event: UserEvent) -> None:
-    changed = {"changed_at": _moment(recorded.recorded_at), "position": recorded.position}
+    changed = {"changed_at": timestamp(recorded.recorded_at), "position": recorded.position}
     match event:
         case UserCreated():
             created = {"status": "active", "created_at": changed["changed_at"], "version": 1}
@@ -118,7 +115,7 @@ def project_balances(changes: KeyChanges, recorded: RecordedEvent, event: Accoun
 
 def _account_fields(recorded: RecordedEvent, event: AccountEvent) -> Iterator[tuple[str, Document]]:
     """The fields that the event sets, for each account that it touches."""
-    changed = {"changed_at": _moment(recorded.recorded_at), "position": recorded.position}
+    changed = {"changed_at": timestamp(recorded.recorded_at), "position": recorded.position}
     match event:
         case FundsTransferred():
             yield event.from_account_id, {"posted": event.from_balance} | changed
@@ -172,7 +169,7 @@ def _movement(event: MoneyEvent) -> Movement:
 
 
 def _transfer_fields(recorded: RecordedEvent, event: MoneyEvent) -> Document:
-    movement, recorded_at = _movement(event), _moment(recorded.recorded_at)
+    movement, recorded_at = _movement(event), timestamp(recorded.recorded_at)
     return {
         "kind": movement.kind,
         "from_account_id": movement.from_account_id,
@@ -198,7 +195,7 @@ def project_activity(changes: KeyChanges, recorded: RecordedEvent, event: MoneyE
 
 
 def project_entries(changes: DocumentChanges, recorded: RecordedEvent, event: MoneyEvent) -> None:
-    kind, recorded_at = _movement(event).kind, _moment(recorded.recorded_at)
+    kind, recorded_at = _movement(event).kind, timestamp(recorded.recorded_at)
     for account_id, amount, balance, counterparty_account_id in _postings(event):
         fields = {
             "account_id": account_id,
@@ -273,7 +270,7 @@ def _count_account(changes: KeyChanges, event: AccountOpened | AccountFrozen | A
 
 
 def _count_movement(changes: KeyChanges, recorded: RecordedEvent, event: MoneyEvent) -> None:
-    day = (event.occurred_at or _moment(recorded.recorded_at))[:10]
+    day = (event.occurred_at or timestamp(recorded.recorded_at))[:10]
     changes.count("transfers", {day: 1})
     changes.add("volumes", {f"{day}:{event.currency}": event.amount})
     for account_id, amount, balance, _ in _postings(event):

@@ -14,6 +14,7 @@
     │   └── TooManyStreams · RateLimited · StoreUnavailable · Overloaded · Rebuilding · ProjectionBehind · NotSealedYet
     └── OperatorError                a person must act: the processes and the CLI say it in one line and exit
         ├── SettingsInvalid · MasterKeyUnknown · SchemaMismatch · UnsafeStore · UnsafeSettings · StackError · KeyRefused
+        ├── LedgerFileRefused
         └── UnknownEvent · LogDamaged · ReadModelDamaged · GenerationRefused · NothingKept · ProjectionPaused
 
 The first line of a docstring is the title that clients see; `code` is stable; `retryable` says whether the same
@@ -368,6 +369,12 @@ class StackError(OperatorError):
     """The development stack cannot do this now."""
 
     code = "stack-error"
+
+
+class LedgerFileRefused(OperatorError):
+    """A file cannot be imported as a ledger."""
+
+    code = "ledger-file-refused"
 
 
 class KeyRefused(OperatorError):

@@ -201,8 +201,14 @@ async def read_stream_heads(driver: Driver, ledger_id: str, stream_ids: Iterable
     return {row[0]: StreamHead(*row) for row in rows}
 
 
-async def append(
-    driver: Driver,
+class Entry(msgspec.Struct, frozen=True):
+    """All that a batch writes, as the appending statement takes it, and the head of the log with it."""
+
+    head: Head
+    arguments: list[Any]
+
+
+def make_entry(
     ledger_id: str,
     head: Head,
     new_events: Sequence[NewEvent],
@@ -210,20 +216,11 @@ async def append(
     stream_heads: Iterable[StreamHead],
     answers: Sequence[Answer],
     keys: Keys,
-) -> Head | None:
-    """Writes a batch at `head`: the events at the positions after it, and everything that goes with them.
+) -> Entry:
+    """The events at the positions after `head`, and everything that goes with them.
 
     `keys` are those of the people whom the events tell something about; it is sealed before it is hashed.
-
-    Gives the new head; None, and nothing is written, where the log does not end at `head` any more. The connection is one that
-    is in a transaction: see `shared.connections.driver_of`.
-
-    Raises:
-        asyncpg.UniqueViolationError: another transaction took a version, an event's id or a key first; begin anew.
     """
-    if not driver.is_in_transaction():
-        msg = "append takes part in its caller's transaction, and there is none"
-        raise RuntimeError(msg)
     events = [_event_columns(ledger_id, event, keys) for event in new_events]
     hashes = _chain(ledger_id, head, events)
     new_head = Head(head.position + len(events), hashes[-1] if hashes else head.hash, head.now)
@@ -245,8 +242,78 @@ async def append(
             *("principals", "keys", "request_hashes", "statuses", "bodies", "key_positions"),
         ),
     }
-    appended = await driver.fetchval(_APPEND_SQL, *(parameters[name] for name in _APPEND_ORDER))
-    return new_head if appended else None
+    return Entry(new_head, [parameters[name] for name in _APPEND_ORDER])
+
+
+async def append(driver: Driver, entry: Entry) -> bool:
+    """False, and nothing is written, where the log does not end any more at the head that the entry was made for.
+
+    The connection is one that is in a transaction: see `shared.connections.driver_of`.
+
+    Raises:
+        asyncpg.UniqueViolationError: another transaction took a version, an event's id or a key first; begin anew.
+    """
+    if not driver.is_in_transaction():
+        msg = "append takes part in its caller's transaction, and there is none"
+        raise RuntimeError(msg)
+    return bool(await driver.fetchval(_APPEND_SQL, *entry.arguments))
+
+
+OPEN_LEDGER: Final = text("""
+    INSERT INTO log_heads (ledger_id, position, hash, recorded_at) VALUES (:ledger_id, 0, '', to_timestamp(0))
+    ON CONFLICT ON CONSTRAINT log_heads_pkey DO NOTHING
+""")
+
+PUT_HEAD: Final = "UPDATE log_heads SET position = $2, hash = $3, recorded_at = $4 WHERE ledger_id = $1"
+
+PUT_STREAM_HEAD: Final = """
+    INSERT INTO streams (ledger_id, stream_id, version, position, fold_version, snapshot) VALUES ($1, $2, $3, $4, $5, $6)
+    ON CONFLICT ON CONSTRAINT streams_pkey DO UPDATE
+    SET version = excluded.version, position = excluded.position,
+        fold_version = excluded.fold_version, snapshot = excluded.snapshot
+"""
+
+
+async def open_ledger(connection: AsyncConnection, ledger_id: str) -> Head:
+    """Locks the end of a ledger's log; of a new and empty one where there was none."""
+    await connection.execute(OPEN_LEDGER, {"ledger_id": ledger_id})
+    return await lock_head(connection, ledger_id)
+
+
+async def append_stored(
+    driver: Driver,
+    ledger_id: str,
+    events: Sequence["StoredEvent"],
+    stream_events: Iterable[StreamEvent],
+    stream_heads: Iterable[StreamHead],
+) -> None:
+    """Writes events of another copy of this ledger as they are stored there, at the end of a log that the caller has locked.
+
+    The caller has proven that they follow from what is there.
+
+    Raises:
+        asyncpg.DataError, asyncpg.IntegrityConstraintViolationError: they are not what PostgreSQL can hold.
+    """
+
+    async def copy(table: str, columns: str, rows: Iterable[Sequence[Any]]) -> None:
+        records = [(ledger_id, *row) for row in rows]
+        await driver.copy_records_to_table(table, records=records, columns=["ledger_id", *columns.split()])
+
+    stored = [(e.position, e.event_id, e.type, e.schema_version, e.data, e.metadata, e.recorded_at, e.hash) for e in events]
+    await copy("events", "position event_id type schema_version data metadata recorded_at hash", stored)
+    await copy("stream_events", "stream_id version position", map(_fields, stream_events))
+    await driver.executemany(PUT_STREAM_HEAD, [(ledger_id, *_fields(head)) for head in stream_heads])
+    await driver.execute(PUT_HEAD, ledger_id, events[-1].position, events[-1].hash, events[-1].recorded_at)
+
+
+async def append_answers(driver: Driver, ledger_id: str, answers: Iterable[Answer]) -> None:
+    """Writes answers of another copy of this ledger.
+
+    Raises what `append_stored` raises.
+    """
+    columns = ["ledger_id", "principal", "key", "request_hash", "status", "body", "position"]
+    records = [(ledger_id, *_fields(answer)) for answer in answers]
+    await driver.copy_records_to_table("idempotency_keys", records=records, columns=columns)
 
 
 _fields = msgspec.structs.astuple
@@ -557,6 +624,21 @@ async def read_stream_ids(
     """The streams that have a head, in order, and whether they have a first event too."""
     rows = await connection.execute(READ_STREAM_IDS, {"ledger_id": ledger_id, "after": after, "limit": limit})
     return [(row[0], row[1]) for row in rows]
+
+
+READ_ANSWERS: Final = text("""
+    SELECT principal, key, request_hash, status, body, position FROM idempotency_keys
+    WHERE ledger_id = :ledger_id AND (principal, key) > (:principal, :key)
+    ORDER BY principal, key LIMIT :limit
+""")
+
+
+async def read_answers(
+    connection: AsyncConnection, ledger_id: str, after: tuple[str, str], limit: int = PAGE_EVENTS
+) -> list[Answer]:
+    """All answers, in the order of principals and keys, after one of them."""
+    parameters = {"ledger_id": ledger_id, "principal": after[0], "key": after[1], "limit": limit}
+    return [Answer(*row) for row in await connection.execute(READ_ANSWERS, parameters)]
 
 
 async def read_recorded_at(connection: AsyncConnection, ledger_id: str, positions: Iterable[int]) -> dict[int, datetime]:

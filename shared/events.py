@@ -12,6 +12,7 @@ No I/O here, no clock, no ids made.
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
@@ -317,6 +318,7 @@ def _upcast(event_type: type[Event], schema_version: int, data: dict[str, Any], 
     return msgspec.convert(opened_members(event_type, data, place, sealed.keys), event_type)
 
 
+@lru_cache(maxsize=256)  # events of one transaction share their moment
 def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC with microseconds, always 27 characters: sorts as text, and no store rounds it."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

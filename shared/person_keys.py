@@ -47,7 +47,14 @@ _REWRAP: Final = text("""
          AS k (ledger_id, person_id, wrapped_key)
     WHERE p.ledger_id = k.ledger_id AND p.person_id = k.person_id
 """)
+_READ_WRAPPED: Final = text("""
+    SELECT person_id, wrapped_key, master_key_id FROM person_keys WHERE ledger_id = :ledger_id ORDER BY person_id
+""")
+_DELETE_ALL: Final = text("DELETE FROM person_keys WHERE ledger_id = :ledger_id")
 _COUNT_OLD: Final = text("SELECT count(*) FROM person_keys WHERE master_key_id <> :master_key_id")
+
+WrappedKey = tuple[str, bytes, str]
+"""A person's id, their key as a master key wraps it, and which master key that is."""
 
 
 def master_key_id(master_key: bytes) -> str:
@@ -117,6 +124,26 @@ class PersonKeys:
     async def read_ids(self, connection: AsyncConnection, ledger_id: str) -> set[str]:
         """Everybody who has a key."""
         return set((await connection.execute(_READ_IDS, {"ledger_id": ledger_id, "addresses": ADDRESSES})).scalars())
+
+    async def read_wrapped(self, connection: AsyncConnection, ledger_id: str) -> list[WrappedKey]:
+        """All keys of a ledger as they are stored, the one of its addresses among them."""
+        return [(row[0], row[1], row[2]) for row in await connection.execute(_READ_WRAPPED, {"ledger_id": ledger_id})]
+
+    async def replace(self, connection: AsyncConnection, ledger_id: str, rows: Iterable[WrappedKey]) -> None:
+        """Gives a ledger the keys of another copy of it, and takes those away that it has.
+
+        Raises:
+            MasterKeyUnknown: none of the master keys can unwrap one.
+            LogDamaged: one is not a key of this person.
+        """
+        await connection.execute(_DELETE_ALL, {"ledger_id": ledger_id})
+        by_master_key: dict[str, dict[str, bytes]] = {}
+        for person_id, wrapped, key_id in rows:
+            self._unwrapped(ledger_id, person_id, wrapped, key_id)
+            by_master_key.setdefault(key_id, {})[person_id] = wrapped
+        for key_id, wrapped_keys in by_master_key.items():
+            values = {"person_ids": list(wrapped_keys), "wrapped_keys": list(wrapped_keys.values()), "master_key_id": key_id}
+            await connection.execute(_INSERT, {"ledger_id": ledger_id, **values})
 
     async def rewrap(self, connection: AsyncConnection, limit: int) -> int:
         """Wraps some keys, which stay locked, with the newest master key; the number of them. Keys themselves never change."""

@@ -19,8 +19,39 @@ HEAD_BYTES_MAX: Final = 32_768
 HEADERS_MAX: Final = 100
 READ_TIMEOUT_MS: Final = 5_000
 """For apps without settings: those of the benchmarks."""
-GRACE_SECONDS: Final = 1.0
-"""The app, which waits for a body too, answers first."""
+
+
+class _OneWrite(asyncio.Transport):
+    """A connection that holds back the head of an answer until its body comes: one packet and one system call, not two.
+
+    uvicorn writes the head by itself. Where no body comes in the same turn of the loop, the head goes alone.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def write(self, data: bytes) -> None:  # type: ignore[override] # what uvicorn writes
+        if self._held:
+            self._transport.write(self._held + data)
+            self._held = b""
+        elif data:
+            self._held = data
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._held:
+            self._transport.write(self._held)
+            self._held = b""
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
 
 
 class Protocol(HttpToolsProtocol):
@@ -38,6 +69,7 @@ class Protocol(HttpToolsProtocol):
         settings = self.app_state.get("settings")
         self._read_seconds = getattr(settings, "read_timeout_ms", READ_TIMEOUT_MS) / 1000
         self._extensions = {CLOSING: asyncio.Event(), ABORT: transport.abort}
+        self._one_write = _OneWrite(transport, self.loop)
         # Also who says nothing at all is not waited for.
         self._expect("head")
 
@@ -78,25 +110,29 @@ class Protocol(HttpToolsProtocol):
         self._part = "body"
         self._head_bytes = 0
         super().on_headers_complete()
+        self.cycle.transport = self._one_write
 
     def on_message_complete(self) -> None:
         self._part = None
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 # ours is a problem document
-        """Answers what never becomes a request, and ends the connection."""
-        problem_type, self._problem, self._part = self._problem, MalformedRequest, None
+        """Answers what never becomes a whole request, and ends the connection."""
+        part, self._part = self._part, None
+        problem_type, self._problem = self._problem, MalformedRequest
         if self.cycle and not self.cycle.response_complete:
-            self.transport.close()  # one answer is under way; another in the middle of it would be read as a part of it
-            return
+            if part != "body" or self.cycle.response_started or self.pipeline:
+                self.transport.close()  # an answer is under way; another in the middle of it would be read as a part of it
+                return
+            self.cycle.disconnected = True  # what the app says to a request without its body comes too late
         request_id = new_id()
         body = orjson.dumps({**problem(problem_type()), "request_id": request_id})
         head = (
             f"HTTP/1.1 {STATUS[problem_type.code]} {problem_type.title()}\r\ncontent-type: {PROBLEM_JSON}\r\n"
             f"content-length: {len(body)}\r\nrequest-id: {request_id}\r\nconnection: close\r\n\r\n"
         )
-        self.transport.write(head.encode() + body)
-        self.transport.close()
+        self._one_write.write(head.encode() + body)
+        self._one_write.close()
 
     def _size_of_head(self) -> int:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
@@ -107,15 +143,14 @@ class Protocol(HttpToolsProtocol):
             self._deadline.cancel()
             self._deadline = None
         if part is not None:
-            seconds = self._read_seconds + (GRACE_SECONDS if part == "body" else 0.0)
-            self._deadline = self.loop.call_later(seconds, self._too_slow)
+            self._deadline = self.loop.call_later(self._read_seconds, self._too_slow)
 
-    def _too_slow(self, *_: Any) -> None:
+    def _too_slow(self) -> None:
         self._deadline = None
         if self.transport.is_closing():
             return
-        if self._part == "head":
-            self._problem = RequestTimeout
-            self.send_400_response("")
-        else:
-            self.transport.close()
+        if self._part is None or (self._part == "body" and self.cycle.response_started):
+            self.transport.close()  # nobody waits for an answer
+            return
+        self._problem = RequestTimeout
+        self.send_400_response("")

@@ -4,9 +4,11 @@ import asyncio
 import gc
 import itertools
 import os
+import signal
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -29,6 +31,10 @@ for variable in [name for name in os.environ if name.startswith("DAYBOOK_")]:
 TEMPLATE = "daybook_template"
 REDIS_DATABASES = itertools.cycle(range(1, 64))
 NUMBERS = itertools.count(1)
+
+
+# A shell that runs the tests in its background has Ctrl-C ignored, also by what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -73,6 +79,19 @@ async def template_database(servers: Servers, server_folder: Path) -> str:
 @pytest_asyncio.fixture
 async def settings(servers: Servers, template_database: str) -> AsyncIterator[Settings]:
     """Settings that point to a migrated, empty database, an empty MongoDB database and an empty Redis database."""
+    async with _fresh_settings(servers, template_database) as fresh:
+        yield fresh
+
+
+@pytest_asyncio.fixture
+async def elsewhere(servers: Servers, template_database: str) -> AsyncIterator[Settings]:
+    """As `settings`, and others."""
+    async with _fresh_settings(servers, template_database) as fresh:
+        yield fresh
+
+
+@asynccontextmanager
+async def _fresh_settings(servers: Servers, template_database: str) -> AsyncIterator[Settings]:
     name = f"daybook_test_{next(NUMBERS)}"
     redis_url = servers.redis.url.removesuffix("/0") + f"/{next(REDIS_DATABASES)}"
     await asyncio.gather(

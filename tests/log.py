@@ -224,7 +224,8 @@ async def append_within(connection: AsyncConnection, events: Sequence[Event], le
         StreamHead(stream_id, s.version, s.position, fold_of(stream_id).version, _snapshot(ledger_id, stream_id, s, keys))
         for stream_id, s in streams.items()
     ]
-    await event_store.append(await driver_of(connection), ledger_id, head, new_events, members, heads, [], keys)
+    entry = event_store.make_entry(ledger_id, head, new_events, members, heads, [], keys)
+    await event_store.append(await driver_of(connection), entry)
     await PERSON_KEYS.forget(connection, ledger_id, {event.user_id for event in events if isinstance(event, UserErased)})
     return head.position + len(events)
 
