@@ -56,6 +56,7 @@ from shared.connections import open_mongo, open_postgres, open_redis, require_la
 from shared.doctor import require_safe
 from shared.events import timestamp
 from shared.fields import Id
+from shared.garbage import calm_collector
 from shared.gate import Gate
 from shared.health import Check, ask_postgres, ask_redis, health_router
 from shared.http import prepare, problem_responses
@@ -445,6 +446,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             gate = Gate(postgres, redis, configured)
             refusals = Refusals(redis, configured, "queries", PATHS)
             tails = Tails(postgres, redis, configured.event_streams_max)
+            calm_collector()
             yield State(
                 settings=configured,
                 gate=gate,

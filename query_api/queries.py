@@ -194,7 +194,7 @@ async def _own_transfers(view: View) -> AsOf[Match]:
     """The filter that leaves a customer what touches own accounts, as of the position of these."""
     if view.customer is None:
         return AsOf(POSITION_MAX, {})
-    accounts = await view.documents(ACCOUNTS, [{"$match": view.own("owner_id")}, {"$project": {"_id": 1}}])
+    accounts = await view.documents(ACCOUNTS, [{"$match": view.own("owner_id")}, {"$project": {"_id": 1}}], alone=True)
     return accounts.holding({"account_ids": {"$in": [account["_id"] for account in accounts.data]}})
 
 
@@ -215,6 +215,8 @@ async def list_entries(view: View, account_id: str, parameters: EntryParameters,
 def _ranges(parameters: Parameters, *fields: str) -> Match:
     """`amount[gte]=5` → `{"amount": {"$gte": 5}}`."""
     match: Match = {}
+    if not parameters.model_fields_set:
+        return match
     for field in fields:
         bounds = {operator: getattr(parameters, f"{field}_{operator}") for operator in ("gt", "gte", "lt", "lte")}
         asked = {f"${operator}": value for operator, value in bounds.items() if value is not None}
@@ -228,9 +230,19 @@ def _transfer(document: Document) -> Document:
     return _members(document, *names, "reference", "metadata", "position")
 
 
+_ENTRY: Final = (
+    *("account_id", "transfer_id", "kind", "amount", "balance", "currency", "counterparty_account_id"),
+    *("occurred_at", "recorded_at", "reference", "position"),
+)
+_WHOLE_ENTRY: Final = frozenset({"_id", *_ENTRY})
+
+
 def _entry(document: Document) -> Document:
-    names = ("account_id", "transfer_id", "kind", "amount", "balance", "currency", "counterparty_account_id")
-    return {name: document[name] for name in (*names, "occurred_at", "recorded_at", "reference", "position")}
+    """The document itself, which is half the work, where it holds nothing that is not to be shown."""
+    if document.keys() == _WHOLE_ENTRY:
+        del document["_id"]
+        return document
+    return {name: document[name] for name in _ENTRY}
 
 
 # ── statistics ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -313,9 +325,11 @@ async def _page(
 ) -> AsOf[Page]:
     """One document more than asked for shows whether there is a next page."""
     matches = [{"$match": match}] if key is None else [{"$match": {"$and": [match, order.after(key)]}}]
-    found = await view.documents(model, [*matches, order.stage(), {"$limit": parameters.limit + 1}])
+    # What is filtered out is looked at too, however much that is.
+    alone = set(match) != {"_id"}
+    found = await view.documents(model, [*matches, order.stage(), {"$limit": parameters.limit + 1}], alone=alone)
     documents = found.data[: parameters.limit]
-    next_key = order.key(documents[-1]) if len(found.data) > parameters.limit else None
+    next_key = order.key(documents[-1]) if len(found.data) > parameters.limit else None  # before the items are made of them
     return found.holding(Page([item(document) for document in documents], next_key))
 
 

@@ -1,5 +1,7 @@
 """How a read model is read: data and checkpoint as of one moment, in one round trip, once it is as far as the caller needs.
 
+Those who ask at the same time share the round trip (see `rounds`), where what each of them asks is little.
+
 Which generation is live is asked in the same round trip as the data. MongoDB must be told a collection's name beforehand, so
 we name the one that was live last time and look again if it no longer is; Redis finds the keys by itself, in a script. A
 generation that is replaced or dropped between two questions is therefore never seen half. Nothing here writes.
@@ -33,8 +35,10 @@ Commands = Sequence[Sequence[str]]
 
 POLL_SECONDS: Final = 0.01
 LOOKS_MAX: Final = 5
-ROUND_QUESTIONS_MAX: Final = 100
+REDIS_QUESTIONS_MAX: Final = 100
 """So many cost Redis well below a millisecond, in which it serves nobody else."""
+MONGO_QUESTIONS_MAX: Final = 30
+"""All answers of a round come as one document, which MongoDB bounds to 16 MiB."""
 
 # The state at the last commit that a majority has: nothing that was read can be rolled back, and pointer,
 # checkpoint and documents belong to the same moment.
@@ -100,15 +104,15 @@ class View:
     def sees(self, owner_id: str | None) -> bool:
         return self.customer is None or self.customer == owner_id
 
-    async def documents(self, model: ReadModel, pipeline: Sequence[Document]) -> AsOf[list[Document]]:
-        """What an aggregation pipeline makes of a read model in MongoDB.
+    async def documents(self, model: ReadModel, pipeline: Sequence[Document], *, alone: bool = False) -> AsOf[list[Document]]:
+        """What an aggregation pipeline makes of a read model in MongoDB. `alone`: it may take long or find much.
 
         Raises:
             NotFound: there is no such ledger.
             Rebuilding: the read model is not there yet, or no longer.
             ProjectionBehind: the caller is strict, and waiting did not help.
         """
-        return await self._fresh(model, lambda: self.reader.look_in_mongo(model, self.ledger_id, pipeline))
+        return await self._fresh(model, lambda: self.reader.look_in_mongo(model, self.ledger_id, pipeline, alone=alone))
 
     async def values(self, model: ReadModel, *commands: Sequence[str]) -> AsOf[list[Any]]:
         """The answers of Redis to reading commands whose keys, their second words, are those of the read model.
@@ -164,15 +168,34 @@ class Reader:
         self._redis_seconds = settings.redis_timeout_ms / 1000
         self._pointers = mongo.get_collection("read_models", read_concern=_SNAPSHOT)
         self._read_live = redis.register_script(_READ_LIVE)
+        self._mongo_rounds: dict[str, Rounds[Sequence[Document], AsOf[list[Document]] | None]] = {}
         self._redis_rounds: dict[str, Rounds[Commands, AsOf[list[Any]] | None]] = {}
         self._live_numbers: dict[str, int] = {}
         self.polls: dict[str, asyncio.Task[int]] = {}
 
-    async def look_in_mongo(self, model: ReadModel, ledger_id: str, pipeline: Sequence[Document]) -> AsOf[list[Document]]:
+    async def look_in_mongo(
+        self, model: ReadModel, ledger_id: str, pipeline: Sequence[Document], *, alone: bool = False
+    ) -> AsOf[list[Document]]:
+        """`alone`: it may take long, and nobody else shall wait for it."""
+        if alone:
+            [found] = await self._look_together(model, ledger_id, [pipeline])
+        else:
+            pointer = pointer_id(model, ledger_id)
+            rounds = self._mongo_rounds.get(pointer)
+            if rounds is None:
+                look = partial(self._look_together, model, ledger_id)
+                rounds = self._mongo_rounds[pointer] = Rounds(look, MONGO_QUESTIONS_MAX)
+            found = await rounds.ask(pipeline)
+        return found or await self._missing(model, ledger_id)
+
+    async def _look_together(
+        self, model: ReadModel, ledger_id: str, pipelines: Sequence[Sequence[Document]]
+    ) -> Sequence[AsOf[list[Document]] | None]:
+        """None for all where there is no read model. All are as of the same position."""
         pointer = pointer_id(model, ledger_id)
         for _ in range(LOOKS_MAX):
             number = self._live_numbers.get(pointer, 1)
-            found = await self._aggregate(pointer, Generation(model, ledger_id, number), pipeline)
+            found = await self._aggregate(pointer, Generation(model, ledger_id, number), pipelines)
             if found is None:
                 await asyncio.sleep(POLL_SECONDS)
             elif not found or found[0]["live"] is None:
@@ -182,16 +205,19 @@ class Reader:
             elif not found[0]["checkpoint"]:
                 break
             else:
-                return AsOf(found[0]["checkpoint"][0]["position"], found[0]["data"])
-        await self._missing(model, ledger_id)
+                position = found[0]["checkpoint"][0]["position"]
+                return [AsOf(position, found[0][str(place)]) for place in range(len(pipelines))]
+        return [None] * len(pipelines)
 
-    async def _aggregate(self, pointer: str, generation: Generation, pipeline: Sequence[Document]) -> list[Document] | None:
+    async def _aggregate(
+        self, pointer: str, generation: Generation, pipelines: Sequence[Sequence[Document]]
+    ) -> list[Document] | None:
         """None where the server cannot say now: a collection is just being made or dropped."""
         collection_name = generation.collection(self.mongo).name
         stages = [
             {"$match": {"_id": pointer}},
             _lookup("checkpoints", [{"$match": {"_id": checkpoint_id(generation)}}], "checkpoint"),
-            _lookup(collection_name, pipeline, "data"),
+            *(_lookup(collection_name, pipeline, str(place)) for place, pipeline in enumerate(pipelines)),
         ]
         try:
             async with asyncio.timeout(self._mongo_seconds):
@@ -205,7 +231,7 @@ class Reader:
         pointer = pointer_key(model, ledger_id)
         rounds = self._redis_rounds.get(pointer)
         if rounds is None:
-            rounds = self._redis_rounds[pointer] = Rounds(partial(self._read_together, pointer), ROUND_QUESTIONS_MAX)
+            rounds = self._redis_rounds[pointer] = Rounds(partial(self._read_together, pointer), REDIS_QUESTIONS_MAX)
         return await rounds.ask(commands) or await self._missing(model, ledger_id)
 
     async def _read_together(self, pointer: str, asked: Sequence[Commands]) -> list[AsOf[list[Any]] | Exception | None]:

@@ -25,7 +25,13 @@ class ExplainingView(View):
 
     plan: str = ""
 
-    async def documents(self, model: ReadModel, pipeline: Sequence[dict[str, Any]]) -> AsOf[list[dict[str, Any]]]:
+    async def documents(
+        self,
+        model: ReadModel,
+        pipeline: Sequence[dict[str, Any]],
+        *,
+        alone: bool = False,  # noqa: ARG002
+    ) -> AsOf[list[dict[str, Any]]]:
         mongo = self.reader.mongo
         collection_name = Generation(model, self.ledger_id, 1).collection(mongo).name
         command = {"aggregate": collection_name, "pipeline": list(pipeline), "cursor": {}}

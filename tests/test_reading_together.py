@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from query_api.reading import Reader
-from shared.read_models import BALANCES, pointer_key
+from shared.read_models import ACCOUNTS, BALANCES, pointer_key
 from shared.settings import Settings
 from tests.keys import add_key
 from tests.log import Book
@@ -80,6 +80,7 @@ async def test_what_is_read_together_is_of_one_position(settings: Settings, api:
     opened = [book.open_account(book.new_id(), overdraft_limit=10**6) for _ in range(20)]
     await api.record(opened)
     await api.get("/v1/stats")
+    await api.get("/v1/accounts")
     reader = Reader(api.stores.engine, api.stores.mongo, api.stores.redis, settings)
 
     async def keep_moving() -> None:
@@ -87,15 +88,23 @@ async def test_what_is_read_together_is_of_one_position(settings: Settings, api:
             pairs = [book.random.sample(opened, 2) for _ in range(10)]
             await api.record([book.transfer(one.account_id, other.account_id, 7) for one, other in pairs])
 
+    async def in_redis(account_id: str) -> tuple[int, int]:
+        found = await reader.look_in_redis(BALANCES, "main", [("HGET", f"account:{account_id}", "posted")])
+        return found.position, int(found.data[0])
+
+    async def in_mongo(account_id: str) -> tuple[int, int]:
+        found = await reader.look_in_mongo(ACCOUNTS, "main", [{"$match": {"_id": account_id}}])
+        return found.position, found.data[0]["posted"]
+
     moving = asyncio.create_task(keep_moving())
     looks, positions = 0, set()
     while not moving.done():
-        questions = [[("HGET", f"account:{account.account_id}", "posted")] for account in opened]
-        found = await asyncio.gather(*(reader.look_in_redis(BALANCES, "main", question) for question in questions))
-        [position] = {each.position for each in found}
-        assert sum(int(each.data[0]) for each in found) == 0
-        positions.add(position)
+        for look in (in_redis, in_mongo):
+            found = await asyncio.gather(*(look(account.account_id) for account in opened))
+            [position] = {position for position, _ in found}
+            assert sum(posted for _, posted in found) == 0
+            positions.add((look, position))
         looks += 1
     await moving
     assert looks > 10
-    assert len(positions) > 1
+    assert len(positions) > 4
