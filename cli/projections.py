@@ -136,14 +136,15 @@ def status(
 
 
 async def _status_table(operating: Callable[[str], Operating]) -> Table:
-    table = Table("name", "generation", "position", "lag", "paused since", "being built")
+    table = Table("name", "generation", "position", "lag events", "lag seconds", "paused since", "being built")
     for name in BY_NAME:
         one = operating(name)
         by_role = {entry.role: entry for entry in await one.entries()}
         live, building = by_role.get("live"), by_role.get("building")
         position = live.position if live else None
         head = await one.generations.feed.refresh()
-        row = (name, live.number if live else "none", position, max(head - (position or 0), 0), await one.paused_since() or "")
+        lag = max(head - (position or 0), 0), f"{await one.lag_seconds(position or 0):.1f}"
+        row = (name, live.number if live else "none", position, *lag, await one.paused_since() or "")
         table.add_row(*map(str, row), f"generation {building.number}: {building.position} of {head}" if building else "")
     return table
 

@@ -16,6 +16,7 @@ from projector.sinks import digest, make_sinks
 from projector.verify_read_models import Fold, ReadModelMovedError, verify_generation
 from shared.connections import Stores
 from shared.errors import NotFound
+from shared.event_store import read_head, read_recorded_at
 from shared.read_models import COPY_MARK, Generation, labelled
 
 BY_NAME: Final = {projection.name: projection for projection in PROJECTIONS}
@@ -99,6 +100,13 @@ class Operating:
 
     async def paused_since(self) -> str | None:
         return (await self._sink.read_notes(self._model, self._feed.ledger_id)).get("paused")
+
+    async def lag_seconds(self, position: int) -> float:
+        """How long ago the first event after a position was recorded; 0 where there is none."""
+        async with self._engine.connect() as connection:
+            recorded_at = (await read_recorded_at(connection, self._feed.ledger_id, [position + 1])).get(position + 1)
+            now = (await read_head(connection, self._feed.ledger_id)).now
+        return max((now - recorded_at).total_seconds(), 0.0) if recorded_at else 0.0
 
     async def position_at(self, moment: datetime) -> int:
         """The position of the last event that was recorded up to this moment: they are recorded in order."""

@@ -222,6 +222,30 @@ async def test_a_paused_read_model_stands_still_for_workers_and_rebuilds_until_i
         assert await state_of(ledger, name) == ("live", False)
 
 
+async def test_the_status_says_how_far_behind_and_what_is_being_built(ledger: Ledger) -> None:
+    book = Book()
+    await ledger.append(book.history(40))
+    await ledger.build("balances", "accounts")
+    head = await ledger.append(book.history(25))
+    await ledger.build("accounts")
+    unfinished = ledger.generations("accounts")
+    await unfinished.copy(await unfinished.open_new()).advance(30)
+    rows = await status_rows(ledger)
+    assert list(rows) == list(BY_NAME)
+    assert rows["balances"][:3] == ["1", "40", str(head - 40)]
+    assert float(rows["balances"][3]) > 0
+    assert rows["accounts"] == ["1", str(head), "0", "0.0", "", f"generation 2: 30 of {head}"]
+    assert rows["users"][:3] == ["none", "None", str(head)]
+
+
+async def status_rows(ledger: Ledger) -> dict[str, list[str]]:
+    """Read model → what stands in its row."""
+    code, out, err = await daybook(ledger.settings, "projections", "status", more={"COLUMNS": "200"}).ended()
+    assert code == 0, err
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines() if line.startswith("│")]
+    return {name: cells for name, *cells in rows}
+
+
 async def state_of(ledger: Ledger, name: str) -> tuple[str, bool]:
     """What `/v1/projections` says, and whether it says how to go on."""
     reader = Reader(ledger.stores.engine, ledger.stores.mongo, ledger.stores.redis, ledger.settings)
