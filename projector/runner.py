@@ -6,7 +6,7 @@ wake-up makes a follower look at once; without one it looks by itself, so that n
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from projector.feed import READS_AT_ONCE, Feed
-from projector.generations import BUILD_EVENTS_MAX, OVERTAKEN_SECONDS, Copy, Generations, OvertakenError, PausedError, pause
+from projector.generations import OVERTAKEN_SECONDS, Copy, Generations, OvertakenError, PausedError, pause
 from projector.projections import PROJECTIONS, Projection
 from projector.sinks import make_sinks
 from projector.troubles import Troubles
@@ -165,7 +165,7 @@ class Follower:
             return
         end = asyncio.get_running_loop().time() + EXAMINE_SECONDS
         while not self._stopping.is_set() and (left := end - asyncio.get_running_loop().time()) > 0:
-            if await self._advance(copy, self._events_max):
+            if await self._advance(copy, copy.advance(self._events_max)):
                 continue
             if self._feed.head < self._position:
                 break
@@ -176,13 +176,13 @@ class Follower:
                         await self._feed.moved()
 
     async def _build(self, copy: Copy) -> None:
-        while await self._advance(copy, BUILD_EVENTS_MAX):
+        while await self._advance(copy, copy.advance_far()):
             if self._stopping.is_set():
                 return
         await self._generations.finish(copy)
 
-    async def _advance(self, copy: Copy, events_max: int) -> int:
-        count = await copy.advance(events_max)
+    async def _advance(self, copy: Copy, advancing: Awaitable[int]) -> int:
+        count = await advancing
         self._position = copy.generation.position
         self._failures = self._overtaken = 0
         await self._troubles.clear(self._model, self._feed.ledger_id)

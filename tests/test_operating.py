@@ -184,6 +184,23 @@ async def test_nothing_is_kept_of_a_read_model_that_an_erasure_must_reach(ledger
     await ledger.build("users")
     await done(ledger, "rebuild", "users")
     assert await numbers(ledger, "users") == {2}
+    code, _, err = await run(ledger, "rollback", "users").ended()
+    assert (code, "daybook projections rebuild users" in err) == (1, True)
+
+
+async def test_the_code_of_the_version_before_brings_back_what_is_not_kept_without_those_who_were_erased(ledger: Ledger) -> None:
+    book = Book()
+    ada = book.create_user("Ada")
+    head = await ledger.append([ada, *book.history(50)])
+    users = BY_NAME["users"]
+    newer = msgspec.structs.replace(users, model=msgspec.structs.replace(users.model, version=2))
+    async with ledger.followed(newer):
+        await ledger.caught_up(head, "users")
+    await ledger.append([book.erase_user(ada.user_id)])
+    async with ledger.followed(users):
+        await eventually(lambda: is_live(ledger, "users", 2))
+    [erased] = (await ledger.generations("users").sink.pick(await ledger.live("users"), [ada.user_id])).values()
+    assert (erased["status"], erased["name"], await numbers(ledger, "users")) == ("erased", "", {2})
 
 
 @both_stores
