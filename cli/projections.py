@@ -6,8 +6,8 @@
 import asyncio
 import resource
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, TypeVar
 
@@ -20,10 +20,10 @@ from rich.table import Table
 from cli.progress import Progress
 from projector.comparison import Comparison
 from projector.feed import Feed
-from projector.generations import SHOWN_MAX, Check, OvertakenError, PausedError
+from projector.generations import SHOWN_MAX, OvertakenError, PausedError
 from projector.operating import BY_NAME, LABEL, Estimate, Operating
 from projector.projections import Projection
-from projector.rebuild import Rebuilt, rebuild
+from projector.rebuild import rebuild
 from shared.connections import STORE_ERRORS, open_stores
 from shared.errors import NotFound, ProjectionPaused, StackError
 from shared.events import timestamp
@@ -203,12 +203,18 @@ def _said(name: str, estimate: Estimate) -> str:
 async def _build_live(one: Operating, estimate: Estimate, *, verify: bool) -> None:
     started = time.monotonic()
     equal: bool | None = None
+    with _rebuilding(estimate.events) as (progress, moved):
 
-    async def check(generation: Generation, comparison: Comparison) -> None:
-        nonlocal equal
-        equal = await one.inspect(generation, comparison, whole=verify)
+        async def check(generation: Generation, comparison: Comparison) -> None:
+            nonlocal equal
 
-    built = await _with_progress(one, estimate.events, None, check)
+            def advanced(count: int) -> None:
+                progress.extend(2 * generation.position)
+                progress.advance(count)
+
+            equal = await one.inspect(generation, comparison, advanced, whole=verify)
+
+        built = await rebuild(one.generations, moved, check=check)
     await one.note_rate(max(built.position, 1) / max(time.monotonic() - started, 1e-3))
     typer.echo(f"{one.projection.name} {built.position} {built.digest or '(it moves with the log)'}")
     if built.comparison:
@@ -237,11 +243,14 @@ async def _build_copy(one: Operating, label: str, target: int) -> None:
         and pointer.building
     ):
         await one.drop_copy(label)
-    built = await _with_progress(one, target, label)
+    with _rebuilding(target) as (_, moved):
+        built = await rebuild(one.copies(label), moved, target)
     typer.echo(f"{one.projection.name}@{label} {built.position} {built.digest}")
 
 
-async def _with_progress(one: Operating, total: int, label: str | None, check: Check | None = None) -> Rebuilt:
+@contextmanager
+def _rebuilding(total: int) -> Iterator[tuple[Progress, Callable[[int], None]]]:
+    """Progress, and what is to be told each position that is reached."""
     with Progress("rebuild", total, "events", memory=_memory_mebibytes) as progress:
         shown = 0
 
@@ -251,8 +260,7 @@ async def _with_progress(one: Operating, total: int, label: str | None, check: C
             progress.advance(position - shown)
             shown = position
 
-        generations = one.generations if label is None else one.copies(label)
-        return await rebuild(generations, moved, None if label is None else total, check)
+        yield progress, moved
 
 
 def _memory_mebibytes() -> int:
