@@ -25,6 +25,7 @@ from projector.projections import PROJECTIONS, Projection
 from projector.rebuild import rebuild
 from projector.sinks import Sink, Step, digest, make_sinks
 from shared.connections import Stores
+from shared.dead_letters import read_letters
 from shared.errors import EventRefused, Rebuilding, UnknownEvent
 from shared.event_store import PAGE_EVENTS
 from shared.events import RecordedEvent
@@ -608,6 +609,7 @@ async def test_a_worker_outlives_the_loss_of_every_store(tmp_path: Path) -> None
             redis_url=redis.url,
             secret="long enough to be taken, and for tests",
             master_keys=MASTER_KEY,
+            projector_attempts_max=1,  # an outage that is taken for a bad event would show at once
         )
         process = worker(tmp_path, environment_of(settings))
         await process.start()
@@ -634,6 +636,8 @@ async def lose_each(settings: Settings, process: Child, servers: tuple[Server, .
             head = await ledger.append([book.create_user()])
             await ledger.caught_up(head)
             assert process.running, process.last_words()
+        for name in BY_NAME:
+            assert not await read_letters(ledger.stores.mongo, ledger.stores.redis, await ledger.live(name))
         live = await ledger.digests()
         await ledger.wipe()
         await ledger.build()
