@@ -227,6 +227,8 @@ class Copy:
                 break
             self._projection.fold(changes, page)
             after, log_hash = page[-1].position, page[-1].hash
+            if after == self._feed.head:
+                break  # as far as is known; whether there is more is asked when this is written
         if after > before:
             if not await self._sink.apply(self.generation, Step(before, after, log_hash.hex()), changes):
                 raise OvertakenError

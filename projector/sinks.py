@@ -11,7 +11,7 @@ import hashlib
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import chain
 from typing import Any, Final, Protocol, TypeVar
@@ -30,7 +30,8 @@ from projector.changes import Document, DocumentChanges, KeyChanges, pieces
 from shared.connections import MongoDatabase, mongo_application
 from shared.errors import ReadModelDamaged
 from shared.events import canonical
-from shared.read_models import COPY_MARK, Generation, ReadModel, Store, checkpoint_id, pointer_id, pointer_key
+from shared.read_models import COPY_MARK, READ_MODELS, Generation, ReadModel, Store, checkpoint_id, pointer_id, pointer_key
+from shared.rounds import Rounds
 
 log = structlog.get_logger()
 
@@ -157,8 +158,14 @@ ABANDONED_SECONDS: Final = 1.0
 DIGEST_DOCUMENTS: Final = 2_000
 """Held in memory at once."""
 
+TOGETHER_CHANGES_MAX: Final = 200
+"""A batch with more documents has a transaction of its own: the fixed costs of one no longer matter, and nobody waits for it."""
+
 INDEX_SECONDS_MAX: Final = 24 * 3_600.0
 """Sorting millions of documents takes as long as it takes. (None would be the client's own timeout.)"""
+
+
+Batch = tuple[Generation, Step, DocumentChanges]
 
 
 class _OvertakenError(Exception):
@@ -171,6 +178,7 @@ class MongoSink:
     def __init__(self, mongo: MongoDatabase) -> None:
         self._mongo = mongo
         self._refused: dict[str, tuple[int, float]] = {}
+        self._together = Rounds(self._apply_together, len(READ_MODELS))
 
     async def read_pointer(self, model: ReadModel, ledger_id: str) -> Pointer:
         found = await self._mongo.read_models.find_one({"_id": pointer_id(model, ledger_id)})
@@ -218,13 +226,38 @@ class MongoSink:
         await self._mongo.checkpoints.update_one({"_id": checkpoint_id(generation)}, {"$setOnInsert": checkpoint}, upsert=True)
 
     async def apply(self, generation: Generation, step: Step, changes: DocumentChanges) -> bool:
+        """Small batches of several read models that are ready at the same time share a transaction."""
+        if len(changes) > TOGETHER_CHANGES_MAX:
+            return await self._apply_alone((generation, step, changes))
+        return await self._together.ask((generation, step, changes))
+
+    async def _apply_together(self, batches: Sequence[Batch]) -> Sequence[bool | Exception]:
+        """All of them, or, where that cannot be, each by itself: what is wrong with one holds up no other."""
+        if len(batches) > 1:
+            with suppress(_OvertakenError, ReadModelDamaged):
+                async with self._transaction() as session:
+                    await self._step([batch[:2] for batch in batches], session)
+                    for generation, _, changes in batches:
+                        if changes:
+                            await self._write(generation, changes, session)
+                return [True] * len(batches)
+        return await asyncio.gather(*map(self._outcome, batches))
+
+    async def _outcome(self, batch: Batch) -> bool | Exception:
+        try:
+            return await self._apply_alone(batch)
+        except Exception as error:  # noqa: BLE001 # raised to the one whose batch it is
+            return error
+
+    async def _apply_alone(self, batch: Batch) -> bool:
+        generation, step, changes = batch
         try:
             if changes:
                 async with self._transaction() as session:
-                    await self._step(generation, step, session)
+                    await self._step([(generation, step)], session)
                     await self._write(generation, changes, session)
             else:
-                await self._patiently(self._step(generation, step, None))
+                await self._patiently(self._step([(generation, step)], None))
         except _OvertakenError:
             await self._after_refusal(checkpoint_id(generation), step.before)
             return False
@@ -276,13 +309,19 @@ class MongoSink:
                 raise _OvertakenError from failure
             raise
 
-    async def _step(self, generation: Generation, step: Step, session: AsyncIOMotorClientSession | None) -> None:
-        stepped = await self._mongo.checkpoints.update_one(
-            {"_id": checkpoint_id(generation), "position": step.before, **_MAY_MOVE},
-            {"$set": {"position": step.after, "log_hash": step.log_hash}},
-            session=session,
-        )
-        if not stepped.matched_count:
+    async def _step(self, steps: Sequence[tuple[Generation, Step]], session: AsyncIOMotorClientSession | None) -> None:
+        """Raises:
+        _OvertakenError: one of the checkpoints is not where its step begins, or may not move.
+        """
+        writes = [
+            UpdateOne(
+                {"_id": checkpoint_id(generation), "position": step.before, **_MAY_MOVE},
+                {"$set": {"position": step.after, "log_hash": step.log_hash}},
+            )
+            for generation, step in steps
+        ]
+        stepped = await self._mongo.checkpoints.bulk_write(writes, session=session)
+        if stepped.matched_count != len(steps):
             raise _OvertakenError
 
     async def _write(self, generation: Generation, changes: DocumentChanges, session: AsyncIOMotorClientSession) -> None:
