@@ -141,20 +141,20 @@ class LedgerWriter:
     async def _run(self) -> None:
         """One batch after another. While one is being written, the next is decided, if it is full: then nobody can join it."""
         before: asyncio.Task[None] | None = None
-        while waiting := await self._next(before):
+        while waiting := await self.next_after(before):
             sent = asyncio.Event()
             before = asyncio.create_task(self._answer(waiting, before, sent))
             await sent.wait()
         self._running = None
 
-    async def _next(self, before: "asyncio.Task[None] | None") -> "Waiting":
+    async def next_after(self, before: "asyncio.Task[None] | None") -> "Waiting":
         """None are left only when the batch before is done too."""
         if before and len(self._queue) < self._batch_max:
             await before
-        batch = self._next_batch()
+        batch = self.next_batch()
         if not batch and before:
             await before
-            batch = self._next_batch()
+            batch = self.next_batch()
         return batch
 
     async def _answer(self, waiting: "Waiting", before: "asyncio.Task[None] | None", sent: asyncio.Event) -> None:
@@ -167,7 +167,7 @@ class LedgerWriter:
         finally:
             sent.set()
 
-    def _next_batch(self) -> "Waiting":
+    def next_batch(self) -> "Waiting":
         """Those who are still waiting, oldest first."""
         batch: Waiting = []
         while self._queue and len(batch) < self._batch_max:

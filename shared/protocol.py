@@ -21,7 +21,7 @@ READ_TIMEOUT_MS: Final = 5_000
 """For apps without settings: those of the benchmarks."""
 
 
-class _OneWrite(asyncio.Transport):
+class OneWrite(asyncio.Transport):
     """A connection that holds back the head of an answer until its body comes: one packet and one system call, not two.
 
     uvicorn writes the head by itself. Where no body comes in the same turn of the loop, the head goes alone.
@@ -29,13 +29,13 @@ class _OneWrite(asyncio.Transport):
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
-        self._transport = transport
+        self.transport = transport
         self._loop = loop
         self._held = b""
 
     def write(self, data: bytes) -> None:  # type: ignore[override] # what uvicorn writes
         if self._held:
-            self._transport.write(self._held + data)
+            self.transport.write(self._held + data)
             self._held = b""
         elif data:
             self._held = data
@@ -43,15 +43,15 @@ class _OneWrite(asyncio.Transport):
 
     def _flush(self) -> None:
         if self._held:
-            self._transport.write(self._held)
+            self.transport.write(self._held)
             self._held = b""
 
     def close(self) -> None:
         self._flush()
-        self._transport.close()
+        self.transport.close()
 
     def is_closing(self) -> bool:
-        return self._transport.is_closing()
+        return self.transport.is_closing()
 
 
 class Protocol(HttpToolsProtocol):
@@ -69,7 +69,7 @@ class Protocol(HttpToolsProtocol):
         settings = self.app_state.get("settings")
         self._read_seconds = getattr(settings, "read_timeout_ms", READ_TIMEOUT_MS) / 1000
         self._extensions = {CLOSING: asyncio.Event(), ABORT: transport.abort}
-        self._one_write = _OneWrite(transport, self.loop)
+        self._one_write = OneWrite(transport, self.loop)
         # Also who says nothing at all is not waited for.
         self._expect("head")
 

@@ -76,10 +76,10 @@ async def _transfer_lanes(rig: Rig, exits: AsyncExitStack) -> dict[str, Lane]:
         HOT: load_lane(near.url, hot, scale, CONNECTIONS),
         ZIPF: load_lane(wide.url, zipf, scale, CONNECTIONS),
     }
-    return lanes | {BATCH: _batch_lane(near.url, scale)}
+    return lanes | {BATCH: batch_lane(near.url, scale)}
 
 
-def _batch_lane(url: str, scale: Scale) -> Lane:
+def batch_lane(url: str, scale: Scale) -> Lane:
     workload = Workload("POST", "/v1/transfers/batch", scale.accounts, batch=BATCH_TRANSFERS)
     requests = load_lane(url, workload, scale, BATCH_CONNECTIONS)
 

@@ -1,5 +1,6 @@
 """The command API without what was done to make it fast, to show what each step gave."""
 
+import asyncio
 import gc
 from typing import Final
 
@@ -7,6 +8,8 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from command_api.app import create_app
+from command_api.handler import LedgerWriter, Waiting
+from shared.protocol import OneWrite
 
 DEFAULT_THRESHOLD: Final = (700, 10, 10)
 """Python's own."""
@@ -20,6 +23,28 @@ def create_plain_app() -> ASGIApp:
 def create_calm_app() -> ASGIApp:
     """As the plain one, with the collector calmed."""
     return _routed_by_fastapi(create_app())
+
+
+def create_two_writes_app() -> ASGIApp:
+    """The head of an answer goes by itself, as uvicorn sends it."""
+
+    def write(self: OneWrite, data: bytes) -> None:
+        self.transport.write(data)
+
+    OneWrite.write = write  # type: ignore[method-assign]
+    return create_app()
+
+
+def create_in_turn_app() -> ASGIApp:
+    """No batch is decided before the one before it is written."""
+
+    async def next_after(self: LedgerWriter, before: "asyncio.Task[None] | None") -> Waiting:
+        if before:
+            await before
+        return self.next_batch()
+
+    LedgerWriter.next_after = next_after  # type: ignore[method-assign]
+    return create_app()
 
 
 def _routed_by_fastapi(app: FastAPI) -> ASGIApp:
