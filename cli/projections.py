@@ -18,14 +18,18 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.progress import Progress
+from projector.comparison import Comparison
 from projector.feed import Feed
-from projector.generations import OvertakenError, PausedError
-from projector.operating import BY_NAME, LABEL, SHOWN_MAX, Estimate, Operating
+from projector.generations import SHOWN_MAX, Check, OvertakenError, PausedError
+from projector.operating import BY_NAME, LABEL, Estimate, Operating
+from projector.projections import Projection
 from projector.rebuild import Rebuilt, rebuild
 from shared.connections import STORE_ERRORS, open_stores
 from shared.errors import NotFound, ProjectionPaused, StackError
 from shared.events import timestamp
+from shared.garbage import calm_collector
 from shared.person_keys import PersonKeys
+from shared.read_models import Generation
 from shared.settings import read_settings
 
 T = TypeVar("T")
@@ -67,6 +71,7 @@ Ledger = Annotated[str, typer.Option(help="The ledger whose read models are mean
 @asynccontextmanager
 async def _opened(ledger_id: str) -> AsyncIterator[Callable[[str], Operating]]:
     settings = read_settings()
+    calm_collector()
     async with open_stores(settings, "daybook_projector") as stores:
         feed = Feed(stores.engine, ledger_id, PersonKeys(settings))
         await feed.refresh()
@@ -131,14 +136,15 @@ def status(
 
 
 async def _status_table(operating: Callable[[str], Operating]) -> Table:
-    table = Table("name", "generation", "position", "lag", "paused since", "being built")
+    table = Table("name", "generation", "position", "lag events", "lag seconds", "paused since", "being built")
     for name in BY_NAME:
         one = operating(name)
         by_role = {entry.role: entry for entry in await one.entries()}
         live, building = by_role.get("live"), by_role.get("building")
         position = live.position if live else None
         head = await one.generations.feed.refresh()
-        row = (name, live.number if live else "none", position, max(head - (position or 0), 0), await one.paused_since() or "")
+        lag = max(head - (position or 0), 0), f"{await one.lag_seconds(position or 0):.1f}"
+        row = (name, live.number if live else "none", position, *lag, await one.paused_since() or "")
         table.add_row(*map(str, row), f"generation {building.number}: {building.position} of {head}" if building else "")
     return table
 
@@ -152,12 +158,14 @@ def rebuild_(
     into: Annotated[
         str | None, typer.Option(help="A name for the copy as of then, which is never served.", callback=_label)
     ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare all of it with the log, not a sample.")] = False,  # noqa: FBT002 # a flag
     ledger: Ledger = "main",
 ) -> None:
-    """Build a new generation beside the live one, compare the two, and switch; the old one is kept for `rollback`.
+    """Build a new generation beside the live one, compare it with the log and with that one, and switch.
 
-    Interrupted, it leaves what it has built, and the same command goes on from there. With --into, and --until or --to, it
-    builds a copy as of a past moment instead: look at it with `diff`, remove it with `prune`.
+    What is not as the log says is never switched to. The generation before is kept for `rollback`. Interrupted, it leaves what it
+    has built, and the same command goes on from there. With --into, and --until or --to, it builds a copy as of a past moment
+    instead: look at it with `diff`, remove it with `prune`.
 
     Example: daybook projections rebuild balances --until 2026-01-31T23:59:59Z --into january
     """
@@ -180,7 +188,7 @@ def rebuild_(
         if into is not None and target is not None:
             await _build_copy(one, into, target)
         else:
-            await _build_live(one, estimate)
+            await _build_live(one, estimate, verify=verify)
 
     _run(ledger, work)
 
@@ -192,13 +200,34 @@ def _said(name: str, estimate: Estimate) -> str:
     return f"{name}: {estimate.events} events at {estimate.rate:.0f}/s, about {estimate.seconds:.0f} s; {version}"
 
 
-async def _build_live(one: Operating, estimate: Estimate) -> None:
+async def _build_live(one: Operating, estimate: Estimate, *, verify: bool) -> None:
     started = time.monotonic()
-    built = await _with_progress(one, estimate.events, None)
+    equal: bool | None = None
+
+    async def check(generation: Generation, comparison: Comparison) -> None:
+        nonlocal equal
+        equal = await one.inspect(generation, comparison, whole=verify)
+
+    built = await _with_progress(one, estimate.events, None, check)
     await one.note_rate(max(built.position, 1) / max(time.monotonic() - started, 1e-3))
     typer.echo(f"{one.projection.name} {built.position} {built.digest or '(it moves with the log)'}")
-    if any(entry.role == "previous" for entry in await one.entries()):
-        await _print_difference(one, "", "")
+    if built.comparison:
+        _print_comparison(one.projection, built.comparison, equal)
+
+
+def _print_comparison(projection: Projection[Any], found: Comparison, equal: bool | None) -> None:  # noqa: FBT001 # an answer
+    typer.echo(f"as the log says: {found.count} documents or keys, and {found.sampled} that were folded anew")
+    before = found.before
+    if before is None:
+        typer.echo("there was no generation before")
+        return
+    said = {True: "all content is equal", False: "not all content is equal", None: "the log moves: no digest of all"}[equal]
+    differ = f"{len(before.differing)} of {before.compared} sampled differ"
+    typer.echo(f"generation {before.number} before, made by version {before.version}: {differ}; {said}")
+    for difference in before.differing[:SHOWN_MAX]:
+        typer.echo(f"  {difference}")
+    if (before.differing or equal is False) and before.version == projection.model.version:
+        typer.echo(f"the one before was wrong: the log says what the new one says; `daybook projections prune {projection.name}`")
 
 
 async def _build_copy(one: Operating, label: str, target: int) -> None:
@@ -212,7 +241,7 @@ async def _build_copy(one: Operating, label: str, target: int) -> None:
     typer.echo(f"{one.projection.name}@{label} {built.position} {built.digest}")
 
 
-async def _with_progress(one: Operating, total: int, label: str | None) -> Rebuilt:
+async def _with_progress(one: Operating, total: int, label: str | None, check: Check | None = None) -> Rebuilt:
     with Progress("rebuild", total, "events", memory=_memory_mebibytes) as progress:
         shown = 0
 
@@ -223,7 +252,7 @@ async def _with_progress(one: Operating, total: int, label: str | None) -> Rebui
             shown = position
 
         generations = one.generations if label is None else one.copies(label)
-        return await rebuild(generations, moved, None if label is None else total)
+        return await rebuild(generations, moved, None if label is None else total, check)
 
 
 def _memory_mebibytes() -> int:

@@ -17,6 +17,7 @@ from projector.rebuild import Rebuilt, rebuild
 from projector.sinks import make_sinks
 from shared.connections import STORE_ERRORS, Stores, open_stores
 from shared.errors import NotFound, StackError
+from shared.garbage import calm_collector
 from shared.person_keys import PersonKeys
 from shared.settings import Settings, read_settings
 
@@ -55,6 +56,7 @@ def _projection(name: str) -> Projection[Any]:
 
 
 async def _replay(settings: Settings, projections: Sequence[Projection[Any]], ledger_id: str) -> list[Rebuilt]:
+    calm_collector()
     try:
         async with open_stores(settings, "daybook_projector") as stores:
             return await _rebuild_all(stores, projections, Feed(stores.engine, ledger_id, PersonKeys(settings)))

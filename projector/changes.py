@@ -53,6 +53,13 @@ class DocumentChanges:
             document.update(fields)
             _raise(document, counts)
 
+    def names(self) -> frozenset[str]:
+        return frozenset({*self.inserted, *self.changed})
+
+    def content(self, name: str) -> Document | None:
+        """The document, if all that ever happened to it is here."""
+        return self.inserted.get(name)
+
     def apply_to(self, documents: Documents) -> None:
         """In memory, what a sink does in the store."""
         documents.update(self.inserted)
@@ -100,6 +107,15 @@ class KeyChanges:
     def push(self, key: str, value: str, length_max: int) -> None:
         """To the left end of a list that keeps its newest `length_max` values."""
         self.pushed.setdefault(key, deque(maxlen=length_max)).append(value)
+
+    def names(self) -> frozenset[str]:
+        return frozenset().union(self.fields, self.counts, self.sums, self.scores, self.score_counts, self.pushed)
+
+    def content(self, name: str) -> Value | None:
+        """Of the key, if all that ever happened to it is here."""
+        keys: Keys = {}
+        self.apply_to(keys)
+        return keys.get(name)
 
     def apply_to(self, keys: Keys) -> None:
         """In memory, what a sink does in the store."""

@@ -34,6 +34,15 @@ def require_equal(where: str, expected: Any, found: Any) -> None:
     raise DifferenceFound(where, expected, found)
 
 
+def difference(where: str, expected: Any, found: Any) -> str:
+    """Where the two begin to differ; empty where they are equal."""
+    try:
+        require_equal(where, expected, found)
+    except DifferenceFound as different:
+        return str(different)
+    return ""
+
+
 def _shown(value: object) -> str:
     """What is found is read in terminals and logs, so it never shows what a person is called."""
     if isinstance(value, Mapping):

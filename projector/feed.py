@@ -7,8 +7,9 @@ restored from a backup and then went another way.
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from functools import partial
+from itertools import chain
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -16,7 +17,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import LogDamaged, UnknownEvent
-from shared.event_store import PAGE_EVENTS, StoredEvent, read_head, read_stored
+from shared.event_store import PAGE_EVENTS, StoredEvent, count_types, read_at, read_head, read_stored, read_streams
 from shared.events import RecordedEvent, UserErased
 from shared.person_keys import PersonKeys
 from shared.personal_data import Keys
@@ -31,6 +32,9 @@ AHEAD_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 0.005
 READS_AT_ONCE: Final = 3
 """So that many followers that start together do not fight for connections."""
+
+
+COUNTED_AT_ONCE: Final = 200_000
 
 
 class LogChangedError(Exception):
@@ -134,6 +138,39 @@ class Feed:
         if not stored or stored[0].position != position:
             raise self._missing(position)
         return stored[0].hash.hex()
+
+    async def at(self, positions: list[int]) -> list[RecordedEvent]:
+        """The events at some positions, without the pages between them.
+
+        Raises:
+            UnknownEvent: this code cannot read one of them.
+        """
+        if not positions:
+            return []
+        async with self._reading, self._engine.connect() as connection:
+            stored = await read_at(connection, self.ledger_id, positions)
+            keys = await self._person_keys.read_for(connection, stored)
+        return [row.decoded(keys) for row in stored]
+
+    async def streams(self, stream_ids: list[str], events_max: int) -> dict[str, list[RecordedEvent]]:
+        """Stream → its events, in order; without the longest ones where all together have more than `events_max`.
+
+        Raises what `at` raises.
+        """
+        if not stream_ids:
+            return {}
+        async with self._reading, self._engine.connect() as connection:
+            stored = await read_streams(connection, self.ledger_id, stream_ids, events_max)
+            keys = await self._person_keys.read_for(connection, chain.from_iterable(stored.values()))
+        return {stream_id: [row.decoded(keys) for row in rows] for stream_id, rows in stored.items()}
+
+    async def count_types(self, up_to: int) -> Counter[str]:
+        """Type → how many events of it there are up to a position; slice by slice, each well within a statement's time."""
+        numbers: Counter[str] = Counter()
+        for after in range(0, up_to, COUNTED_AT_ONCE):
+            async with self._reading, self._engine.connect() as connection:
+                numbers.update(await count_types(connection, self.ledger_id, after, min(after + COUNTED_AT_ONCE, up_to)))
+        return numbers
 
     def move_to(self, head: int) -> None:
         """Wakes who waits, if this is news. Backwards too: a log can be restored from a backup."""

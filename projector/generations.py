@@ -7,15 +7,17 @@ generation that is being built belongs to nobody, so whoever comes next resumes 
 
 import math
 import random
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
 import structlog
 
+from projector.comparison import Comparing, Comparison
 from projector.feed import Feed, LogChangedError
 from projector.projections import Projection
 from projector.sinks import Checkpoint, Pointer, Sink, Step
-from shared.errors import LogDamaged, NothingKept, UnknownEvent
+from shared.errors import GenerationRefused, LogDamaged, NothingKept, UnknownEvent
 from shared.events import RecordedEvent
 from shared.read_models import Generation
 
@@ -25,10 +27,23 @@ CHANGES_MAX: Final = 10_000
 """Documents (or commands for Redis) in one batch: what bounds memory, whatever the number of events."""
 
 BUILD_EVENTS_MAX: Final = 100_000
-"""Events in one batch of a generation that nobody reads yet. Where few documents take many events, few writes take them all."""
+BUILD_CHANGES_MAX: Final = 40_000
+"""Of a generation that nobody reads yet. Where few documents take many events, few writes take them all."""
 
 OVERTAKEN_SECONDS: Final = (0.005, 0.5)
 """How long to wait after another was faster: at first, and at most."""
+
+
+SHOWN_MAX: Final = 10
+"""Differences that are told."""
+
+_PERSONAL: Final = (
+    "{name} holds personal data, so no generation is kept that an erasure would not reach: there is nothing to roll back to. "
+    "Run `daybook projections rebuild {name}`, with the code of an earlier version if that is what you want back"
+)
+
+Check = Callable[[Generation, Comparison], Awaitable[None]]
+"""More that is to be looked at before a generation becomes live; it raises `GenerationRefused`."""
 
 
 class OvertakenError(Exception):
@@ -146,20 +161,49 @@ class Generations:
             return True
         return await self.feed.hash_at(checkpoint.position) == checkpoint.log_hash
 
-    async def finish(self, copy: "Copy") -> None:
-        """Takes a built generation to the head and makes it the live one; what it replaces is kept, what that replaced is not."""
+    async def finish(self, copy: "Copy", check: Check | None = None) -> Comparison | None:
+        """Takes a built generation to the head and makes it the live one; what it replaces is kept, what that replaced is not.
+
+        Before that it is compared with the log and with what it replaces, and `check` may look at it as well. None where somebody
+        else has done all this.
+
+        Raises:
+            GenerationRefused: it is not what the log says. It is gone then, and everything else as it was.
+        """
         await self.sink.index(copy.generation)
+        compared = None
         while True:
-            while await copy.advance(BUILD_EVENTS_MAX):
+            while await copy.advance_far():
                 pass
             pointer = await self.read_pointer()
             if pointer.live == copy.generation.number:
                 break
             if pointer.building != copy.generation.number:
                 raise OvertakenError
+            compared = compared or await self._compare(copy, pointer, check)
             if await self.sink.switch(copy.generation, pointer):
                 log.info("read model switched", ledger_id=self.feed.ledger_id, projection=self._model.name, before=pointer.live)
                 break
+        await self.prune()
+        return compared
+
+    async def _compare(self, copy: "Copy", pointer: Pointer, check: Check | None) -> Comparison:
+        try:
+            found = await Comparing(self.projection, self.sink, self.feed, copy.generation).compare(pointer.live)
+            if check:
+                await check(copy.generation, found)
+        except GenerationRefused:
+            await self._give_up(pointer)
+            raise
+        about = {"ledger_id": self.feed.ledger_id, "projection": self._model.name, "generation": copy.generation.number}
+        log.info("read model compared", **about, count=found.count, sampled=found.sampled)
+        if found.before and found.before.differing and found.before.version == self._model.version:
+            log.warning("the read model before was wrong", **about, differing=found.before.differing[:SHOWN_MAX])
+        return found
+
+    async def _give_up(self, pointer: Pointer) -> None:
+        """Whoever builds next begins anew; what is kept for a rollback stays."""
+        await self._point(pointer, msgspec.structs.replace(pointer, building=None))
         await self.prune()
 
     async def roll_back(self) -> Generation:
@@ -172,6 +216,8 @@ class Generations:
             NothingKept: there is none, or not one that can go on.
         """
         await self.require_not_paused()
+        if self._model.personal:
+            raise NothingKept(_PERSONAL.format(name=self._model.name))
         pointer = await self.read_pointer()
         kept, flaw = await self._examine(pointer.previous, live=False)
         if kept is None or flaw:
@@ -210,7 +256,12 @@ class Copy:
         self._sink = sink
         self._feed = feed
 
-    async def advance(self, events_max: int) -> int:
+    async def advance_far(self, events_max: int = BUILD_EVENTS_MAX) -> int:
+        """The same for a generation that nobody reads yet, in batches that write each document as rarely as memory allows."""
+        changes_max = CHANGES_MAX if self._projection.write_once else BUILD_CHANGES_MAX
+        return await self.advance(min(events_max, BUILD_EVENTS_MAX), changes_max)
+
+    async def advance(self, events_max: int, changes_max: int = CHANGES_MAX) -> int:
         """Folds a batch and writes it. The number of its events; 0 at the end of the log.
 
         Raises:
@@ -220,7 +271,7 @@ class Copy:
         changes = self._projection.new_changes()
         before = after = self.generation.position
         log_hash = self._log_hash
-        while after - before < events_max and len(changes) < CHANGES_MAX:
+        while after - before < events_max and len(changes) < changes_max:
             page = await self._next_page(after, log_hash)
             del page[events_max - (after - before) :]
             if not page:

@@ -7,19 +7,21 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import text
 
-from projector.difference import DifferenceFound, require_equal
+from projector.comparison import Before, Comparison, refusal
+from projector.difference import DifferenceFound, difference
 from projector.feed import Feed
-from projector.generations import Generations
+from projector.generations import Generations, OvertakenError
 from projector.projections import PROJECTIONS, Projection
 from projector.sinks import digest, make_sinks
+from projector.verify_read_models import Fold, ReadModelMovedError, verify_generation
 from shared.connections import Stores
 from shared.errors import NotFound
+from shared.event_store import read_head, read_recorded_at
 from shared.read_models import COPY_MARK, Generation, labelled
 
 BY_NAME: Final = {projection.name: projection for projection in PROJECTIONS}
 LABEL: Final = re.compile(r"[a-z][a-z0-9-]{0,30}")
 SAMPLED: Final = 200
-SHOWN_MAX: Final = 10
 RATE: Final = 5_000.0
 """Events a second, as long as no rebuild has told a better number."""
 
@@ -67,6 +69,7 @@ class Operating:
 
     def __init__(self, stores: Stores, feed: Feed, projection: Projection[Any]) -> None:
         self._sinks = make_sinks(stores.mongo, stores.redis)
+        self._stores = stores
         self._engine = stores.engine
         self._feed = feed
         self.projection = projection
@@ -97,6 +100,13 @@ class Operating:
 
     async def paused_since(self) -> str | None:
         return (await self._sink.read_notes(self._model, self._feed.ledger_id)).get("paused")
+
+    async def lag_seconds(self, position: int) -> float:
+        """How long ago the first event after a position was recorded; 0 where there is none."""
+        async with self._engine.connect() as connection:
+            recorded_at = (await read_recorded_at(connection, self._feed.ledger_id, [position + 1])).get(position + 1)
+            now = (await read_head(connection, self._feed.ledger_id)).now
+        return max((now - recorded_at).total_seconds(), 0.0) if recorded_at else 0.0
 
     async def position_at(self, moment: datetime) -> int:
         """The position of the last event that was recorded up to this moment: they are recorded in order."""
@@ -157,9 +167,43 @@ class Operating:
         generations = [self._generation(entry) for entry in (first, second)]
         names = await self._sink.sample(generations[1], SAMPLED)
         olds, news = [await self._sink.pick(generation, names) for generation in generations]
-        differing = [found for name in names if (found := _difference(name, olds.get(name), news.get(name)))]
+        differing = [found for name in names if (found := difference(name, olds.get(name), news.get(name)))]
         digests = await digest(self._sink, generations[0]), await digest(self._sink, generations[1])
         return Difference(first, second, digests, len(names), differing)
+
+    async def inspect(self, generation: Generation, comparison: Comparison, *, whole: bool) -> bool | None:
+        """Whether a generation that is not live yet has the very content of the one before; None where that cannot be said.
+
+        Nor can it while the log moves. All of it is compared with the log where `whole` is wished, where the same code gave
+        something else before, and where a sample tells nothing.
+
+        Raises:
+            GenerationRefused: something in it is not what the log says.
+        """
+        equal = await self._is_equal(generation, comparison.before) if comparison.before else None
+        was_same_code = comparison.before is not None and comparison.before.version == self._model.version
+        if whole or self.projection.origin is None or (was_same_code and equal is False):
+            await self._verify(generation)
+        return equal
+
+    async def _is_equal(self, generation: Generation, before: Before) -> bool | None:
+        both = generation, msgspec.structs.replace(generation, number=before.number)
+        positions = {await self._position(each) for each in both}
+        digests = {await digest(self._sink, each) for each in both}
+        stands_still = len(positions) == 1 and positions == {await self._position(each) for each in both}
+        return len(digests) == 1 if stands_still else None
+
+    async def _verify(self, generation: Generation) -> None:
+        try:
+            await verify_generation(self._stores, generation, Fold(self.projection, self._feed, _ignore), self.projection)
+        except DifferenceFound as found:
+            raise refusal(generation, found) from None
+        except ReadModelMovedError:
+            raise OvertakenError from None
+
+    async def _position(self, generation: Generation) -> int | None:
+        checkpoint = await self._sink.read_checkpoint(generation)
+        return checkpoint.position if checkpoint else None
 
     def _generation(self, entry: Entry) -> Generation:
         model = msgspec.structs.replace(self._model, name=entry.name)
@@ -175,9 +219,5 @@ def _named(entries: list[Entry], name: str) -> Entry:
     raise NotFound(f"there is no generation {name!r}; there are: {there}")
 
 
-def _difference(name: str, old: Any, new: Any) -> str:
-    try:
-        require_equal(name, old, new)
-    except DifferenceFound as difference:
-        return str(difference)
-    return ""
+def _ignore(_events: int) -> None:
+    """Progress that nobody is shown."""

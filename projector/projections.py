@@ -6,7 +6,7 @@ byte for byte. Raise a read model's `version` when its projection changes. A new
 `shared.events`; the type check then names every projection here that has to consider it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar, assert_never, get_args
 
 import msgspec
@@ -31,21 +31,30 @@ from shared.events import (
     UserErased,
     UserEvent,
     UserReactivated,
+    account_stream,
     timestamp,
+    transfer_stream,
+    user_stream,
 )
-from shared.read_models import ACTIVITY_MAX, ReadModel, entry_id, search_words
+from shared.read_models import ACTIVITY_MAX, ReadModel, entry_id, entry_position, search_words
 
 C = TypeVar("C", DocumentChanges, KeyChanges)
 
 
 class Projection(msgspec.Struct, Generic[C], frozen=True):
-    """`write_once`: no document changes after it was inserted, so that they can be verified without all being in memory."""
+    """`write_once`: no document changes after it was inserted, so that they can be verified without all being in memory.
+
+    `makes` says how many documents or keys each event makes, and `origin` which events make the one of a name: those of a stream,
+    or the one at a position. Where a read model's parts are made of the whole log, it has neither.
+    """
 
     model: ReadModel
     new_changes: type[C]
     handles: frozenset[type]
     project: Callable[[C, RecordedEvent, Any], None]
     write_once: bool = False
+    makes: Mapping[Any, int] = {}
+    origin: Callable[[str], str | int] | None = None
 
     @property
     def name(self) -> str:
@@ -277,12 +286,38 @@ _ACCOUNT_EVENTS: Final = frozenset(get_args(AccountEvent))
 _MONEY_EVENTS: Final = frozenset(get_args(MoneyEvent))
 _EVENTS: Final = frozenset(get_args(Event))
 
+_USERS: Final = {UserCreated: 1}
+_ACCOUNTS: Final = {AccountOpened: 1}
+_TRANSFERS: Final = {FundsTransferred: 1, FundsDeposited: 1, FundsWithdrawn: 1}
+_ENTRIES: Final = _TRANSFERS | {FundsTransferred: 2}
+
+
+def _balance_origin(key: str) -> str:
+    return account_stream(key.removeprefix("account:"))
+
+
 PROJECTIONS: Final[tuple[Projection[Any], ...]] = (
-    Projection(read_models.USERS, DocumentChanges, _USER_EVENTS, project_users),
-    Projection(read_models.ACCOUNTS, DocumentChanges, _ACCOUNT_EVENTS, project_accounts),
-    Projection(read_models.TRANSFERS, DocumentChanges, _MONEY_EVENTS, project_transfers, write_once=True),
-    Projection(read_models.ENTRIES, DocumentChanges, _MONEY_EVENTS, project_entries, write_once=True),
-    Projection(read_models.BALANCES, KeyChanges, _ACCOUNT_EVENTS, project_balances),
+    Projection(read_models.USERS, DocumentChanges, _USER_EVENTS, project_users, makes=_USERS, origin=user_stream),
+    Projection(read_models.ACCOUNTS, DocumentChanges, _ACCOUNT_EVENTS, project_accounts, makes=_ACCOUNTS, origin=account_stream),
+    Projection(
+        read_models.TRANSFERS,
+        DocumentChanges,
+        _MONEY_EVENTS,
+        project_transfers,
+        write_once=True,
+        makes=_TRANSFERS,
+        origin=transfer_stream,
+    ),
+    Projection(
+        read_models.ENTRIES,
+        DocumentChanges,
+        _MONEY_EVENTS,
+        project_entries,
+        write_once=True,
+        makes=_ENTRIES,
+        origin=entry_position,
+    ),
+    Projection(read_models.BALANCES, KeyChanges, _ACCOUNT_EVENTS, project_balances, makes=_ACCOUNTS, origin=_balance_origin),
     Projection(read_models.STATISTICS, KeyChanges, _EVENTS, project_statistics),
     Projection(read_models.ACTIVITY, KeyChanges, _MONEY_EVENTS, project_activity),
 )

@@ -8,7 +8,8 @@ from typing import Final
 import msgspec
 from pymongo.errors import PyMongoError
 
-from projector.generations import BUILD_EVENTS_MAX, OVERTAKEN_SECONDS, Generations, Opened, OvertakenError, PausedError, pause
+from projector.comparison import Comparison
+from projector.generations import OVERTAKEN_SECONDS, Check, Generations, Opened, OvertakenError, PausedError, pause
 from projector.sinks import digest
 from shared.connections import STORE_ERRORS
 from shared.errors import ProjectionPaused
@@ -24,15 +25,22 @@ class Rebuilt(msgspec.Struct, frozen=True):
 
     position: int
     digest: str
+    comparison: Comparison | None = None
+    """With the log and the generation before; None where somebody else has switched, or nobody was to."""
 
 
-async def rebuild(generations: Generations, moved: Callable[[int], None], to: int | None = None) -> Rebuilt:
+async def rebuild(
+    generations: Generations, moved: Callable[[int], None], to: int | None = None, check: Check | None = None
+) -> Rebuilt:
     """Goes on with a generation that was left unfinished, so that it can be interrupted at any point and called again.
 
     With `to`, what is built is a copy as of that position, which never becomes live.
 
     `moved` is called with each position that is reached. What a store raises that is away or slow is raised when it has been
     tried `FAILURES_MAX` times.
+
+    Raises:
+        ProjectionPaused, or what `Generations.finish` raises.
     """
     number = failures = 0
     for attempt in count(1):
@@ -43,7 +51,7 @@ async def rebuild(generations: Generations, moved: Callable[[int], None], to: in
             opened = await generations.open_new()
             number = opened.generation.number
             if to is None:
-                return await _build(generations, opened, moved)
+                return await _build(generations, opened, moved, check)
             return await _build_copy(generations, opened, moved, to)
         except PausedError as paused:
             name = generations.projection.name
@@ -59,21 +67,20 @@ async def rebuild(generations: Generations, moved: Callable[[int], None], to: in
     raise AssertionError
 
 
-async def _build(generations: Generations, opened: Opened, moved: Callable[[int], None]) -> Rebuilt:
+async def _build(generations: Generations, opened: Opened, moved: Callable[[int], None], check: Check | None) -> Rebuilt:
     copy = generations.copy(opened)
     moved(copy.generation.position)
-    while await copy.advance(BUILD_EVENTS_MAX):
+    while await copy.advance_far():
         moved(copy.generation.position)
     position = copy.generation.position
     await generations.sink.index(copy.generation)
     found = await _digest(generations, copy.generation)
-    await generations.finish(copy)
-    return Rebuilt(position, found)
+    return Rebuilt(position, found, await generations.finish(copy, check))
 
 
 async def _build_copy(generations: Generations, opened: Opened, moved: Callable[[int], None], to: int) -> Rebuilt:
     copy = generations.copy(opened)
-    while (left := to - copy.generation.position) > 0 and await copy.advance(min(left, BUILD_EVENTS_MAX)):
+    while (left := to - copy.generation.position) > 0 and await copy.advance_far(left):
         moved(copy.generation.position)
     await generations.sink.index(copy.generation)
     return Rebuilt(copy.generation.position, await _digest(generations, copy.generation))

@@ -6,7 +6,7 @@ wake-up makes a follower look at once; without one it looks by itself, so that n
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from projector.feed import READS_AT_ONCE, Feed
-from projector.generations import BUILD_EVENTS_MAX, OVERTAKEN_SECONDS, Copy, Generations, OvertakenError, PausedError, pause
+from projector.generations import OVERTAKEN_SECONDS, Copy, Generations, OvertakenError, PausedError, pause
 from projector.projections import PROJECTIONS, Projection
 from projector.sinks import make_sinks
 from projector.telling import Telling
@@ -201,19 +201,19 @@ class Follower:
                         await self._feed.moved()
 
     async def _go_on(self, copy: Copy) -> int:
-        count = await self._advance(copy, self._events_max)
+        count = await self._advance(copy, copy.advance(self._events_max))
         if count:
             self._telling.tell(self._model, self._feed.ledger_id, self._position)
         return count
 
     async def _build(self, copy: Copy) -> None:
-        while await self._advance(copy, BUILD_EVENTS_MAX):
+        while await self._advance(copy, copy.advance_far()):
             if self._stopping.is_set():
                 return
         await self._generations.finish(copy)
 
-    async def _advance(self, copy: Copy, events_max: int) -> int:
-        count = await copy.advance(events_max)
+    async def _advance(self, copy: Copy, advancing: Awaitable[int]) -> int:
+        count = await advancing
         self._position = copy.generation.position
         self._failures = self._overtaken = 0
         await self._troubles.clear(self._model, self._feed.ledger_id)

@@ -255,7 +255,7 @@ async def verify_read_model(stores: Stores, projection: Projection[Any], feed: F
             raise DifferenceFound(projection.name, "a live read model", rebuilding.detail) from rebuilding
         fold = Fold(projection, feed, advanced)
         try:
-            count = await _verify_generation(stores, generation, fold, projection)
+            count = await verify_generation(stores, generation, fold, projection)
         except (DifferenceFound, ReadModelMovedError, OperationFailure):
             if generation.number == await _live_number(stores, generation):
                 raise
@@ -263,7 +263,13 @@ async def verify_read_model(stores: Stores, projection: Projection[Any], feed: F
             return Verified(count, fold.position)
 
 
-async def _verify_generation(stores: Stores, generation: Generation, fold: Fold, projection: Projection[Any]) -> int:
+async def verify_generation(stores: Stores, generation: Generation, fold: Fold, projection: Projection[Any]) -> int:
+    """Compares all of a generation with the log, also one that no reader sees yet; the number of its documents or keys.
+
+    Raises:
+        DifferenceFound: names the first place where it is not what the log says.
+        ReadModelMovedError: it is gone.
+    """
     sink = make_sinks(stores.mongo, stores.redis)[projection.model.store]
     checkpoint = await sink.read_checkpoint(generation)
     if checkpoint is None:

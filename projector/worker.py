@@ -39,6 +39,7 @@ from shared.connections import (
 )
 from shared.doctor import require_safe
 from shared.errors import DaybookError, StoreUnavailable
+from shared.garbage import calm_collector
 from shared.logs import configure_logs, kind_of, say
 from shared.read_models import HEALTH_KEY
 from shared.settings import Settings, read_settings
@@ -99,6 +100,7 @@ async def start(context: Context, settings: Settings) -> None:
     main = asyncio.current_task()
     if main is not None:
         main.add_done_callback(lambda _: _drain(context))
+    calm_collector()
     log.info("projector started")
 
 

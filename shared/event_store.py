@@ -401,6 +401,27 @@ READ_LAST: Final = text(f"""
     ORDER BY s.version DESC LIMIT 1
 """)  # noqa: S608 # built of constants
 
+READ_VERSIONS: Final = text("""
+    SELECT stream_id, version FROM streams
+    WHERE ledger_id = :ledger_id AND stream_id = ANY (CAST(:stream_ids AS text[])) ORDER BY version, stream_id
+""")
+
+READ_STREAMS: Final = text(f"""
+    SELECT s.stream_id, {_EVENT_COLUMNS} FROM stream_events s
+    JOIN events e ON e.ledger_id = s.ledger_id AND e.position = s.position
+    WHERE s.ledger_id = :ledger_id AND s.stream_id = ANY (CAST(:stream_ids AS text[]))
+    ORDER BY s.stream_id, s.version
+""")  # noqa: S608 # built of constants
+
+READ_AT: Final = text(f"""
+    SELECT {_EVENT_COLUMNS} FROM events e
+    WHERE e.ledger_id = :ledger_id AND e.position = ANY (CAST(:positions AS bigint[])) ORDER BY e.position
+""")  # noqa: S608 # built of constants
+
+COUNT_TYPES: Final = text("""
+    SELECT type, count(*) FROM events WHERE ledger_id = :ledger_id AND position > :after AND position <= :up_to GROUP BY type
+""")
+
 # The page is cut before it is joined, so that its cost does not depend on the size of the tables.
 READ_MEMBERS: Final = text("""
     SELECT s.stream_id, s.version, s.position, CAST(e.event_id AS text), e.type, e.schema_version, CAST(e.data AS text),
@@ -558,6 +579,35 @@ async def read_last(connection: AsyncConnection, ledger_id: str, stream_id: str,
     parameters = {"ledger_id": ledger_id, "stream_id": stream_id, "types": types}
     row = (await connection.execute(READ_LAST, parameters)).one_or_none()
     return StoredEvent(*row) if row else None
+
+
+async def read_streams(
+    connection: AsyncConnection, ledger_id: str, stream_ids: Iterable[str], events_max: int
+) -> dict[str, list[StoredEvent]]:
+    """Stream → all its events, in order. Where all together have more than `events_max`, the longest streams are left out."""
+    asked = {"ledger_id": ledger_id, "stream_ids": list(stream_ids)}
+    streams: dict[str, list[StoredEvent]] = {stream_id: [] for stream_id in asked["stream_ids"]}
+    total = 0
+    for stream_id, version in await connection.execute(READ_VERSIONS, asked):
+        total += version
+        if total > events_max:
+            del streams[stream_id]
+    for row in await connection.execute(READ_STREAMS, asked | {"stream_ids": list(streams)}):
+        streams[row[0]].append(StoredEvent(*row[1:]))
+    return streams
+
+
+async def read_at(connection: AsyncConnection, ledger_id: str, positions: Iterable[int]) -> list[StoredEvent]:
+    """The events at these positions, as far as there are any."""
+    return [
+        StoredEvent(*row) for row in await connection.execute(READ_AT, {"ledger_id": ledger_id, "positions": list(positions)})
+    ]
+
+
+async def count_types(connection: AsyncConnection, ledger_id: str, after: int, up_to: int) -> dict[str, int]:
+    """Type → how many events of it there are between two positions."""
+    rows = await connection.execute(COUNT_TYPES, {"ledger_id": ledger_id, "after": after, "up_to": up_to})
+    return {row[0]: row[1] for row in rows}
 
 
 async def read_members(

@@ -156,6 +156,12 @@ def entry_id(account_id: str, position: int) -> str:
     return f"{account_id}/{position:016d}"
 
 
+def entry_position(entry_id: str) -> int:
+    """0 for what is no entry's id."""
+    digits = entry_id.rpartition("/")[2]
+    return int(digits) if re.fullmatch(r"[0-9]{16}", digits) else 0
+
+
 _WORD: Final = re.compile(r"[^\W_]+")
 
 

@@ -16,9 +16,11 @@ import pytest
 import pytest_asyncio
 from pymongo import MongoClient
 from redis.asyncio import Redis as RedisClient
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.processes import migrate
 from dev.servers import Mongo, Postgres, Redis, start_all, stop_all
+from shared.connections import open_postgres
 from shared.settings import Settings
 from tests.keys import OPERATOR, add_key
 from tests.log import MASTER_KEY
@@ -109,6 +111,13 @@ async def _fresh_settings(servers: Servers, template_database: str) -> AsyncIter
     await _as_superuser(servers.postgres, f"DROP DATABASE {name} WITH (FORCE)")
     with MongoClient[dict[str, object]](servers.mongo.url) as client:
         client.drop_database(name)
+
+
+@pytest_asyncio.fixture
+async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
+    """As the command API has it."""
+    async with open_postgres(settings, "daybook_command") as opened:
+        yield opened
 
 
 @pytest_asyncio.fixture

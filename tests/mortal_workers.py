@@ -19,12 +19,12 @@ import msgspec
 import uvloop
 from arq.worker import run_worker
 
-from projector import feed, generations, runner, sinks, troubles
+from projector import comparison, feed, generations, runner, sinks, troubles
 from projector.worker import make_worker_settings
 from shared.settings import read_settings
 from tests.await_points import Moment, Point, watch
 
-PATH: Final = (feed, generations, runner, sinks, troubles)
+PATH: Final = (comparison, feed, generations, runner, sinks, troubles)
 """The modules that an event comes through from the log to the read models."""
 
 _DEATH_WITH_PARENT: Final = 1

@@ -30,12 +30,6 @@ async def api(settings: Settings) -> AsyncIterator[Commands]:
         yield commands
 
 
-@pytest.fixture
-async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
-    async with open_postgres(settings, "daybook_query") as engine:
-        yield engine
-
-
 async def log_of(engine: AsyncEngine) -> list[event_store.StoredEvent]:
     async with engine.connect() as connection:
         return await event_store.read_stored(connection, "main", 0, 100_000)

@@ -1,27 +1,18 @@
 """The connection that a writer keeps: one user at a time, given back when it is not needed, replaced when it is broken."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 import pytest
-import pytest_asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import shared.connections
-from shared.connections import KeptConnection, open_postgres
-from shared.settings import Settings
+from shared.connections import KeptConnection
 from tests.projecting import eventually
 from tests.running import Servers
 
 pytestmark = pytest.mark.services
-
-
-@pytest_asyncio.fixture
-async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
-    async with open_postgres(settings, "daybook_command") as opened:
-        yield opened
 
 
 async def backend(kept: KeptConnection) -> int:

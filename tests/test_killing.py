@@ -45,9 +45,9 @@ ELSEWHERE: Final = frozenset(
         # Asked by `verify`, by queries and by rebuilds that a person starts.
         *("digest", "content", "read_keys", "key_names", "read_position", "open_new"),
         # What an operator does: see test_operating.
-        *("roll_back", "drop_kept", "reopen", "pause", "resume", "_set_paused", "labels", "forget", "count", "sample", "pick"),
+        *("roll_back", "drop_kept", "reopen", "pause", "resume", "_set_paused", "labels", "forget"),
         # Where a projection fails, which none does here.
-        "note",
+        *("note", "_give_up"),
     }
 )
 NOT_HERE: Final = frozenset(
@@ -56,6 +56,11 @@ NOT_HERE: Final = frozenset(
         "await _wait(self._stopping, seconds)",
         # Where an operator has paused it.
         "await _wait(self._stopping, PAUSED_SECONDS)",
+        # Where an operator asks for more, or what was built is wrong.
+        "await check(copy.generation, found)",
+        "await self._give_up(pointer)",
+        # Where the generation moves on between two looks at its checkpoint.
+        "most = await self._expected_count(last) if last > first else least",
         # In the instant between two looks at the head.
         "elif after < head and after < await self.refresh():",
         # These have a test of their own.

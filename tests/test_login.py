@@ -94,12 +94,6 @@ async def world(settings: Settings) -> AsyncIterator[World]:
 
 
 @pytest.fixture
-async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
-    async with open_postgres(settings, "daybook_command") as opened:
-        yield opened
-
-
-@pytest.fixture
 async def redis(settings: Settings) -> AsyncIterator["RedisClient"]:
     async with open_redis(settings) as opened:
         yield opened

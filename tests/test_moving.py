@@ -317,6 +317,16 @@ async def test_an_old_file_brings_nobody_back_who_was_erased_since(moved: Moved,
     assert await contents(elsewhere) == before
 
 
+async def test_older_keys_bring_nobody_back_who_was_erased_since(moved: Moved, elsewhere: Settings) -> None:
+    async with command_api(moved.settings) as commands:
+        assert (await commands.post(f"/v1/users/{moved.users[0]}/erase")).status_code == 200
+    await export_ledger(moved.settings, moved.file)
+    assert moved.users[0] in moved.keys.read_text()
+    await import_file(elsewhere, moved.file, moved.keys)
+    people = (await contents(elsewhere, ["person_keys"]))["person_keys"]
+    assert [user for user in moved.users if any(user in row for row in people)] == [moved.users[1]]
+
+
 async def test_a_ledger_with_other_events_stays_as_it_is(moved: Moved, elsewhere: Settings) -> None:
     async with open_ledger(elsewhere) as ledger:
         await ledger.append(Book(seed=8).history(100))
@@ -363,8 +373,7 @@ async def test_keys_that_cannot_be_unwrapped_are_refused(moved: Moved, elsewhere
     assert "was not wrapped here" in await refused(elsewhere, moved.file, moved.keys)
 
 
-async def test_a_slow_pipe_is_waited_for_and_ctrl_c_is_heard(moved: Moved, elsewhere: Settings) -> None:
-    """No matter that nothing comes from it."""
+async def test_a_slow_pipe_is_waited_for(moved: Moved, elsewhere: Settings) -> None:
     hasty = {"DAYBOOK_DATABASE_IDLE_IN_TRANSACTION_TIMEOUT_MS": "100"}
     process = start(elsewhere, "import", "-", "--keys", moved.keys, more=hasty)
     assert process.stdin

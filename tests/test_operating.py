@@ -184,6 +184,23 @@ async def test_nothing_is_kept_of_a_read_model_that_an_erasure_must_reach(ledger
     await ledger.build("users")
     await done(ledger, "rebuild", "users")
     assert await numbers(ledger, "users") == {2}
+    code, _, err = await run(ledger, "rollback", "users").ended()
+    assert (code, "daybook projections rebuild users" in err) == (1, True)
+
+
+async def test_the_code_of_the_version_before_brings_back_what_is_not_kept_without_those_who_were_erased(ledger: Ledger) -> None:
+    book = Book()
+    ada = book.create_user("Ada")
+    head = await ledger.append([ada, *book.history(50)])
+    users = BY_NAME["users"]
+    newer = msgspec.structs.replace(users, model=msgspec.structs.replace(users.model, version=2))
+    async with ledger.followed(newer):
+        await ledger.caught_up(head, "users")
+    await ledger.append([book.erase_user(ada.user_id)])
+    async with ledger.followed(users):
+        await eventually(lambda: is_live(ledger, "users", 2))
+    [erased] = (await ledger.generations("users").sink.pick(await ledger.live("users"), [ada.user_id])).values()
+    assert (erased["status"], erased["name"], await numbers(ledger, "users")) == ("erased", "", {2})
 
 
 @both_stores
@@ -203,6 +220,30 @@ async def test_a_paused_read_model_stands_still_for_workers_and_rebuilds_until_i
         await done(ledger, "resume", name)
         await ledger.caught_up(head)
         assert await state_of(ledger, name) == ("live", False)
+
+
+async def test_the_status_says_how_far_behind_and_what_is_being_built(ledger: Ledger) -> None:
+    book = Book()
+    await ledger.append(book.history(40))
+    await ledger.build("balances", "accounts")
+    head = await ledger.append(book.history(25))
+    await ledger.build("accounts")
+    unfinished = ledger.generations("accounts")
+    await unfinished.copy(await unfinished.open_new()).advance(30)
+    rows = await status_rows(ledger)
+    assert list(rows) == list(BY_NAME)
+    assert rows["balances"][:3] == ["1", "40", str(head - 40)]
+    assert float(rows["balances"][3]) > 0
+    assert rows["accounts"] == ["1", str(head), "0", "0.0", "", f"generation 2: 30 of {head}"]
+    assert rows["users"][:3] == ["none", "None", str(head)]
+
+
+async def status_rows(ledger: Ledger) -> dict[str, list[str]]:
+    """Read model → what stands in its row."""
+    code, out, err = await daybook(ledger.settings, "projections", "status", more={"COLUMNS": "200"}).ended()
+    assert code == 0, err
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines() if line.startswith("│")]
+    return {name: cells for name, *cells in rows}
 
 
 async def state_of(ledger: Ledger, name: str) -> tuple[str, bool]:

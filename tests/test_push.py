@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,11 +22,13 @@ from dev.servers import free_port, stop_all
 from shared.api_keys import key_id_of, revoke_key
 from shared.connections import open_postgres
 from shared.settings import Settings
+from shared.signed_tokens import LEEWAY_SECONDS
 from tests import log
 from tests.keys import OPERATOR, add_key, bearer
 from tests.log import Book
 from tests.projecting import eventually
 from tests.running import environment_of
+from tests.tokens import accepting_tokens, signed
 
 pytestmark = pytest.mark.services
 
@@ -204,6 +207,27 @@ async def test_a_revoked_key_ends_the_stream(pushing: Pushing, settings: Setting
         await reader.end()
         await pushing.record(Book().create_user())
         assert len(await other.events(1)) == 1
+
+
+async def test_a_credential_that_ends_by_itself_ends_the_stream(settings: Settings, tmp_path: Path) -> None:
+    """With nothing said about it: a key that expires, and a token of an identity provider."""
+    async with run_pushing(accepting_tokens(settings), tmp_path) as pushing:
+        key = await add_key(settings.database_url, name="short", scopes=["events:read"], lifetime=timedelta(seconds=8))
+        end = int(time.time()) + 8 - LEEWAY_SECONDS
+        token = signed(scope="events:read", iat=end - 60, exp=end)
+        async with pushing.read(token=key) as by_key, pushing.read(token=token) as by_token, pushing.read() as other:
+            await asyncio.gather(by_key.end(), by_token.end())
+            await pushing.record(Book().create_user())
+            assert len(await other.events(1)) == 1
+
+
+async def test_customers_have_no_streams(pushing: Pushing, settings: Settings) -> None:
+    """So nobody has to ask of a stream whether its user is still active."""
+    user = Book().create_user()
+    await pushing.record(user)
+    customer = await add_key(settings.database_url, name="ada", scopes=["events:read"], user_id=user.user_id)
+    answer = await pushing.client.get(PATH, headers=bearer(customer))
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
 
 
 async def test_a_server_that_is_told_to_end_ends_its_streams_first(settings: Settings, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.services
 
 PAIRS: Final = int(os.environ.get("PROVING_PAIRS", "600"))
 NAIVE_PAIRS: Final = 90
-WRITERS: Final = 6
+WRITERS: Final = 5
 
 
 class Writer:
