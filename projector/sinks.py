@@ -229,28 +229,27 @@ class MongoSink:
         await self._mongo.checkpoints.update_one({"_id": checkpoint_id(generation)}, {"$setOnInsert": checkpoint}, upsert=True)
 
     async def apply(self, generation: Generation, step: Step, changes: DocumentChanges) -> bool:
-        """Small batches of several read models that are ready at the same time share a transaction."""
-        if len(changes) > TOGETHER_CHANGES_MAX:
-            return await self._apply_alone((generation, step, changes))
-        return await self._together.ask((generation, step, changes))
+        """Small batches of several read models that are ready at the same time share a transaction.
 
-    async def _apply_together(self, batches: Sequence[Batch]) -> Sequence[bool | Exception]:
-        """All of them, or, where that cannot be, each by itself: what is wrong with one holds up no other."""
-        if len(batches) > 1:
-            with suppress(_OvertakenError, ReadModelDamaged):
-                async with self._transaction() as session:
-                    await self._step([batch[:2] for batch in batches], session)
-                    for generation, _, changes in batches:
-                        if changes:
-                            await self._write(generation, changes, session)
-                return [True] * len(batches)
-        return await asyncio.gather(*map(self._outcome, batches))
+        Where that cannot be, each has its own: what is wrong with one, or waits for locks, holds up no other.
+        """
+        batch = generation, step, changes
+        if len(changes) <= TOGETHER_CHANGES_MAX and await self._together.ask(batch):
+            return True
+        return await self._apply_alone(batch)
 
-    async def _outcome(self, batch: Batch) -> bool | Exception:
-        try:
-            return await self._apply_alone(batch)
-        except Exception as error:  # noqa: BLE001 # raised to the one whose batch it is
-            return error
+    async def _apply_together(self, batches: Sequence[Batch]) -> Sequence[bool]:
+        """All of them or none; whether it was done."""
+        if len(batches) == 1:
+            return [False]
+        with suppress(_OvertakenError, ReadModelDamaged):
+            async with self._transaction() as session:
+                await self._step([batch[:2] for batch in batches], session)
+                for generation, _, changes in batches:
+                    if changes:
+                        await self._write(generation, changes, session)
+            return [True] * len(batches)
+        return [False] * len(batches)
 
     async def _apply_alone(self, batch: Batch) -> bool:
         generation, step, changes = batch
