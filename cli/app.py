@@ -7,7 +7,21 @@ import sys
 import structlog
 import typer
 
-from cli import berka, dev, doctor, events, keys, master_keys, migrate, projections, replay, seal_key, status, verify
+from cli import (
+    berka,
+    dead_letters,
+    dev,
+    doctor,
+    events,
+    keys,
+    master_keys,
+    migrate,
+    projections,
+    replay,
+    seal_key,
+    status,
+    verify,
+)
 from dev.folder import stack_environment
 from shared.errors import OperatorError
 
@@ -25,6 +39,7 @@ app.command()(verify.verify)
 app.add_typer(keys.app, name="keys")
 app.command()(seal_key.seal_key)
 app.add_typer(projections.app, name="projections")
+app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(events.app, name="events")
 imports = typer.Typer(help="Load data from elsewhere, through the command API.", no_args_is_help=True)
 imports.command()(berka.berka)

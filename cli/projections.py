@@ -19,8 +19,9 @@ from rich.table import Table
 
 from cli.progress import Progress
 from projector.comparison import Comparison
+from projector.dead_letters import Attempts
 from projector.feed import Feed
-from projector.generations import SHOWN_MAX, Check, OvertakenError, PausedError
+from projector.generations import SHOWN_MAX, Check, Generations, OvertakenError, PausedError
 from projector.operating import BY_NAME, LABEL, Estimate, Operating
 from projector.projections import Projection
 from projector.rebuild import Rebuilt, rebuild
@@ -65,7 +66,7 @@ def _moment(value: str | None) -> datetime | None:
 
 
 Name = Annotated[str, typer.Argument(help=f"One of {', '.join(BY_NAME)}.", callback=_name)]
-Ledger = Annotated[str, typer.Option(help="The ledger whose read models are meant.")]
+LedgerOption = Annotated[str, typer.Option(help="The ledger whose read models are meant.")]
 
 
 @asynccontextmanager
@@ -75,10 +76,11 @@ async def _opened(ledger_id: str) -> AsyncIterator[Callable[[str], Operating]]:
     async with open_stores(settings, "daybook_projector") as stores:
         feed = Feed(stores.engine, ledger_id, PersonKeys(settings))
         await feed.refresh()
-        yield lambda name: Operating(stores, feed, BY_NAME[name])
+        bounds = settings.projector_attempts_max, settings.projector_dead_letters_max
+        yield lambda name: Operating(stores, feed, BY_NAME[name], Attempts(*bounds))
 
 
-def _run(ledger_id: str, work: Callable[[Callable[[str], Operating]], Awaitable[T]]) -> T:
+def run_on(ledger_id: str, work: Callable[[Callable[[str], Operating]], Awaitable[T]]) -> T:
     async def run() -> T:
         async with _opened(ledger_id) as operating:
             return await work(operating)
@@ -97,12 +99,12 @@ def _run(ledger_id: str, work: Callable[[Callable[[str], Operating]], Awaitable[
 
 
 @app.command(name="list")
-def list_(ledger: Ledger = "main") -> None:
+def list_(ledger: LedgerOption = "main") -> None:
     """Show every generation of every read model, and the copies as of past moments.
 
     Example: daybook projections list
     """
-    Console(soft_wrap=True).print(_run(ledger, _generations_table))
+    Console(soft_wrap=True).print(run_on(ledger, _generations_table))
 
 
 async def _generations_table(operating: Callable[[str], Operating]) -> Table:
@@ -116,7 +118,7 @@ async def _generations_table(operating: Callable[[str], Operating]) -> Table:
 
 @app.command()
 def status(
-    ledger: Ledger = "main",
+    ledger: LedgerOption = "main",
     watch: Annotated[bool, typer.Option("--watch", help="Again every second, until Ctrl-C.")] = False,  # noqa: FBT002 # a flag
 ) -> None:
     """Show how far each read model is, and what is being built.
@@ -132,7 +134,7 @@ def status(
             console.clear()
             console.print(await _status_table(operating))
 
-    _run(ledger, show)
+    run_on(ledger, show)
 
 
 async def _status_table(operating: Callable[[str], Operating]) -> Table:
@@ -159,7 +161,7 @@ def rebuild_(
         str | None, typer.Option(help="A name for the copy as of then, which is never served.", callback=_label)
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Compare all of it with the log, not a sample.")] = False,  # noqa: FBT002 # a flag
-    ledger: Ledger = "main",
+    ledger: LedgerOption = "main",
 ) -> None:
     """Build a new generation beside the live one, compare it with the log and with that one, and switch.
 
@@ -190,7 +192,7 @@ def rebuild_(
         else:
             await _build_live(one, estimate, verify=verify)
 
-    _run(ledger, work)
+    run_on(ledger, work)
 
 
 def _said(name: str, estimate: Estimate) -> str:
@@ -208,9 +210,11 @@ async def _build_live(one: Operating, estimate: Estimate, *, verify: bool) -> No
         nonlocal equal
         equal = await one.inspect(generation, comparison, whole=verify)
 
-    built = await _with_progress(one, estimate.events, None, check)
+    built = await with_progress(one.generations, estimate.events, check=check)
     await one.note_rate(max(built.position, 1) / max(time.monotonic() - started, 1e-3))
     typer.echo(f"{one.projection.name} {built.position} {built.digest or '(it moves with the log)'}")
+    if letters := (await one.aside())[0].letters:
+        typer.echo(f"{letters} events could not be applied: see `daybook dead-letters list`", err=True)
     if built.comparison:
         _print_comparison(one.projection, built.comparison, equal)
 
@@ -221,7 +225,11 @@ def _print_comparison(projection: Projection[Any], found: Comparison, equal: boo
     if before is None:
         typer.echo("there was no generation before")
         return
-    said = {True: "all content is equal", False: "not all content is equal", None: "the log moves: no digest of all"}[equal]
+    said = {
+        True: "all content is equal",
+        False: "not all content is equal",
+        None: "no digest of all: the log moves, or events were put aside",
+    }[equal]
     differ = f"{len(before.differing)} of {before.compared} sampled differ"
     typer.echo(f"generation {before.number} before, made by version {before.version}: {differ}; {said}")
     for difference in before.differing[:SHOWN_MAX]:
@@ -237,11 +245,12 @@ async def _build_copy(one: Operating, label: str, target: int) -> None:
         and pointer.building
     ):
         await one.drop_copy(label)
-    built = await _with_progress(one, target, label)
+    built = await with_progress(one.copies(label), target, target)
     typer.echo(f"{one.projection.name}@{label} {built.position} {built.digest}")
 
 
-async def _with_progress(one: Operating, total: int, label: str | None, check: Check | None = None) -> Rebuilt:
+async def with_progress(generations: Generations, total: int, to: int | None = None, check: Check | None = None) -> Rebuilt:
+    """Builds a new generation, or with `to` a copy."""
     with Progress("rebuild", total, "events", memory=_memory_mebibytes) as progress:
         shown = 0
 
@@ -251,8 +260,7 @@ async def _with_progress(one: Operating, total: int, label: str | None, check: C
             progress.advance(position - shown)
             shown = position
 
-        generations = one.generations if label is None else one.copies(label)
-        return await rebuild(generations, moved, None if label is None else total, check)
+        return await rebuild(generations, moved, to, check)
 
 
 def _memory_mebibytes() -> int:
@@ -261,7 +269,7 @@ def _memory_mebibytes() -> int:
 
 
 @app.command()
-def rollback(name: Name, ledger: Ledger = "main") -> None:
+def rollback(name: Name, ledger: LedgerOption = "main") -> None:
     """Make the generation that was live before the live one again, once it has caught up with the log.
 
     Example: daybook projections rollback balances
@@ -271,11 +279,11 @@ def rollback(name: Name, ledger: Ledger = "main") -> None:
         one = operating(name)
         return (await _again(one.generations.roll_back)).number
 
-    typer.echo(f"{name}: generation {_run(ledger, work)} is live again; `daybook projections rollback {name}` takes this back")
+    typer.echo(f"{name}: generation {run_on(ledger, work)} is live again; `daybook projections rollback {name}` takes this back")
 
 
 @app.command()
-def prune(name: Name, ledger: Ledger = "main") -> None:
+def prune(name: Name, ledger: LedgerOption = "main") -> None:
     """Delete all that is neither live nor being built: what `rollback` could go back to, and the copies made with --into.
 
     Example: daybook projections prune balances
@@ -284,7 +292,7 @@ def prune(name: Name, ledger: Ledger = "main") -> None:
     async def work(operating: Callable[[str], Operating]) -> list[str]:
         return await _again(operating(name).prune)
 
-    for each in _run(ledger, work) or ["nothing to delete"]:
+    for each in run_on(ledger, work) or ["nothing to delete"]:
         typer.echo(each)
 
 
@@ -299,7 +307,7 @@ async def _again(work: Callable[[], Awaitable[T]]) -> T:
 
 
 @app.command()
-def pause(name: Name, ledger: Ledger = "main") -> None:
+def pause(name: Name, ledger: LedgerOption = "main") -> None:
     """Let a read model stand still, for workers and rebuilds, until `resume`. Readers go on seeing it, as of where it stands.
 
     Example: daybook projections pause balances
@@ -311,11 +319,11 @@ def pause(name: Name, ledger: Ledger = "main") -> None:
         await one.generations.sink.pause(one.projection.model, ledger, since)
         return since
 
-    typer.echo(f"{name} is paused since {_run(ledger, work)}")
+    typer.echo(f"{name} is paused since {run_on(ledger, work)}")
 
 
 @app.command()
-def resume(name: Name, ledger: Ledger = "main") -> None:
+def resume(name: Name, ledger: LedgerOption = "main") -> None:
     """Let a paused read model follow the log again.
 
     Example: daybook projections resume balances
@@ -325,7 +333,7 @@ def resume(name: Name, ledger: Ledger = "main") -> None:
         one = operating(name)
         await one.generations.sink.resume(one.projection.model, ledger)
 
-    _run(ledger, work)
+    run_on(ledger, work)
     typer.echo(f"{name} goes on")
 
 
@@ -335,7 +343,7 @@ def diff(
     generations: Annotated[
         list[str] | None, typer.Argument(help="Up to two: numbers, names given with --into, live, previous, building.")
     ] = None,
-    ledger: Ledger = "main",
+    ledger: LedgerOption = "main",
 ) -> None:
     """Compare two generations: count, digest, and a sample of documents or keys. Default: the previous with the live one.
 
@@ -350,7 +358,7 @@ def diff(
     async def work(operating: Callable[[str], Operating]) -> bool:
         return await _print_difference(operating(name), *(*named, "", "")[:2])
 
-    if not _run(ledger, work):
+    if not run_on(ledger, work):
         raise typer.Exit(1)
 
 

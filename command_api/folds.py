@@ -5,11 +5,12 @@ from typing import Any, Final
 
 from command_api.account import ACCOUNT
 from command_api.fold import Fold
+from command_api.projection import PROJECTION
 from command_api.transfer import TRANSFER
 from command_api.user import EMAIL, USER
 from shared.events import Event
 
-FOLDS: Final = {"account": ACCOUNT, "user": USER, "email": EMAIL, "transfer": TRANSFER}
+FOLDS: Final = {"account": ACCOUNT, "user": USER, "email": EMAIL, "transfer": TRANSFER, "projection": PROJECTION}
 
 
 def fold_of(stream_id: str) -> Fold:

@@ -11,10 +11,12 @@ from typing import Any, Final
 
 import msgspec
 
+from projector.dead_letters import LeftOut
 from projector.difference import DifferenceFound, difference, require_equal
 from projector.feed import Feed
 from projector.projections import Projection
 from projector.sinks import Sink
+from shared.dead_letters import NOTHING_ASIDE
 from shared.errors import GenerationRefused
 from shared.events import RecordedEvent
 from shared.read_models import Generation
@@ -52,6 +54,7 @@ class Comparing:
         self._sink = sink
         self._feed = feed
         self._generation = generation
+        self._left_out = LeftOut()
 
     async def compare(self, before: int | None) -> Comparison:
         """`before` is the number of the live generation.
@@ -59,6 +62,7 @@ class Comparing:
         Raises:
             GenerationRefused: it is not as the log says; how the one before is, does not matter then.
         """
+        self._left_out = await self._read_left_out()
         try:
             count = await self._compare_count()
             names = await self._sample()
@@ -72,6 +76,13 @@ class Comparing:
             raise refusal(self._generation, found_other) from None
         return Comparison(count, sampled, found)
 
+    async def _read_left_out(self) -> LeftOut:
+        checkpoint = await self._sink.read_checkpoint(self._generation)
+        if checkpoint is None or checkpoint.aside == NOTHING_ASIDE:
+            return LeftOut()
+        letters, parked = await self._sink.read_letters(self._generation), await self._sink.read_parked(self._generation)
+        return LeftOut(checkpoint.aside, letters, parked)
+
     async def _position(self, generation: Generation) -> int:
         checkpoint = await self._sink.read_checkpoint(generation)
         return checkpoint.position if checkpoint else 0
@@ -84,6 +95,7 @@ class Comparing:
         if self._projection.makes:
             least = await self._expected_count(first)
             most = await self._expected_count(last) if last > first else least
+            least -= self._left_out.events * max(self._projection.makes.values())
             if not least <= count <= most:
                 raise DifferenceFound(f"{self._projection.name}, number of documents at {first}", least, count)
         return count
@@ -130,7 +142,7 @@ class Comparing:
 
     def _changes(self, events: Iterable[RecordedEvent]) -> Any:
         changes = self._projection.new_changes()
-        self._projection.fold(changes, events)
+        self._projection.fold(changes, self._left_out.sift(self._projection, events))
         return changes
 
     async def _compare_with(self, before: Generation, names: list[str]) -> tuple[Before | None, list[str]]:
@@ -138,6 +150,9 @@ class Comparing:
         checkpoint = await self._sink.read_checkpoint(before)
         if checkpoint is None:
             return None, []
+        if checkpoint.aside != self._left_out.aside:
+            # They cannot be the same; which of the two is right, the log has told.
+            return Before(before.number, checkpoint.model_version, 0, []), []
         positions = checkpoint.position, await self._position(self._generation)
         names = sorted({*names, *await self._sink.sample(before, SAMPLED)})
         olds, news = await self._sink.pick(before, names), await self._sink.pick(self._generation, names)

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from projector.dead_letters import read_skips
 from shared.errors import LogDamaged, UnknownEvent
 from shared.event_store import PAGE_EVENTS, StoredEvent, count_types, read_at, read_head, read_stored, read_streams
 from shared.events import RecordedEvent, UserErased
@@ -138,6 +139,11 @@ class Feed:
         if not stored or stored[0].position != position:
             raise self._missing(position)
         return stored[0].hash.hex()
+
+    async def skips(self, name: str) -> frozenset[int]:
+        """The positions that operators had left out of a read model."""
+        async with self._reading:
+            return await read_skips(self._engine, self.ledger_id, name)
 
     async def at(self, positions: list[int]) -> list[RecordedEvent]:
         """The events at some positions, without the pages between them.

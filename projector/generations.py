@@ -12,11 +12,15 @@ from typing import Any, Final
 
 import msgspec
 import structlog
+from pymongo.errors import PyMongoError
 
 from projector.comparison import Comparing, Comparison
+from projector.dead_letters import Attempts, Parking, PutAside
 from projector.feed import Feed, LogChangedError
 from projector.projections import Projection
 from projector.sinks import Checkpoint, Pointer, Sink, Step
+from projector.stopwatch import Stopwatch
+from shared.connections import STORE_ERRORS
 from shared.errors import GenerationRefused, LogDamaged, NothingKept, UnknownEvent
 from shared.events import RecordedEvent
 from shared.read_models import Generation
@@ -60,15 +64,28 @@ class Opened(msgspec.Struct, frozen=True):
     generation: Generation
     log_hash: bytes
     live: bool
+    skips: frozenset[int] = frozenset()
+    """Positions that operators had left out."""
+    has_letters: bool = False
+
+
+class RefusedError(Exception):
+    """Something in a batch cannot be folded or written; `up_to` is where the batch would have ended."""
+
+    def __init__(self, up_to: RecordedEvent) -> None:
+        super().__init__()
+        self.up_to = up_to
 
 
 class Generations:
     """The generations of one read model of one ledger."""
 
-    def __init__(self, projection: Projection[Any], sink: Sink[Any], feed: Feed) -> None:
+    def __init__(self, projection: Projection[Any], sink: Sink[Any], feed: Feed, attempts: Attempts | None = None) -> None:
         self.projection = projection
         self.sink = sink
         self.feed = feed
+        self.attempts = attempts or Attempts()
+        self.stopwatch = Stopwatch()
         self._model = projection.model
 
     async def read_pointer(self) -> Pointer:
@@ -76,7 +93,7 @@ class Generations:
 
     def copy(self, opened: Opened) -> "Copy":
         """Ready to go on from where the generation is."""
-        return Copy(self.projection, self.sink, self.feed, opened)
+        return Copy(self.projection, self.sink, self.feed, opened, self.attempts, self.stopwatch)
 
     async def require_not_paused(self) -> None:
         """Raises:
@@ -120,9 +137,13 @@ class Generations:
             pointer = await self.read_pointer()
             building, flaw = await self._examine(pointer.building, live=False)
             # One with a lower number than the live one is on its way back from a rollback that was interrupted.
-            if building and not flaw and (pointer.live or 0) < building.generation.number:
+            if building and not flaw and (pointer.live or 0) < building.generation.number and self._may_go_on(building):
                 return building
             await self._begin(pointer)
+
+    def _may_go_on(self, building: Opened) -> bool:
+        """Whoever must not put anything aside cannot go on where others have."""
+        return self.attempts.parks or not building.has_letters
 
     async def _begin(self, pointer: Pointer) -> None:
         """A number that was never used, so that nothing is left under it from before."""
@@ -152,9 +173,17 @@ class Generations:
         if not await self._is_of_this_log(checkpoint):
             return None, f"the log was another one up to {checkpoint.position}"
         generation = msgspec.structs.replace(generation, position=checkpoint.position)
-        opened = Opened(generation, bytes.fromhex(checkpoint.log_hash), live)
-        is_current = checkpoint.model_version == self._model.version
-        return opened, "" if is_current else f"it was made by version {checkpoint.model_version} of its projection"
+        skips = await self.feed.skips(self._model.name)
+        opened = Opened(generation, bytes.fromhex(checkpoint.log_hash), live, skips, checkpoint.aside.letters > 0)
+        return opened, self._flaw(checkpoint, skips)
+
+    def _flaw(self, checkpoint: Checkpoint, skips: frozenset[int]) -> str:
+        """Of one that is of this log."""
+        if checkpoint.model_version != self._model.version:
+            return f"it was made by version {checkpoint.model_version} of its projection"
+        if checkpoint.aside.skipped != {position for position in skips if position <= checkpoint.position}:
+            return "it was made before an event was skipped"
+        return ""
 
     async def _is_of_this_log(self, checkpoint: Checkpoint) -> bool:
         if checkpoint.position == 0:
@@ -221,7 +250,7 @@ class Generations:
         pointer = await self.read_pointer()
         kept, flaw = await self._examine(pointer.previous, live=False)
         if kept is None or flaw:
-            hint = ": deploy the code of that version and roll back with it" if kept else ""
+            hint = ": deploy the code of that version and roll back with it" if "version" in flaw else ""
             raise NothingKept(f"{self._model.name} has no generation to go back to ({flaw}){hint}")
         await self.sink.reopen(kept.generation)
         await self._point(pointer, msgspec.structs.replace(pointer, building=kept.generation.number))
@@ -249,12 +278,31 @@ class Generations:
 class Copy:
     """One generation on its way through the log."""
 
-    def __init__(self, projection: Projection[Any], sink: Sink[Any], feed: Feed, opened: Opened) -> None:
+    def __init__(
+        self,
+        projection: Projection[Any],
+        sink: Sink[Any],
+        feed: Feed,
+        opened: Opened,
+        attempts: Attempts | None = None,
+        stopwatch: Stopwatch | None = None,
+    ) -> None:
         self.generation = opened.generation
+        self._stopwatch = stopwatch or Stopwatch()
         self._log_hash = opened.log_hash
         self._projection = projection
         self._sink = sink
         self._feed = feed
+        self._attempts = attempts or Attempts()
+        self._parking = None if opened.has_letters else Parking(skips=opened.skips)
+        self._skips = opened.skips
+        self._suspect = 0
+        """Up to here stands an event that cannot be applied."""
+
+    @property
+    def letters(self) -> int:
+        """How many events it has put aside because they could not be applied, as far as it knows."""
+        return len(self._parking.letters) if self._parking else 0
 
     async def advance_far(self, events_max: int = BUILD_EVENTS_MAX) -> int:
         """The same for a generation that nobody reads yet, in batches that write each document as rarely as memory allows."""
@@ -264,33 +312,91 @@ class Copy:
     async def advance(self, events_max: int, changes_max: int = CHANGES_MAX) -> int:
         """Folds a batch and writes it. The number of its events; 0 at the end of the log.
 
+        A batch that is refused is halved until the event is alone that cannot be applied, so that all before it are in.
+
         Raises:
             OvertakenError: somebody else is writing this generation, or it is no longer to be written.
             UnknownEvent, LogDamaged: all events before this one are in.
+            EventRefused: the next event is to be tried again.
         """
-        changes = self._projection.new_changes()
+        if self._parking is None:
+            letters = await self._sink.read_letters(self.generation)
+            parked = await self._sink.read_parked(self.generation)
+            self._parking = Parking((letter.position for letter in letters), parked, self._skips)
+        while True:
+            position = self.generation.position
+            if self._attempts.position == position + 1:
+                self._suspect = self._attempts.position
+            suspects = self._suspect - position
+            try:
+                return await self._advance(max(suspects // 2, 1) if suspects > 0 else events_max, changes_max, self._parking)
+            except RefusedError as refused:
+                self._suspect = refused.up_to.position
+                if self._suspect == position + 1:
+                    await self._put_aside(refused, self._parking)
+                    return 1
+
+    async def _advance(self, events_max: int, changes_max: int, parking: Parking) -> int:
+        changes, aside = self._projection.new_changes(), PutAside()
         before = after = self.generation.position
         log_hash = self._log_hash
+        last = None
         while after - before < events_max and len(changes) < changes_max:
             page = await self._next_page(after, log_hash)
             del page[events_max - (after - before) :]
             if not page:
                 break
-            self._projection.fold(changes, page)
-            after, log_hash = page[-1].position, page[-1].hash
+            last = page[-1]
+            after, log_hash = last.position, last.hash
+            try:
+                with self._stopwatch.measured("folding"):
+                    self._projection.fold(changes, parking.sift(self._projection, page, aside))
+            # Whatever it is: the function is pure, so it is the event's or the code's fault.
+            except Exception as error:
+                raise RefusedError(last) from error
             if after == self._feed.head:
                 break  # as far as is known; whether there is more is asked when this is written
-        if after > before:
-            if not await self._sink.apply(self.generation, Step(before, after, log_hash.hex()), changes):
-                raise OvertakenError
-            self.generation = msgspec.structs.replace(self.generation, position=after)
-            self._log_hash = log_hash
+        if last:
+            await self._write(last, aside, changes)
+            parking.settle(aside)
         return after - before
+
+    async def _write(self, last: RecordedEvent, aside: PutAside, changes: Any) -> None:
+        step = Step(self.generation.position, last.position, last.hash.hex(), aside)
+        try:
+            with self._stopwatch.measured("writing"):
+                if self._attempts.careful:
+                    await self._sink.check(self.generation, step, changes)
+                applied = await self._sink.apply(self.generation, step, changes)
+        except (*STORE_ERRORS, PyMongoError):
+            raise  # an outage is nobody's fault, and ends
+        except Exception as error:
+            self._attempts.careful = True
+            raise RefusedError(last) from error
+        if not applied:
+            raise OvertakenError
+        self._stopwatch.count(step.after - step.before)
+        self.generation = msgspec.structs.replace(self.generation, position=last.position)
+        self._log_hash = last.hash
+
+    async def _put_aside(self, refused: RefusedError, parking: Parking) -> None:
+        """Raises:
+        EventRefused: not yet.
+        """
+        event, error = refused.up_to, refused.__cause__
+        letter = self._attempts.refused(event, error if isinstance(error, Exception) else refused, len(parking.letters))
+        aside = PutAside(letters=[letter])
+        parking.park(event, aside)
+        await self._write(event, aside, self._projection.new_changes())
+        parking.settle(aside)
+        about = {"ledger_id": event.ledger_id, "projection": self._projection.name, "position": event.position}
+        log.error("event put aside", **about, cause=letter.cause, streams=letter.streams)
 
     async def _next_page(self, after: int, log_hash: bytes) -> list[RecordedEvent]:
         """What was folded already is written before an error is raised."""
         try:
-            return await self._feed.page(after, log_hash, self)
+            with self._stopwatch.measured("reading"):
+                return await self._feed.page(after, log_hash, self)
         except LogChangedError:
             raise OvertakenError from None
         except (UnknownEvent, LogDamaged):

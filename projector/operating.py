@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import text
 
 from projector.comparison import Before, Comparison, refusal
+from projector.dead_letters import Attempts
 from projector.difference import DifferenceFound, difference
 from projector.feed import Feed
 from projector.generations import Generations, OvertakenError
@@ -15,6 +16,7 @@ from projector.projections import PROJECTIONS, Projection
 from projector.sinks import digest, make_sinks
 from projector.verify_read_models import Fold, ReadModelMovedError, verify_generation
 from shared.connections import Stores
+from shared.dead_letters import NOTHING_ASIDE, Aside, Letter
 from shared.errors import NotFound
 from shared.event_store import read_head, read_recorded_at
 from shared.read_models import COPY_MARK, Generation, labelled
@@ -67,10 +69,12 @@ class Difference(msgspec.Struct, frozen=True):
 class Operating:
     """One read model of one ledger."""
 
-    def __init__(self, stores: Stores, feed: Feed, projection: Projection[Any]) -> None:
+    def __init__(self, stores: Stores, feed: Feed, projection: Projection[Any], attempts: Attempts | None = None) -> None:
+        """`attempts` bounds what a rebuild puts aside."""
+        self._attempts = attempts
         self._sinks = make_sinks(stores.mongo, stores.redis)
         self._stores = stores
-        self._engine = stores.engine
+        self.engine = stores.engine
         self._feed = feed
         self.projection = projection
         self.generations = self._generations(projection)
@@ -78,7 +82,25 @@ class Operating:
         self._model = projection.model
 
     def _generations(self, projection: Projection[Any]) -> Generations:
-        return Generations(projection, self._sinks[projection.model.store], self._feed)
+        return Generations(projection, self._sinks[projection.model.store], self._feed, self._attempts)
+
+    def strict_generations(self) -> Generations:
+        """Those of a rebuild that puts nothing aside."""
+        attempts = Attempts(parks=False)
+        return Generations(self.projection, self._sink, self._feed, attempts)
+
+    async def aside(self) -> tuple[Aside, list[Letter]]:
+        """What readers miss: of the live generation, or where there is none, of the one that is being built."""
+        pointer = await self.generations.read_pointer()
+        number = pointer.live if pointer.live is not None else pointer.building
+        if number is None:
+            return NOTHING_ASIDE, []
+        generation = Generation(self._model, self._feed.ledger_id, number)
+        return await self._aside_of(generation), await self._sink.read_letters(generation)
+
+    async def _aside_of(self, generation: Generation) -> Aside:
+        checkpoint = await self._sink.read_checkpoint(generation)
+        return checkpoint.aside if checkpoint else NOTHING_ASIDE
 
     def copies(self, label: str) -> Generations:
         """Of the read model as of a past moment."""
@@ -103,7 +125,7 @@ class Operating:
 
     async def lag_seconds(self, position: int) -> float:
         """How long ago the first event after a position was recorded; 0 where there is none."""
-        async with self._engine.connect() as connection:
+        async with self.engine.connect() as connection:
             recorded_at = (await read_recorded_at(connection, self._feed.ledger_id, [position + 1])).get(position + 1)
             now = (await read_head(connection, self._feed.ledger_id)).now
         return max((now - recorded_at).total_seconds(), 0.0) if recorded_at else 0.0
@@ -115,7 +137,7 @@ class Operating:
             WHERE ledger_id = :ledger_id AND recorded_at <= :moment
         """)
         # A scan of the whole log is what it takes: no index is worth its cost to every command for this.
-        async with self._engine.connect() as connection:
+        async with self.engine.connect() as connection:
             await connection.execute(text("SET statement_timeout = 0"))
             found: int = await connection.scalar(query, {"ledger_id": self._feed.ledger_id, "moment": moment})
             await connection.rollback()
@@ -174,8 +196,8 @@ class Operating:
     async def inspect(self, generation: Generation, comparison: Comparison, *, whole: bool) -> bool | None:
         """Whether a generation that is not live yet has the very content of the one before; None where that cannot be said.
 
-        Nor can it while the log moves. All of it is compared with the log where `whole` is wished, where the same code gave
-        something else before, and where a sample tells nothing.
+        Nor can it while the log moves, or where the two have not put the same aside. All of it is compared with the log where
+        `whole` is wished, where the same code gave something else before, and where a sample tells nothing.
 
         Raises:
             GenerationRefused: something in it is not what the log says.
@@ -188,6 +210,8 @@ class Operating:
 
     async def _is_equal(self, generation: Generation, before: Before) -> bool | None:
         both = generation, msgspec.structs.replace(generation, number=before.number)
+        if await self._aside_of(both[0]) != await self._aside_of(both[1]):
+            return None
         positions = {await self._position(each) for each in both}
         digests = {await digest(self._sink, each) for each in both}
         stands_still = len(positions) == 1 and positions == {await self._position(each) for each in both}

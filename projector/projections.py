@@ -19,7 +19,6 @@ from shared.events import (
     AccountFrozen,
     AccountOpened,
     AccountUnfrozen,
-    Event,
     FundsDeposited,
     FundsTransferred,
     FundsWithdrawn,
@@ -230,7 +229,7 @@ def _postings(event: MoneyEvent) -> Iterator[tuple[str, int, int, str | None]]:
 # ── statistics ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def project_statistics(changes: KeyChanges, recorded: RecordedEvent, event: Event) -> None:
+def project_statistics(changes: KeyChanges, recorded: RecordedEvent, event: UserEvent | AccountEvent) -> None:
     match event:
         case FundsTransferred() | FundsDeposited() | FundsWithdrawn():
             _count_movement(changes, recorded, event)
@@ -284,7 +283,6 @@ def _count_movement(changes: KeyChanges, recorded: RecordedEvent, event: MoneyEv
 _USER_EVENTS: Final = frozenset(get_args(UserEvent))
 _ACCOUNT_EVENTS: Final = frozenset(get_args(AccountEvent))
 _MONEY_EVENTS: Final = frozenset(get_args(MoneyEvent))
-_EVENTS: Final = frozenset(get_args(Event))
 
 _USERS: Final = {UserCreated: 1}
 _ACCOUNTS: Final = {AccountOpened: 1}
@@ -318,6 +316,6 @@ PROJECTIONS: Final[tuple[Projection[Any], ...]] = (
         origin=entry_position,
     ),
     Projection(read_models.BALANCES, KeyChanges, _ACCOUNT_EVENTS, project_balances, makes=_ACCOUNTS, origin=_balance_origin),
-    Projection(read_models.STATISTICS, KeyChanges, _EVENTS, project_statistics),
+    Projection(read_models.STATISTICS, KeyChanges, _USER_EVENTS | _ACCOUNT_EVENTS, project_statistics),
     Projection(read_models.ACTIVITY, KeyChanges, _MONEY_EVENTS, project_activity),
 )

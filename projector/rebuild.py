@@ -12,7 +12,7 @@ from projector.comparison import Comparison
 from projector.generations import OVERTAKEN_SECONDS, Check, Generations, Opened, OvertakenError, PausedError, pause
 from projector.sinks import digest
 from shared.connections import STORE_ERRORS
-from shared.errors import ProjectionPaused
+from shared.errors import EventRefused, ProjectionPaused
 from shared.read_models import Generation
 
 DIGESTS_MAX: Final = 5
@@ -41,6 +41,7 @@ async def rebuild(
 
     Raises:
         ProjectionPaused, or what `Generations.finish` raises.
+        EventRefused: an event cannot be applied, and nothing, or nothing more, may be put aside.
     """
     number = failures = 0
     for attempt in count(1):
@@ -59,6 +60,10 @@ async def rebuild(
         except OvertakenError:
             # A worker builds the same generation: each takes the batches that it comes to first.
             await asyncio.sleep(pause(attempt, OVERTAKEN_SECONDS))
+        except EventRefused as refused:
+            if refused.extra["is_final"]:
+                raise
+            await asyncio.sleep(pause(attempt, FAILURE_SECONDS))
         except (*STORE_ERRORS, PyMongoError):
             failures += 1
             if failures == FAILURES_MAX:

@@ -15,6 +15,7 @@ from pymongo.errors import PyMongoError
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from projector.dead_letters import Attempts
 from projector.feed import READS_AT_ONCE, Feed
 from projector.generations import OVERTAKEN_SECONDS, Copy, Generations, OvertakenError, PausedError, pause
 from projector.projections import PROJECTIONS, Projection
@@ -22,9 +23,10 @@ from projector.sinks import make_sinks
 from projector.telling import Telling
 from projector.troubles import Troubles
 from shared.connections import STORE_ERRORS, MongoDatabase
-from shared.errors import DaybookError
+from shared.errors import DaybookError, EventRefused
 from shared.event_store import read_heads
 from shared.logs import kind_of
+from shared.pace import TELL_SECONDS, Told, tell
 from shared.person_keys import PersonKeys
 from shared.read_models import WAKE_CHANNEL
 from shared.settings import Settings
@@ -59,20 +61,24 @@ class Runner:
         self._troubles = Troubles(mongo, redis)
         self._telling = Telling(redis)
         self._events_max = settings.projector_batch_events_max
+        self._attempts_max = settings.projector_attempts_max
+        self._letters_max = settings.projector_dead_letters_max
         self._look_seconds = settings.projector_look_ms / 1000
         self._projections = projections
         self._reading = asyncio.Semaphore(READS_AT_ONCE)
         self._feeds: dict[str, Feed] = {}
         self._heard: dict[str, asyncio.Event] = {}
+        self._followers: list[Follower] = []
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Returns when it was stopped and the batches under way are written."""
         async with asyncio.TaskGroup() as tasks:
-            listening = tasks.create_task(self._listen())
+            beside = [tasks.create_task(each) for each in (self._listen(), self._tell())]
             await self._look(tasks)
-            listening.cancel()
+            for task in beside:
+                task.cancel()
         await self._telling.close()
 
     def wake(self) -> None:
@@ -113,8 +119,10 @@ class Runner:
             self._heard[ledger_id] = asyncio.Event()
             tasks.create_task(self._hear(feed, self._heard[ledger_id]))
             for projection in self._projections:
-                generations = Generations(projection, self._sinks[projection.model.store], feed)
+                attempts = Attempts(self._attempts_max, self._letters_max)
+                generations = Generations(projection, self._sinks[projection.model.store], feed, attempts)
                 follower = Follower(generations, self._troubles, self._telling, self._events_max, self._stopping)
+                self._followers.append(follower)
                 tasks.create_task(follower.run())
         return feed
 
@@ -129,6 +137,13 @@ class Runner:
                 self.wake()
             await heard.wait()
             heard.clear()
+
+    async def _tell(self) -> None:
+        """How the work goes on, for those who ask. Where Redis is away, nobody is told."""
+        while True:
+            await asyncio.sleep(TELL_SECONDS)
+            with suppress(*STORE_ERRORS):
+                await tell(self._redis, [follower.told() for follower in self._followers])
 
     async def _listen(self) -> None:
         """Turns messages into looks. When Redis is away, the looks go on without them."""
@@ -161,6 +176,12 @@ class Follower:
         self._position = 0
         self._failures = 0
         self._overtaken = 0
+        self._letters = 0
+
+    def told(self) -> Told:
+        """How it gets on."""
+        pace = self._generations.stopwatch.pace()
+        return Told(self._feed.ledger_id, self._model.name, pace, self._letters > 0, self._failures > 0)
 
     async def run(self) -> None:
         while not self._stopping.is_set():
@@ -216,13 +237,17 @@ class Follower:
         count = await advancing
         self._position = copy.generation.position
         self._failures = self._overtaken = 0
+        self._letters = copy.letters
         await self._troubles.clear(self._model, self._feed.ledger_id)
         return count
 
     def _log_failure(self, error: Exception, seconds: float) -> None:
         about = {"ledger_id": self._feed.ledger_id, "projection": self._model.name, "position": self._position}
-        is_ours = not isinstance(error, (*STORE_ERRORS, PyMongoError, DaybookError))
-        log.error("projection stopped", **about, error=kind_of(error), again_in_seconds=round(seconds, 2), exc_info=is_ours)
+        # Where an event was refused, the code that refused it is what to look at.
+        culprit = error.__cause__ if isinstance(error, EventRefused) and error.__cause__ else error
+        is_ours = not isinstance(culprit, (*STORE_ERRORS, PyMongoError, DaybookError))
+        shown = culprit if is_ours else None
+        log.error("projection stopped", **about, error=kind_of(error), again_in_seconds=round(seconds, 2), exc_info=shown)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

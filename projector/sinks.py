@@ -12,7 +12,7 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import chain
 from typing import Any, Final, Protocol, TypeVar
 
@@ -28,7 +28,22 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from projector.changes import Document, DocumentChanges, KeyChanges, pieces
+from projector.dead_letters import PutAside
 from shared.connections import MongoDatabase, mongo_application
+from shared.dead_letters import (
+    COUNTS,
+    NOTHING_ASIDE,
+    SKIPPED,
+    Aside,
+    Letter,
+    aside_in_document,
+    aside_in_hash,
+    ids_of,
+    letters_in_mongo,
+    letters_in_redis,
+    parked_in_mongo,
+    parked_in_redis,
+)
 from shared.errors import ReadModelDamaged
 from shared.events import canonical
 from shared.read_models import COPY_MARK, READ_MODELS, Generation, ReadModel, Store, checkpoint_id, pointer_id, pointer_key
@@ -58,6 +73,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     position: int
     log_hash: str
     model_version: int
+    aside: Aside = NOTHING_ASIDE
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -66,6 +82,7 @@ class Step(msgspec.Struct, frozen=True):
     before: int
     after: int
     log_hash: str
+    aside: PutAside = msgspec.field(default_factory=PutAside)
 
 
 class Sink(Protocol[C_contra]):
@@ -86,8 +103,16 @@ class Sink(Protocol[C_contra]):
         """The batch and its checkpoint, at once. False, and nothing done, where the checkpoint is not at the step's start.
 
         Raises:
-            ReadModelDamaged: the data are not what the checkpoint says they are.
+            ReadModelDamaged: the store refuses the batch, or the data are not what the checkpoint says they are.
         """
+
+    async def check(self, generation: Generation, step: Step, changes: C_contra) -> None:
+        """Raises what `apply` would raise, where that could not undo what it did before. Slow."""
+
+    async def read_letters(self, generation: Generation) -> list[Letter]: ...
+
+    async def read_parked(self, generation: Generation) -> dict[str, int]:
+        """See `shared.dead_letters`."""
 
     async def index(self, generation: Generation) -> None:
         """Makes the indexes that are missing."""
@@ -154,6 +179,13 @@ NAMESPACE_EXISTS: Final = 48
 _MAY_MOVE: Final = {"retired": {"$ne": True}, "paused": {"$ne": True}}
 _BESIDE_POINTER: Final = {"_id", "live", "building", "previous"}
 
+_OF_THE_DATA: Final = {
+    *(2, 9, 14, 28, 40),  # values, types and paths that no update may have
+    *(52, 55, 56, 57, 66),  # names of fields
+    *(121, 10334, 17280, 17419, 17420),  # not valid, or too large
+}
+"""Codes that say something of what is to be written, and nothing of the server: it would say so for ever."""
+
 ABANDONED_SECONDS: Final = 1.0
 """A transaction of ours that stands idle for so long has lost its worker. MongoDB itself would wait for a minute."""
 
@@ -200,7 +232,7 @@ class MongoSink:
         found = await self._mongo.checkpoints.find_one({"_id": checkpoint_id(generation)})
         if found is None or found["collection_uuid"] != await self._collection_uuid(generation):
             return None
-        return Checkpoint(found["position"], found["log_hash"], found["model_version"])
+        return Checkpoint(found["position"], found["log_hash"], found["model_version"], aside_in_document(found))
 
     async def read_position(self, generation: Generation, session: AsyncIOMotorClientSession) -> int | None:
         """The position alone, as of the session's moment."""
@@ -234,7 +266,7 @@ class MongoSink:
         Where that cannot be, each has its own: what is wrong with one, or waits for locks, holds up no other.
         """
         batch = generation, step, changes
-        if len(changes) <= TOGETHER_CHANGES_MAX and await self._together.ask(batch):
+        if len(changes) <= TOGETHER_CHANGES_MAX and not step.aside and await self._together.ask(batch):
             return True
         return await self._apply_alone(batch)
 
@@ -242,21 +274,24 @@ class MongoSink:
         """All of them or none; whether it was done."""
         if len(batches) == 1:
             return [False]
-        with suppress(_OvertakenError, ReadModelDamaged):
+        try:
             async with self._transaction() as session:
                 await self._step([batch[:2] for batch in batches], session)
                 for generation, _, changes in batches:
                     if changes:
                         await self._write(generation, changes, session)
-            return [True] * len(batches)
-        return [False] * len(batches)
+        # Whosever fault it is: that shows when each has a transaction of its own.
+        except Exception:  # noqa: BLE001
+            return [False] * len(batches)
+        return [True] * len(batches)
 
     async def _apply_alone(self, batch: Batch) -> bool:
         generation, step, changes = batch
         try:
-            if changes:
+            if changes or step.aside:
                 async with self._transaction() as session:
                     await self._step([(generation, step)], session)
+                    await self._put_aside(generation, step.aside, session)
                     await self._write(generation, changes, session)
             else:
                 await self._patiently(self._step([(generation, step)], None))
@@ -316,15 +351,29 @@ class MongoSink:
         _OvertakenError: one of the checkpoints is not where its step begins, or may not move.
         """
         writes = [
-            UpdateOne(
-                {"_id": checkpoint_id(generation), "position": step.before, **_MAY_MOVE},
-                {"$set": {"position": step.after, "log_hash": step.log_hash}},
-            )
+            UpdateOne({"_id": checkpoint_id(generation), "position": step.before, **_MAY_MOVE}, _moved(step))
             for generation, step in steps
         ]
         stepped = await self._mongo.checkpoints.bulk_write(writes, session=session)
         if stepped.matched_count != len(steps):
             raise _OvertakenError
+
+    async def _put_aside(self, generation: Generation, aside: PutAside, session: AsyncIOMotorClientSession) -> None:
+        prefix = checkpoint_id(generation)
+        letters = [{"_id": f"{prefix}/{each.position:016d}", **msgspec.structs.asdict(each)} for each in aside.letters]
+        parked = [{"_id": f"{prefix}/{stream_id}", "position": position} for stream_id, position in aside.parked.items()]
+        for collection, documents in ((self._mongo.dead_letters, letters), (self._mongo.parked_streams, parked)):
+            if documents:
+                await collection.insert_many(documents, session=session)
+
+    async def check(self, generation: Generation, step: Step, changes: DocumentChanges) -> None:
+        """A transaction undoes everything."""
+
+    async def read_letters(self, generation: Generation) -> list[Letter]:
+        return await letters_in_mongo(self._mongo, generation)
+
+    async def read_parked(self, generation: Generation) -> dict[str, int]:
+        return await parked_in_mongo(self._mongo, generation)
 
     async def _write(self, generation: Generation, changes: DocumentChanges, session: AsyncIOMotorClientSession) -> None:
         collection = generation.collection(self._mongo)
@@ -339,6 +388,10 @@ class MongoSink:
             # Only numbers: the details hold whole documents, and with them names of people.
             codes = sorted({each["code"] for each in (error.details or {}).get("writeErrors", ())})
             raise _damaged(generation, f"MongoDB refused to write, with the codes {codes}") from None
+        except OperationFailure as error:
+            if error.code in _OF_THE_DATA:
+                raise _damaged(generation, f"MongoDB refused to write, with the code {error.code}") from None
+            raise
         if matched != len(changes.changed):
             raise _damaged(generation, f"{len(changes.changed) - matched} documents are missing")
 
@@ -430,6 +483,8 @@ class MongoSink:
 
     async def drop(self, generation: Generation) -> None:
         await self._patiently(self._mongo.checkpoints.delete_one({"_id": checkpoint_id(generation)}))
+        await self._patiently(self._mongo.dead_letters.delete_many(ids_of(generation)))
+        await self._patiently(self._mongo.parked_streams.delete_many(ids_of(generation)))
         await self._patiently(generation.collection(self._mongo).drop())
 
     async def content(self, generation: Generation) -> AsyncIterator[bytes]:
@@ -444,6 +499,14 @@ def _updates(changes: DocumentChanges) -> Iterator[UpdateOne]:
     for document_id, change in changes.changed.items():
         update = {"$set": change.fields, "$inc": change.counts} if change.counts else {"$set": change.fields}
         yield UpdateOne({"_id": document_id}, update)
+
+
+def _moved(step: Step) -> Document:
+    update: Document = {"$set": {"position": step.after, "log_hash": step.log_hash}}
+    if aside := step.aside:
+        update["$inc"] = {"letters": len(aside.letters), "parked": len(aside.parked), "put_aside": aside.put_aside}
+        update["$push"] = {"skipped": {"$each": aside.skipped}}
+    return update
 
 
 def _kept(generation: Generation, pointer: Pointer) -> int | None:
@@ -477,6 +540,34 @@ end
 redis.call('SET', KEYS[2], ARGV[3])
 redis.call('HSET', KEYS[3], 'log_hash', ARGV[4])
 return 1
+"""
+
+# KEYS: checkpoint. ARGV: prefix of the keys, commands as above, before. Says which command would fail, if it is their turn.
+_CHECK: Final = """
+if redis.call('GET', KEYS[1]) ~= ARGV[3] then return '' end
+local kinds = {HSET = 'hash', HINCRBY = 'hash', ZADD = 'zset', ZREM = 'zset', ZINCRBY = 'zset', LPUSH = 'list', LTRIM = 'list'}
+local known, set = {}, {}
+for _, command in ipairs(cmsgpack.unpack(ARGV[2])) do
+    local name, key = command[1], ARGV[1] .. command[2]
+    local kind = known[key] or redis.call('TYPE', key).ok
+    if kind ~= 'none' and kind ~= kinds[name] then return name .. ' ' .. command[2] .. ', which is a ' .. kind end
+    known[key] = kinds[name]
+    if name == 'HSET' then
+        for place = 3, #command, 2 do set[key .. ' ' .. command[place]] = command[place + 1] end
+    elseif name == 'HINCRBY' then
+        local value = set[key .. ' ' .. command[3]]
+        if not value then value = kind == 'hash' and redis.call('HGET', key, command[3]) or '0' end
+        if not string.match(value, '^-?%d+$') or #value > 18 or #command[4] > 18 then
+            return 'HINCRBY ' .. command[2] .. ' ' .. command[3] .. ', which is no small integer'
+        end
+    elseif name == 'ZADD' then
+        for place = 3, #command, 2 do
+            local score = tonumber(command[place])
+            if not score or score ~= score then return 'ZADD ' .. command[2] .. ', a score that is no number' end
+        end
+    end
+end
+return ''
 """
 
 # KEYS: pointer. ARGV: live, building and previous as they must be, then as they shall be; '' is none.
@@ -522,7 +613,7 @@ return 1
 _WORDS_MAX: Final = 500
 """Pairs in one command: a script can unpack a few thousand words onto its stack, no more."""
 
-_NOT_DATA: Final = frozenset({"checkpoint", "origin"})
+_NOT_DATA: Final = frozenset({"checkpoint", "origin", "letters", "parked"})
 
 Command = tuple[str, ...]
 _pack: Final = msgspec.msgpack.encode
@@ -534,6 +625,7 @@ class RedisSink:
     def __init__(self, redis: "Redis") -> None:
         self._redis: Any = redis  # redis-py types its commands for both its clients at once
         self._apply = redis.register_script(_APPLY)
+        self._check = redis.register_script(_CHECK)
         self._move_pointer = redis.register_script(_MOVE_POINTER)
         self._prepare = redis.register_script(_PREPARE)
         self._switch = redis.register_script(_SWITCH)
@@ -554,21 +646,33 @@ class RedisSink:
             position, origin = await pipe.execute()
         if position is None or not origin:
             return None
-        return Checkpoint(int(position), origin["log_hash"], int(origin["model_version"]))
+        return Checkpoint(int(position), origin["log_hash"], int(origin["model_version"]), aside_in_hash(origin))
 
     async def prepare(self, generation: Generation) -> None:
         keys = [generation.key("checkpoint"), generation.key("origin")]
         await self._prepare(keys=keys, args=[generation.model.version])
 
     async def apply(self, generation: Generation, step: Step, changes: KeyChanges) -> bool:
-        sums = await self._new_sums(generation, step, changes)
-        if sums is None:
-            return False
-        pointer = pointer_key(generation.model, generation.ledger_id)
-        keys = [pointer, generation.key("checkpoint"), generation.key("origin")]
-        commands = _pack(list(_commands(changes, sums)))
-        arguments: list[Any] = [generation.number, step.before, step.after, step.log_hash, generation.key(""), commands]
-        return bool(await self._apply(keys=keys, args=arguments))
+        with _refusals(generation):
+            sums = await self._new_sums(generation, step, changes)
+            if sums is None:
+                return False
+            pointer = pointer_key(generation.model, generation.ledger_id)
+            keys = [pointer, generation.key("checkpoint"), generation.key("origin")]
+            commands = _pack([*_commands(changes, sums), *_commands_aside(step.aside)])
+            arguments: list[Any] = [generation.number, step.before, step.after, step.log_hash, generation.key(""), commands]
+            return bool(await self._apply(keys=keys, args=arguments))
+
+    async def check(self, generation: Generation, step: Step, changes: KeyChanges) -> None:
+        arguments: list[Any] = [generation.key(""), _pack(list(_commands(changes, {}))), step.before]
+        if flaw := await self._check(keys=[generation.key("checkpoint")], args=arguments):
+            raise _damaged(generation, f"Redis would refuse {flaw}")
+
+    async def read_letters(self, generation: Generation) -> list[Letter]:
+        return await letters_in_redis(self._redis, generation)
+
+    async def read_parked(self, generation: Generation) -> dict[str, int]:
+        return await parked_in_redis(self._redis, generation)
 
     async def _new_sums(self, generation: Generation, step: Step, changes: KeyChanges) -> dict[str, dict[str, str]] | None:
         """What sums of money will be: added up here, in integers without a limit. None where the batch is out of turn."""
@@ -673,6 +777,20 @@ class RedisSink:
             yield key
 
 
+_REFUSALS: Final = ("WRONGTYPE", "not an integer", "not a valid float", "would overflow", "not a number")
+
+
+@contextmanager
+def _refusals(generation: Generation) -> Iterator[None]:
+    """What Redis says of data, as opposed to what it says of itself: that it has no memory left, say."""
+    try:
+        yield
+    except ResponseError as error:
+        if what := next((what for what in _REFUSALS if what in str(error)), None):
+            raise _damaged(generation, f"Redis refused to write: {what}") from None
+        raise
+
+
 def _read(pipe: Any, key: str, kind: str | None) -> None:
     match kind:
         case "hash":
@@ -709,6 +827,18 @@ def _commands(changes: KeyChanges, sums: dict[str, dict[str, str]]) -> Iterator[
     for key, values in changes.pushed.items():
         yield "LPUSH", key, *values
         yield "LTRIM", key, "0", str((values.maxlen or 0) - 1)
+
+
+def _commands_aside(aside: PutAside) -> Iterator[Command]:
+    for letter in aside.letters:
+        yield "HSET", "letters", str(letter.position), msgspec.json.encode(letter).decode()
+    for some in pieces(aside.parked, _WORDS_MAX):
+        yield "HSET", "parked", *(str(word) for pair in some for word in pair)
+    for name, count in zip(COUNTS, (len(aside.letters), len(aside.parked), aside.put_aside), strict=True):
+        if count:
+            yield "HINCRBY", "origin", name, str(count)
+    for position in aside.skipped:
+        yield "HSET", "origin", f"{SKIPPED}{position}", "1"
 
 
 def _lists(items: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -26,6 +26,7 @@ from shared.events import (
     FundsDeposited,
     FundsTransferred,
     FundsWithdrawn,
+    ProjectionEventSkipped,
     Sealed,
     UserChanged,
     UserCreated,
@@ -157,7 +158,7 @@ class Books:
                 self._limits[event.account_id] = event.overdraft_limit
                 self._currencies[event.account_id] = event.currency
             case (AccountFrozen() | AccountUnfrozen() | AccountClosed()) | (
-                UserChanged() | UserDeactivated() | UserReactivated()
+                UserChanged() | UserDeactivated() | UserReactivated() | ProjectionEventSkipped()
             ):
                 pass
             case UserCreated():

@@ -15,11 +15,13 @@ from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from projector.changes import Document, DocumentChanges, Value
+from projector.dead_letters import Parking, PutAside
 from projector.difference import DifferenceFound, require_equal
 from projector.feed import Feed, LogChangedError
 from projector.projections import Projection
-from projector.sinks import Checkpoint, MongoSink, RedisSink, make_sinks
+from projector.sinks import Checkpoint, MongoSink, RedisSink, Sink, make_sinks
 from shared.connections import MongoDatabase, Stores
+from shared.dead_letters import Aside
 from shared.errors import Rebuilding
 from shared.events import RecordedEvent
 from shared.read_models import Generation, live_generation
@@ -38,15 +40,18 @@ class Fold:
     """The read model in memory, as of `position`."""
 
     def __init__(self, projection: Projection[Any], feed: Feed, advanced: Advanced) -> None:
+        self.parking = Parking()
+        """What the generation leaves out; to be set before anything is folded."""
         self.position = 0
         self._log_hash = b""
         self.contents: dict[str, Any] = {}
         self.feed = feed
-        self._projection = projection
+        self.projection = projection
         self._advanced = advanced
 
     def start_again(self) -> None:
         self.position, self._log_hash = 0, b""
+        self.parking = Parking(self.parking.letters, skips=self.parking.skips)
 
     async def advance_to(self, position: int) -> None:
         """Never back: a checkpoint that was read later is not smaller."""
@@ -61,14 +66,15 @@ class Fold:
         except LogChangedError:
             raise DifferenceFound(f"position {self.position} of the log", "the event of a moment ago", "another") from None
         if not page:
-            raise DifferenceFound(f"{self._projection.name}, checkpoint", f"at most {self.position}, where the log ends", up_to)
+            raise DifferenceFound(f"{self.projection.name}, checkpoint", f"at most {self.position}, where the log ends", up_to)
         self.position, self._log_hash = page[-1].position, page[-1].hash
         self._advanced(len(page))
         return page
 
     def changes_of(self, page: list[RecordedEvent]) -> Any:
-        changes = self._projection.new_changes()
-        self._projection.fold(changes, page)
+        changes, aside = self.projection.new_changes(), PutAside()
+        self.projection.fold(changes, self.parking.sift(self.projection, page, aside))
+        self.parking.settle(aside)
         return changes
 
 
@@ -236,10 +242,11 @@ def _pieces(items: Any) -> Iterator[list[str]]:
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """A read model that is right: how many documents or keys it has, as of `position`."""
+    """A read model that is right: how many documents or keys it has, as of `position`, and how much it has put aside."""
 
     count: int
     position: int
+    aside: Aside
 
 
 async def verify_read_model(stores: Stores, projection: Projection[Any], feed: Feed, advanced: Advanced) -> Verified:
@@ -253,14 +260,33 @@ async def verify_read_model(stores: Stores, projection: Projection[Any], feed: F
             generation = await live_generation(stores.mongo, stores.redis, projection.model, feed.ledger_id)
         except Rebuilding as rebuilding:
             raise DifferenceFound(projection.name, "a live read model", rebuilding.detail) from rebuilding
+        sink = make_sinks(stores.mongo, stores.redis)[projection.model.store]
         fold = Fold(projection, feed, advanced)
+        checkpoint = await sink.read_checkpoint(generation)
+        if checkpoint is None:
+            raise DifferenceFound(f"{projection.name}, checkpoint", "one", None)
         try:
             count = await verify_generation(stores, generation, fold, projection)
         except (DifferenceFound, ReadModelMovedError, OperationFailure):
-            if generation.number == await _live_number(stores, generation):
+            if not await _has_changed(sink, generation, checkpoint):
                 raise
         else:
-            return Verified(count, fold.position)
+            return Verified(count, fold.position, checkpoint.aside)
+
+
+async def _parking(sink: Sink[Any], generation: Generation, checkpoint: Checkpoint, feed: Feed) -> Parking:
+    """What the generation says it has left out, and what it has to leave out from here on.
+
+    Raises:
+        DifferenceFound: an event is in that an operator had skipped.
+    """
+    letters = {letter.position for letter in await sink.read_letters(generation)}
+    skips = await feed.skips(generation.model.name)
+    skipped = checkpoint.aside.skipped
+    for position in sorted(skips - skipped - letters):
+        if position <= checkpoint.position:
+            raise DifferenceFound(f"{generation.model.name}, event {position}", "left out, as an operator said", "folded")
+    return Parking(letters, skips=skipped | {position for position in skips if position > checkpoint.position})
 
 
 async def verify_generation(stores: Stores, generation: Generation, fold: Fold, projection: Projection[Any]) -> int:
@@ -274,14 +300,18 @@ async def verify_generation(stores: Stores, generation: Generation, fold: Fold, 
     checkpoint = await sink.read_checkpoint(generation)
     if checkpoint is None:
         raise DifferenceFound(f"{projection.name}, checkpoint", "one", None)
+    fold.parking = await _parking(sink, generation, checkpoint, fold.feed)
     await verify_origin(checkpoint, generation, fold.feed)
-    if isinstance(sink, RedisSink):
-        return await verify_keys(sink, generation, fold)
+    if generation.model.store == "redis":
+        return await verify_keys(RedisSink(stores.redis), generation, fold)
     reader = MongoReader(stores.mongo, generation)
     verify = verify_documents_written_once if projection.write_once else verify_documents
     return await verify(reader, fold, projection.name)
 
 
-async def _live_number(stores: Stores, generation: Generation) -> int | None:
-    sink = make_sinks(stores.mongo, stores.redis)[generation.model.store]
-    return (await sink.read_pointer(generation.model, generation.ledger_id)).live
+async def _has_changed(sink: Sink[Any], generation: Generation, before: Checkpoint) -> bool:
+    """Another generation is live by now, or this one has put more aside."""
+    if (await sink.read_pointer(generation.model, generation.ledger_id)).live != generation.number:
+        return True
+    checkpoint = await sink.read_checkpoint(generation)
+    return checkpoint is not None and checkpoint.aside.letters != before.aside.letters

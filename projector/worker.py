@@ -8,7 +8,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from projector.projections import PROJECTIONS, Projection
 from projector.runner import Runner
 from projector.sealing import make_sealer
 from shared.connections import (
@@ -84,13 +85,13 @@ async def _require(store: str, check: Awaitable[Any], wait_seconds: int = 0) -> 
         raise StoreUnavailable(f"{store} does not answer ({type(error).__name__})") from error
 
 
-async def start(context: Context, settings: Settings) -> None:
+async def start(context: Context, settings: Settings, projections: Sequence[Projection[Any]]) -> None:
     """Opens the stores and lets the runner go."""
     configure_logs(settings.log_level)
     logging.getLogger("arq").setLevel(logging.WARNING)
     context["stack"] = stack = AsyncExitStack()
     stores = await stack.enter_async_context(open_stores(settings, "daybook_projector"))
-    context["runner"] = runner = Runner(*stores, settings)
+    context["runner"] = runner = Runner(*stores, settings, projections)
     context["sealer"] = make_sealer(stores.engine, settings)
     if context["sealer"] is None:
         log.warning("no seals are made: DAYBOOK_SEAL_KEY is not set")
@@ -179,11 +180,11 @@ def _cron_jobs(settings: Settings) -> list[CronJob]:
     return jobs
 
 
-def make_worker_settings(settings: Settings) -> type:
+def make_worker_settings(settings: Settings, projections: Sequence[Projection[Any]] = PROJECTIONS) -> type:
     """What the command `arq` takes: a class whose attributes are the arguments of `arq.Worker`."""
 
     async def on_startup(context: Context) -> None:
-        await start(context, settings)
+        await start(context, settings, projections)
 
     attributes = {
         "redis_pool": make_pool(settings),

@@ -62,6 +62,7 @@ from shared.health import Check, ask_postgres, ask_redis, health_router
 from shared.http import prepare, problem_responses
 from shared.logs import say
 from shared.metrics import Requests, metrics_router
+from shared.pace import read_report
 from shared.person_keys import PersonKeys
 from shared.refusals import Refusals
 from shared.seal_store import last_sealed_at
@@ -404,11 +405,22 @@ def checks(request: Request) -> dict[str, Check]:
 
 
 async def notes(request: Request) -> dict[str, Any]:
-    """When the log was last sealed; it is never sealed where no worker has a key."""
+    """When the log was last sealed, and how the read models are. It is never sealed where no worker has a key."""
     reader: Reader = request.state.reader
     async with reader.postgres.connect() as connection:
         sealed_at = await last_sealed_at(connection)
-    return {"sealed_at": timestamp(sealed_at) if sealed_at else "never: no worker has a DAYBOOK_SEAL_KEY, or nothing is recorded"}
+    never = "never: no worker has a DAYBOOK_SEAL_KEY, or nothing is recorded"
+    return {"sealed_at": timestamp(sealed_at) if sealed_at else never, "read_models": await _health(reader)}
+
+
+async def _health(reader: Reader) -> str:
+    """Of all ledgers, as the workers tell it."""
+    report = await read_report(reader.redis)
+    if report is None:
+        return "unknown: no worker tells of them"
+    if report.failed or report.degraded:
+        return f"degraded: {len(report.failed)} have stopped, {len(report.degraded)} have put events aside"
+    return "ok"
 
 
 async def lag_of(request: Request, ledger_id: str) -> list[Metric]:
@@ -420,13 +432,19 @@ async def lag_of(request: Request, ledger_id: str) -> list[Metric]:
     events = GaugeMetricFamily("daybook_projection_lag_events", "Events that a read model does not hold yet.", labels=labels)
     seconds = GaugeMetricFamily("daybook_projection_lag_seconds", "Age of the oldest of them.", labels=labels)
     failed = GaugeMetricFamily("daybook_projection_failed", "Whether a read model has stopped.", labels=labels)
+    help_ = "Events that could not be applied to a read model."
+    letters = GaugeMetricFamily("daybook_projection_dead_letters", help_, labels=labels)
+    help_ = "Streams of which a read model takes nothing more in, because of dead letters."
+    parked = GaugeMetricFamily("daybook_projection_parked_streams", help_, labels=labels)
     for item in items:
         about = [ledger_id, item["name"]]
+        letters.add_metric(about, item["dead_letters"])
+        parked.add_metric(about, item["parked_streams"])
         failed.add_metric(about, float(item["state"] == "failed"))
         if item["lag_events"] is not None:
             events.add_metric(about, item["lag_events"])
             seconds.add_metric(about, item["lag_seconds"])
-    return [position, events, seconds, failed]
+    return [position, events, seconds, failed, letters, parked]
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

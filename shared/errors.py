@@ -15,7 +15,7 @@
     └── OperatorError                a person must act: the processes and the CLI say it in one line and exit
         ├── SettingsInvalid · MasterKeyUnknown · SchemaMismatch · UnsafeStore · UnsafeSettings · StackError · KeyRefused
         ├── LedgerFileRefused
-        └── UnknownEvent · LogDamaged · ReadModelDamaged · GenerationRefused · NothingKept · ProjectionPaused
+        └── UnknownEvent · LogDamaged · ReadModelDamaged · EventRefused · GenerationRefused · NothingKept · ProjectionPaused
 
 The first line of a docstring is the title that clients see; `code` is stable; `retryable` says whether the same
 command can succeed later; under a new Idempotency-Key, since an answered key keeps its answer. The HTTP status of each code
@@ -345,6 +345,12 @@ class ReadModelDamaged(OperatorError):
     """A read model is not what was written."""
 
     code = "read-model-damaged"
+
+
+class EventRefused(OperatorError):
+    """An event cannot be applied to a read model."""
+
+    code = "event-refused"
 
 
 class GenerationRefused(OperatorError):

@@ -10,7 +10,7 @@ A field that is marked `Personal` is stored sealed (see `shared.personal_data`).
 No I/O here, no clock, no ids made.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Final, Literal
@@ -37,8 +37,16 @@ def account_stream(account_id: str) -> str:
 
 
 def transfer_stream(transfer_id: str) -> str:
-    """Makes a transfer's id unique forever, also after its idempotency key is forgotten by the client."""
+    """Makes a transfer's id unique forever, also after its idempotency key is forgotten by the client.
+
+    All that happens in it happens to the accounts of the transfer too.
+    """
     return f"transfer-{transfer_id}"
+
+
+def projection_stream(projection: str) -> str:
+    """Holds what operators decided about one read model of the ledger."""
+    return f"projection-{projection}"
 
 
 # ── facts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -202,10 +210,25 @@ class FundsTransferred(Fact, frozen=True):
         )
 
 
+class ProjectionEventSkipped(Fact, frozen=True):
+    """The event at `position` could not be applied to the read model and is left out of it for good, in every generation.
+
+    Who decided it stands in the metadata, as with every event.
+    """
+
+    projection: str
+    position: int
+    reason: str
+
+    def streams(self) -> tuple[str, ...]:
+        return (projection_stream(self.projection),)
+
+
 UserEvent = UserCreated | UserChanged | UserDeactivated | UserReactivated | UserErased
 MoneyEvent = FundsDeposited | FundsWithdrawn | FundsTransferred
 AccountEvent = AccountOpened | AccountFrozen | AccountUnfrozen | AccountClosed | MoneyEvent
-Event = UserEvent | AccountEvent
+ProjectionEvent = ProjectionEventSkipped
+Event = UserEvent | AccountEvent | ProjectionEvent
 
 EVENT_TYPES: Final[dict[str, type[Event]]] = {
     event_type.__name__: event_type
@@ -222,6 +245,7 @@ EVENT_TYPES: Final[dict[str, type[Event]]] = {
         FundsDeposited,
         FundsWithdrawn,
         FundsTransferred,
+        ProjectionEventSkipped,
     )
 }
 
@@ -308,14 +332,27 @@ _DECODERS: Final = {name: msgspec.json.Decoder(event_type) for name, event_type 
 def _upcast(event_type: type[Event], schema_version: int, data: dict[str, Any], sealed: Sealed) -> Event:
     name = event_type.__name__
     if schema_version > event_type.schema_version:
-        msg = f"{name} has schema version {schema_version}, this code knows up to {event_type.schema_version}"
+        known = f"this code knows up to {event_type.schema_version}"
+        msg = f"{name} has schema version {schema_version}, {known}; deploy the code that wrote it"
         raise UnknownEvent(msg)
-    for version in range(schema_version, event_type.schema_version):
-        if (name, version) not in UPCASTERS:
-            raise UnknownEvent(f"{name} never had schema version {schema_version}")
-        data = UPCASTERS[name, version](data)
+    data = upcasted(name, schema_version, event_type.schema_version, data, UPCASTERS)
     place = _place(sealed.ledger_id, sealed.event_id, name)
     return msgspec.convert(opened_members(event_type, data, place, sealed.keys), event_type)
+
+
+def upcasted(
+    name: str, version: int, to: int, data: dict[str, Any], upcasters: Mapping[tuple[str, int], Upcaster]
+) -> dict[str, Any]:
+    """The data of an event as its schema version `to` has them, one version after another.
+
+    Raises:
+        UnknownEvent: there never was such a version.
+    """
+    for step in range(version, to):
+        if (name, step) not in upcasters:
+            raise UnknownEvent(f"{name} never had schema version {version}")
+        data = upcasters[name, step](data)
+    return data
 
 
 @lru_cache(maxsize=256)  # events of one transaction share their moment

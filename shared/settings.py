@@ -169,6 +169,14 @@ class Settings(BaseSettings):
     projector_look_ms: Milliseconds = Field(
         default=500, description="The projector looks for new events at least this often, wake-up or not."
     )
+    projector_attempts_max: Count = Field(
+        default=5,
+        description="How often an event is tried, with growing pauses, that cannot be applied to a read model; then it is put "
+        "aside.",
+    )
+    projector_dead_letters_max: int = Field(
+        default=100, ge=0, description="Events that one read model may put aside; at one more it stops. 0: it stops at the first."
+    )
     mongo_timeout_ms: Milliseconds = Field(default=2_000, description="Longest wait for MongoDB in a query.")
     redis_timeout_ms: Milliseconds = Field(default=1_000, description="Longest wait for Redis in a query.")
     wake_timeout_ms: Milliseconds = Field(default=50, description="Longest time the command API spends on a wake-up.")

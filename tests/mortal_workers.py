@@ -13,21 +13,46 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import msgspec
 import uvloop
 from arq.worker import run_worker
 
 from projector import comparison, feed, generations, runner, sinks, troubles
+from projector.projections import PROJECTIONS, Projection, project_accounts, project_balances
 from projector.worker import make_worker_settings
+from shared.events import RecordedEvent
 from shared.settings import read_settings
 from tests.await_points import Moment, Point, watch
 
 PATH: Final = (comparison, feed, generations, runner, sinks, troubles)
 """The modules that an event comes through from the log to the read models."""
 
+POISON: Final = "MORTAL_POISON"
+"""In the environment: one event in `POISONED_EVERY` cannot be applied to two of the read models."""
+
+POISONED_EVERY: Final = 20
 _DEATH_WITH_PARENT: Final = 1
+
+
+def poisoned(every: int) -> list[Projection[Any]]:
+    """`accounts`, as MongoDB refuses what comes of it, and `balances`, as its function raises, or Redis refuses."""
+
+    def accounts(changes: Any, recorded: RecordedEvent, event: Any) -> None:
+        project_accounts(changes, recorded, event)
+        if recorded.position % every == 0:
+            changes.change("nobody", {"status": "open"}, {})
+
+    def balances(changes: Any, recorded: RecordedEvent, event: Any) -> None:
+        if recorded.position % (2 * every) == 0:
+            raise RuntimeError
+        project_balances(changes, recorded, event)
+        if recorded.position % every == 0:
+            changes.push(f"account:{event.account_id}", "a list?", 1)
+
+    functions = {"accounts": accounts, "balances": balances}
+    return [msgspec.structs.replace(each, project=functions.get(each.name, each.project)) for each in PROJECTIONS]
 
 
 class Fate(msgspec.Struct, frozen=True):
@@ -70,7 +95,7 @@ def _work(fate: Fate, noted: int) -> NoReturn:
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     watch(loop, PATH, _meeting(fate, lambda line: os.write(noted, line)))
-    run_worker(make_worker_settings(read_settings()))
+    run_worker(make_worker_settings(read_settings(), poisoned(POISONED_EVERY) if POISON in os.environ else PROJECTIONS))
     os._exit(0)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import errors
-from shared.events import EVENT_TYPES, NO_KEYS, Event, Sealed, canonical, decode, encode, timestamp
+from shared.events import EVENT_TYPES, NO_KEYS, Event, Sealed, Upcaster, canonical, decode, encode, timestamp, upcasted
 from shared.personal_data import people_of
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "events.json").read_text())
@@ -71,6 +71,18 @@ def test_each_version_of_each_event_has_a_golden_example() -> None:
     golden = {(stored["type"], stored["schema_version"]) for stored in GOLDEN}
     expected = {(name, v) for name, kind in EVENT_TYPES.items() for v in range(1, kind.schema_version + 1)}
     assert golden == expected
+
+
+def test_old_versions_go_through_every_step_to_the_present_one() -> None:
+    steps: dict[tuple[str, int], Upcaster] = {
+        ("MoonSeen", 1): lambda data: {"phases": [data["phase"]]},
+        ("MoonSeen", 2): lambda data: {**data, "seen_by": "nobody"},
+    }
+    assert upcasted("MoonSeen", 1, 3, {"phase": "new"}, steps) == {"phases": ["new"], "seen_by": "nobody"}
+    assert upcasted("MoonSeen", 2, 3, {"phases": []}, steps) == {"phases": [], "seen_by": "nobody"}
+    assert upcasted("MoonSeen", 3, 3, {"phases": []}, steps) == {"phases": []}
+    with pytest.raises(errors.UnknownEvent, match="never had schema version 0"):
+        upcasted("MoonSeen", 0, 3, {}, steps)
 
 
 @pytest.mark.parametrize(

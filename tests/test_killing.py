@@ -19,15 +19,18 @@ from typing import Any, Final
 import msgspec
 import pytest
 
+from projector.dead_letters import Parking, PutAside
 from projector.projections import PROJECTIONS
 from projector.sinks import Step, make_sinks
+from projector.verify_read_models import verify_read_model
+from shared.dead_letters import Aside, read_aside, read_letters, read_parked
 from shared.errors import Rebuilding
 from shared.event_store import read_all
 from shared.read_models import WAKE_CHANNEL
 from shared.settings import Settings
 from tests.await_points import Point, points_of
 from tests.log import Book
-from tests.mortal_workers import PATH, Fate
+from tests.mortal_workers import PATH, POISON, POISONED_EVERY, Fate, poisoned
 from tests.projecting import Ledger, eventually, open_ledger
 from tests.running import environment_of
 
@@ -36,7 +39,7 @@ pytestmark = pytest.mark.services
 SEEDS: Final = range(1, 1 + int(os.environ.get("PROVING_SEEDS", "1")))
 WORKERS: Final = 3
 LATE_SECONDS: Final = 0.004
-LIFE_SECONDS: Final = 3.0
+LIFE_SECONDS: Final = 6.0
 FROZEN_SECONDS: Final = 1.6
 """Longer than a transaction may stand idle before others end it."""
 
@@ -47,13 +50,32 @@ ELSEWHERE: Final = frozenset(
         # What an operator does: see test_operating.
         *("roll_back", "drop_kept", "reopen", "pause", "resume", "_set_paused", "labels", "forget"),
         # Where a projection fails, which none does here.
-        *("note", "_give_up"),
+        *("note", "check", "read_letters", "read_parked", "_put_aside", "_give_up"),
     }
 )
-NOT_HERE: Final = frozenset(
+PARKING: Final = frozenset(
     {
+        "letters = await self._sink.read_letters(self.generation)",
+        "parked = await self._sink.read_parked(self.generation)",
+        "await self._put_aside(refused, self._parking)",
+        "await self._sink.check(self.generation, step, changes)",
+        "await self._write(event, aside, self._projection.new_changes())",
+        "await collection.insert_many(documents, session=session)",
+        "await self._put_aside(generation, step.aside, session)",
+        'if flaw := await self._check(keys=[generation.key("checkpoint")], args=arguments):',
+        "return await letters_in_mongo(self._mongo, generation)",
+        "return await parked_in_mongo(self._mongo, generation)",
+        "return await letters_in_redis(self._redis, generation)",
+        "return await parked_in_redis(self._redis, generation)",
         "await self._troubles.note(self._model, self._feed.ledger_id, self._position, error)",
         "await _wait(self._stopping, seconds)",
+    }
+)
+"""Where a worker is that puts events aside."""
+
+NOT_HERE: Final = frozenset(
+    {
+        *PARKING,
         # Where an operator has paused it.
         "await _wait(self._stopping, PAUSED_SECONDS)",
         # Where an operator asks for more, or what was built is wrong.
@@ -87,11 +109,11 @@ NOT_HERE: Final = frozenset(
 class Nursery:
     """Starts workers with a fate, and knows which fates were met."""
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
+    def __init__(self, folder: Path, settings: Settings, **more: str) -> None:
         self._met = folder / "met"
         self._log = (folder / "workers.log").open("wb")
         command = [executable, "-m", "tests.mortal_workers", str(self._met)]
-        environment = os.environ | environment_of(settings)
+        environment = os.environ | environment_of(settings) | more
         self._parent = Popen(command, stdin=PIPE, stdout=PIPE, stderr=self._log, env=environment)
         self._pids: set[int] = set()
         self._asking = asyncio.Lock()
@@ -145,8 +167,9 @@ class Nursery:
 
 
 @contextmanager
-def nursery(folder: Path, settings: Settings) -> Iterator[Nursery]:
-    opened = Nursery(folder, settings)
+def nursery(folder: Path, settings: Settings, **more: str) -> Iterator[Nursery]:
+    """`more` are environment variables on top of the settings."""
+    opened = Nursery(folder, settings, **more)
     try:
         yield opened
     finally:
@@ -296,6 +319,73 @@ async def test_workers_die_at_every_await_and_every_event_is_in_once(settings: S
         await ledger.wipe()
         await ledger.build()
         assert await ledger.digests() == live
+
+
+async def write_apart(ledger: Ledger) -> None:
+    """Accounts that never meet: what one of them parks, parks no other."""
+    book = Book()
+    while True:
+        user = book.create_user()
+        account = book.open_account(user.user_id)
+        await ledger.append([user, account, *(book.deposit(account.account_id, 1) for _ in range(5))])
+        await asyncio.sleep(0.02)
+
+
+async def expected_aside(ledger: Ledger, projection: Any) -> tuple[list[int], dict[str, int], int]:
+    """Letters, parked streams, and how many events are put aside, as the log alone tells."""
+    feed = ledger.generations(projection.name).feed
+    head, position, log_hash = await feed.refresh(), 0, b""
+    letters: list[int] = []
+    parking, noted = Parking(), PutAside()
+    while position < head:
+        page = await feed.page(position, log_hash, feed)
+        for event in page:
+            if (
+                event.position % POISONED_EVERY == 0
+                and parking.sift(projection, [event], PutAside())
+                and type(event.event) in projection.handles
+            ):
+                letters.append(event.position)
+                parking.letters.add(event.position)
+            parking.sift(projection, [event], noted)
+            parking.settle(noted)
+        position, log_hash = page[-1].position, page[-1].hash
+    return letters, noted.parked, noted.put_aside
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_workers_die_while_they_put_events_aside_and_every_letter_is_there_once(
+    settings: Settings, tmp_path: Path, seed: int
+) -> None:
+    points = {point for point in points_of(PATH) if _source(point) in PARKING}
+    quick = {
+        "projector_batch_events_max": 25,
+        "projector_look_ms": 50,
+        "projector_attempts_max": 2,
+        "projector_dead_letters_max": 100_000,
+    }
+    small = settings.model_copy(update=quick)
+    models = poisoned(POISONED_EVERY)
+    async with open_ledger(settings) as ledger:
+        with nursery(tmp_path, small, **{POISON: "1"}) as workers:
+            async with meanwhile(write_apart(ledger)):
+                await Reaper(workers, random.Random(seed), points).run()
+            head = await ledger.append([Book(seed=seed).create_user()])
+            await workers.start(Fate())
+            await ledger.caught_up(head)
+        unmet = points - workers.met()
+        assert not unmet, f"{len(unmet)} of {len(points)} never reached: {sorted(map(_source, unmet))}"
+        for projection in models:
+            live = await ledger.live(projection.name)
+            letters, parked, put_aside = (
+                await expected_aside(ledger, projection) if projection.name in {"accounts", "balances"} else ([], {}, 0)
+            )
+            stores = ledger.stores.mongo, ledger.stores.redis
+            assert [letter.position for letter in await read_letters(*stores, live)] == letters
+            assert await read_parked(*stores, live) == parked
+            assert await read_aside(*stores, live) == Aside(len(letters), len(parked), put_aside)
+            assert bool(letters) == (projection.name in {"accounts", "balances"})
+            await verify_read_model(ledger.stores, projection, ledger.generations(projection.name).feed, lambda _: None)
 
 
 async def test_a_replaced_worker_goes_on_long_before_mongodb_would_let_it(settings: Settings, tmp_path: Path) -> None:
