@@ -14,7 +14,7 @@ from projector.feed import Feed
 from projector.generations import Generations, OvertakenError
 from projector.projections import PROJECTIONS, Projection
 from projector.sinks import digest, make_sinks
-from projector.verify_read_models import Fold, ReadModelMovedError, verify_generation
+from projector.verify_read_models import Advanced, Fold, ReadModelMovedError, verify_generation
 from shared.connections import Stores
 from shared.dead_letters import NOTHING_ASIDE, Aside, Letter
 from shared.errors import NotFound
@@ -201,11 +201,12 @@ class Operating:
         digests = await digest(self._sink, generations[0]), await digest(self._sink, generations[1])
         return Difference(first, second, digests, len(names), differing)
 
-    async def inspect(self, generation: Generation, comparison: Comparison, *, whole: bool) -> bool | None:
+    async def inspect(self, generation: Generation, comparison: Comparison, advanced: Advanced, *, whole: bool) -> bool | None:
         """Whether a generation that is not live yet has the very content of the one before; None where that cannot be said.
 
         Nor can it while the log moves, or where the two have not put the same aside. All of it is compared with the log where
-        `whole` is wished, where the same code gave something else before, and where a sample tells nothing.
+        `whole` is wished, where the same code gave something else before, and where a sample tells nothing; `advanced` is called
+        with numbers of events that this has read.
 
         Raises:
             GenerationRefused: something in it is not what the log says.
@@ -213,7 +214,7 @@ class Operating:
         equal = await self._is_equal(generation, comparison.before) if comparison.before else None
         was_same_code = comparison.before is not None and comparison.before.version == self._model.version
         if whole or self.projection.origin is None or (was_same_code and equal is False):
-            await self._verify(generation)
+            await self._verify(generation, advanced)
         return equal
 
     async def _is_equal(self, generation: Generation, before: Before) -> bool | None:
@@ -225,9 +226,9 @@ class Operating:
         stands_still = len(positions) == 1 and positions == {await self._position(each) for each in both}
         return len(digests) == 1 if stands_still else None
 
-    async def _verify(self, generation: Generation) -> None:
+    async def _verify(self, generation: Generation, advanced: Advanced) -> None:
         try:
-            await verify_generation(self._stores, generation, Fold(self.projection, self._feed, _ignore), self.projection)
+            await verify_generation(self._stores, generation, Fold(self.projection, self._feed, advanced), self.projection)
         except DifferenceFound as found:
             raise refusal(generation, found) from None
         except ReadModelMovedError:
@@ -249,7 +250,3 @@ def _named(entries: list[Entry], name: str) -> Entry:
             return entry
     there = ", ".join(f"{entry.number} ({entry.role})" for entry in entries) or "none"
     raise NotFound(f"there is no generation {name!r}; there are: {there}")
-
-
-def _ignore(_events: int) -> None:
-    """Progress that nobody is shown."""

@@ -192,8 +192,8 @@ ABANDONED_SECONDS: Final = 1.0
 DIGEST_DOCUMENTS: Final = 2_000
 """Held in memory at once."""
 
-INDEX_SECONDS_MAX: Final = 24 * 3_600.0
-"""Sorting millions of documents takes as long as it takes. (None would be the client's own timeout.)"""
+SCAN_SECONDS_MAX: Final = 24 * 3_600.0
+"""Sorting or counting millions of documents takes as long as it takes. (None would be the client's own timeout.)"""
 
 
 class _OvertakenError(Exception):
@@ -363,7 +363,7 @@ class MongoSink:
     async def index(self, generation: Generation) -> None:
         indexes = [IndexModel(list(keys)) for keys in generation.model.indexes]
         if indexes:
-            with pymongo.timeout(INDEX_SECONDS_MAX):
+            with pymongo.timeout(SCAN_SECONDS_MAX):
                 await self._patiently(generation.collection(self._mongo).create_indexes(indexes))
 
     async def switch(self, generation: Generation, pointer: Pointer) -> bool:
@@ -429,7 +429,8 @@ class MongoSink:
         await self._patiently(self._mongo.read_models.delete_one({"_id": pointer_id(model, ledger_id)}))
 
     async def count(self, generation: Generation) -> int:
-        return await generation.collection(self._mongo).count_documents({})
+        with pymongo.timeout(SCAN_SECONDS_MAX):
+            return await generation.collection(self._mongo).count_documents({})
 
     async def sample(self, generation: Generation, size: int) -> list[str]:
         pipeline: list[Document] = [{"$sample": {"size": size}}, {"$project": {"_id": 1}}]
