@@ -206,11 +206,19 @@ async def _build_live(one: Operating, estimate: Estimate, *, verify: bool) -> No
     started = time.monotonic()
     equal: bool | None = None
 
-    async def check(generation: Generation, comparison: Comparison) -> None:
-        nonlocal equal
-        equal = await one.inspect(generation, comparison, whole=verify)
+    def inspecting(progress: Progress) -> Check:
+        async def check(generation: Generation, comparison: Comparison) -> None:
+            nonlocal equal
 
-    built = await with_progress(one.generations, estimate.events, check=check)
+            def advanced(count: int) -> None:
+                progress.extend(2 * generation.position)
+                progress.advance(count)
+
+            equal = await one.inspect(generation, comparison, advanced, whole=verify)
+
+        return check
+
+    built = await with_progress(one.generations, estimate.events, inspecting=inspecting)
     await one.note_rate(max(built.position, 1) / max(time.monotonic() - started, 1e-3))
     typer.echo(f"{one.projection.name} {built.position} {built.digest or '(it moves with the log)'}")
     if letters := (await one.aside())[0].letters:
@@ -249,8 +257,10 @@ async def _build_copy(one: Operating, label: str, target: int) -> None:
     typer.echo(f"{one.projection.name}@{label} {built.position} {built.digest}")
 
 
-async def with_progress(generations: Generations, total: int, to: int | None = None, check: Check | None = None) -> Rebuilt:
-    """Builds a new generation, or with `to` a copy."""
+async def with_progress(
+    generations: Generations, total: int, to: int | None = None, inspecting: Callable[[Progress], Check] | None = None
+) -> Rebuilt:
+    """Builds a new generation, or with `to` a copy. What `inspecting` makes may show how far it is, too."""
     with Progress("rebuild", total, "events", memory=_memory_mebibytes) as progress:
         shown = 0
 
@@ -260,7 +270,7 @@ async def with_progress(generations: Generations, total: int, to: int | None = N
             progress.advance(position - shown)
             shown = position
 
-        return await rebuild(generations, moved, to, check)
+        return await rebuild(generations, moved, to, inspecting(progress) if inspecting else None)
 
 
 def _memory_mebibytes() -> int:

@@ -8,18 +8,18 @@ import msgspec
 from sqlalchemy import text
 
 from projector.comparison import Before, Comparison, refusal
-from projector.dead_letters import Attempts
+from projector.dead_letters import REFUSED, Attempts
 from projector.difference import DifferenceFound, difference
 from projector.feed import Feed
 from projector.generations import Generations, OvertakenError
 from projector.projections import PROJECTIONS, Projection
 from projector.sinks import digest, make_sinks
-from projector.verify_read_models import Fold, ReadModelMovedError, verify_generation
+from projector.verify_read_models import Advanced, Fold, ReadModelMovedError, verify_generation
 from shared.connections import Stores
 from shared.dead_letters import NOTHING_ASIDE, Aside, Letter
 from shared.errors import NotFound
 from shared.event_store import read_head, read_recorded_at
-from shared.read_models import COPY_MARK, Generation, labelled
+from shared.read_models import COPY_MARK, Generation, labelled, read_troubles
 
 BY_NAME: Final = {projection.name: projection for projection in PROJECTIONS}
 LABEL: Final = re.compile(r"[a-z][a-z0-9-]{0,30}")
@@ -97,6 +97,14 @@ class Operating:
             return NOTHING_ASIDE, []
         generation = Generation(self._model, self._feed.ledger_id, number)
         return await self._aside_of(generation), await self._sink.read_letters(generation)
+
+    async def stopped_at(self) -> int | None:
+        """The event that cannot be applied and may not be put aside; None where none is in the way."""
+        troubles = await read_troubles(self._stores.mongo, self._stores.redis, self._feed.ledger_id)
+        trouble = troubles.get(self._model.name)
+        if trouble is None or not trouble.cause.startswith(REFUSED.format(position=trouble.position + 1)):
+            return None
+        return trouble.position + 1
 
     async def _aside_of(self, generation: Generation) -> Aside:
         checkpoint = await self._sink.read_checkpoint(generation)
@@ -193,11 +201,12 @@ class Operating:
         digests = await digest(self._sink, generations[0]), await digest(self._sink, generations[1])
         return Difference(first, second, digests, len(names), differing)
 
-    async def inspect(self, generation: Generation, comparison: Comparison, *, whole: bool) -> bool | None:
+    async def inspect(self, generation: Generation, comparison: Comparison, advanced: Advanced, *, whole: bool) -> bool | None:
         """Whether a generation that is not live yet has the very content of the one before; None where that cannot be said.
 
         Nor can it while the log moves, or where the two have not put the same aside. All of it is compared with the log where
-        `whole` is wished, where the same code gave something else before, and where a sample tells nothing.
+        `whole` is wished, where the same code gave something else before, and where a sample tells nothing; `advanced` is called
+        with numbers of events that this has read.
 
         Raises:
             GenerationRefused: something in it is not what the log says.
@@ -205,7 +214,7 @@ class Operating:
         equal = await self._is_equal(generation, comparison.before) if comparison.before else None
         was_same_code = comparison.before is not None and comparison.before.version == self._model.version
         if whole or self.projection.origin is None or (was_same_code and equal is False):
-            await self._verify(generation)
+            await self._verify(generation, advanced)
         return equal
 
     async def _is_equal(self, generation: Generation, before: Before) -> bool | None:
@@ -217,9 +226,9 @@ class Operating:
         stands_still = len(positions) == 1 and positions == {await self._position(each) for each in both}
         return len(digests) == 1 if stands_still else None
 
-    async def _verify(self, generation: Generation) -> None:
+    async def _verify(self, generation: Generation, advanced: Advanced) -> None:
         try:
-            await verify_generation(self._stores, generation, Fold(self.projection, self._feed, _ignore), self.projection)
+            await verify_generation(self._stores, generation, Fold(self.projection, self._feed, advanced), self.projection)
         except DifferenceFound as found:
             raise refusal(generation, found) from None
         except ReadModelMovedError:
@@ -241,7 +250,3 @@ def _named(entries: list[Entry], name: str) -> Entry:
             return entry
     there = ", ".join(f"{entry.number} ({entry.role})" for entry in entries) or "none"
     raise NotFound(f"there is no generation {name!r}; there are: {there}")
-
-
-def _ignore(_events: int) -> None:
-    """Progress that nobody is shown."""

@@ -196,8 +196,8 @@ DIGEST_DOCUMENTS: Final = 2_000
 TOGETHER_CHANGES_MAX: Final = 200
 """A batch with more documents has a transaction of its own: the fixed costs of one no longer matter, and nobody waits for it."""
 
-INDEX_SECONDS_MAX: Final = 24 * 3_600.0
-"""Sorting millions of documents takes as long as it takes. (None would be the client's own timeout.)"""
+SCAN_SECONDS_MAX: Final = 24 * 3_600.0
+"""Sorting or counting millions of documents takes as long as it takes. (None would be the client's own timeout.)"""
 
 
 Batch = tuple[Generation, Step, DocumentChanges]
@@ -398,7 +398,7 @@ class MongoSink:
     async def index(self, generation: Generation) -> None:
         indexes = [IndexModel(list(keys)) for keys in generation.model.indexes]
         if indexes:
-            with pymongo.timeout(INDEX_SECONDS_MAX):
+            with pymongo.timeout(SCAN_SECONDS_MAX):
                 await self._patiently(generation.collection(self._mongo).create_indexes(indexes))
 
     async def switch(self, generation: Generation, pointer: Pointer) -> bool:
@@ -464,7 +464,8 @@ class MongoSink:
         await self._patiently(self._mongo.read_models.delete_one({"_id": pointer_id(model, ledger_id)}))
 
     async def count(self, generation: Generation) -> int:
-        return await generation.collection(self._mongo).count_documents({})
+        with pymongo.timeout(SCAN_SECONDS_MAX):
+            return await generation.collection(self._mongo).count_documents({})
 
     async def sample(self, generation: Generation, size: int) -> list[str]:
         pipeline: list[Document] = [{"$sample": {"size": size}}, {"$project": {"_id": 1}}]

@@ -19,14 +19,14 @@ import msgspec
 import uvloop
 from arq.worker import run_worker
 
-from projector import comparison, feed, generations, runner, sinks, troubles
+from projector import feed, generations, runner, sinks, troubles
 from projector.projections import PROJECTIONS, Projection, project_accounts, project_balances
 from projector.worker import make_worker_settings
 from shared.events import RecordedEvent
 from shared.settings import read_settings
 from tests.await_points import Moment, Point, watch
 
-PATH: Final = (comparison, feed, generations, runner, sinks, troubles)
+PATH: Final = (feed, generations, runner, sinks, troubles)
 """The modules that an event comes through from the log to the read models."""
 
 POISON: Final = "MORTAL_POISON"

@@ -1,5 +1,6 @@
 """What is built is compared with the log and with the generation before, before anybody reads it."""
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -158,6 +159,9 @@ async def test_with_verify_one_wrong_document_among_all_is_found(ledger: Ledger)
     await change(ledger, generations, copy.generation)
     code, _, err = await daybook(ledger.settings, "projections", "rebuild", "entries", "--verify").ended()
     assert (code, "is not what the log says" in err) == (1, True)
+    code, out, err = await daybook(ledger.settings, "projections", "rebuild", "entries", "--verify").ended()
+    last = json.loads(err.splitlines()[-1])
+    assert (code, last["done"], last["total"]) == (0, 2 * EVENTS, 2 * EVENTS), out + err
 
 
 async def test_it_is_compared_while_both_generations_move_on(ledger: Ledger) -> None:
