@@ -18,6 +18,8 @@ Column = Literal[
     "growth",
     "API µs",
     "PostgreSQL µs",
+    "MongoDB µs",
+    "Redis µs",
     "load µs",
 ]
 

@@ -1,6 +1,9 @@
 """A B C A B C …: whatever slows the machine for a moment slows everything that is compared."""
 
+import os
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Final
 
 from bench.client import Order
 from bench.load import columns, run_load
@@ -8,9 +11,12 @@ from bench.measurement import Column, Section, number
 from bench.rig import say
 from bench.scale import Scale
 from bench.workloads import Workload
+from dev.children import Child, family
 
 Values = dict[Column, float]
 Lane = Callable[[], Awaitable[Values]]
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 def load_lane(url: str, workload: Workload, scale: Scale, connections: int) -> Lane:
@@ -34,3 +40,12 @@ async def interleave(section: Section, lanes: Mapping[str, Lane], rounds: int) -
             section.measurement(name).add(values)
             texts = ", ".join(f"{number(value, column)} {column}" for column, value in values.items())
             say(f"{section.name}, round {turn} of {rounds}: {name}: {texts}")
+
+
+def processor_seconds(process: Child) -> float:
+    """Of the process, and of its children as long as they live."""
+    ticks = 0
+    for pid in family(process.pid):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / _TICKS

@@ -156,7 +156,8 @@ def skip(
 
     async def leave_out(operating: Open) -> tuple[int, list[Letter]]:
         one = operating(name)
-        await _found(one, position)
+        if await one.stopped_at() != position:
+            await _found(one, position)
         await _record(ledger, command)
         built = await with_progress(one.generations, await one.generations.feed.refresh())
         return built.position, (await one.aside())[1]

@@ -25,6 +25,8 @@ from shared.read_models import COPY_MARK
 
 ATTEMPTS_MAX: Final = 5
 LETTERS_MAX: Final = 100
+REFUSED: Final = "event {position} ("
+"""How an error begins that names an event."""
 
 _HERE: Final = str(Path(__file__).parents[1])
 _LIBRARIES: Final = "site-packages"
@@ -151,8 +153,8 @@ class Attempts:
         is_full = letters >= self.letters_max
         if not is_tried or is_full or not self.parks:
             full = f"; {letters} events are put aside already, and more are not" if is_full and self.parks else ""
-            which = f"event {recorded.position} ({kind} {recorded.event_id})"
-            what = f"{which} cannot be applied: {cause}; tried {self._count} times{full}"
+            which = REFUSED.format(position=recorded.position)
+            what = f"{which}{kind} {recorded.event_id}) cannot be applied: {cause}; tried {self._count} times{full}"
             raise EventRefused(what, position=recorded.position, is_final=is_tried) from error
         self._known.add(f"{kind} {cause}")
         now = timestamp(datetime.now(UTC))

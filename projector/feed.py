@@ -95,9 +95,19 @@ class Feed:
             self._pages.clear()
             raise
 
-    async def _read_once(self, after: int) -> Page:
+    async def look(self) -> bool:
+        """Reads what is new, for all followers, before they ask for it. False where that is not all.
+
+        Raises:
+            LogChangedError, UnknownEvent, LogDamaged: those who follow find the same.
+        """
+        # What is being read already was perhaps asked for before the news came.
+        page = await self._read_once(self.head, anew=True)
+        return len(page.events) < PAGE_EVENTS
+
+    async def _read_once(self, after: int, *, anew: bool = False) -> Page:
         read = self._reads.get(after)
-        if read is None or read.done():  # done, and only not forgotten yet: the head may have moved since
+        if read is None or read.done() or anew:  # done, and only not forgotten yet: the head may have moved since
             read = self._reads[after] = asyncio.create_task(self._read(after))
             read.add_done_callback(partial(self._forget, after))
         # Others may be waiting for the same page.
@@ -204,11 +214,19 @@ class Feed:
         if page.events:
             if any(type(recorded.event) is UserErased for recorded in page.events):
                 self._pages.clear()  # they may hold what was just erased
-            self._pages.append(page)
+            self._keep(page)
             self.move_to(max(self.head, page.events[-1].position))
         elif after < head and after < await self.refresh():
             raise self._missing(after + 1)
         return page
+
+    def _keep(self, page: Page) -> None:
+        """A page that goes on where the last one ends becomes a part of it: pages that are read as events come are small."""
+        last = self._pages[-1] if self._pages else None
+        if last and last.events[-1].hash == page.hash_before and len(last.events) + len(page.events) <= PAGE_EVENTS:
+            last.events.extend(page.events)
+        else:
+            self._pages.append(page)
 
     def _decoded(self, after: int, stored: list[StoredEvent], keys: Keys) -> list[RecordedEvent]:
         """Up to the first that is missing or cannot be read; it raises only if that is the very first."""

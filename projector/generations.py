@@ -354,6 +354,8 @@ class Copy:
             # Whatever it is: the function is pure, so it is the event's or the code's fault.
             except Exception as error:
                 raise RefusedError(last) from error
+            if after == self._feed.head:
+                break  # as far as is known; whether there is more is asked when this is written
         if last:
             await self._write(last, aside, changes)
             parking.settle(aside)

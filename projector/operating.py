@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import text
 
 from projector.comparison import Before, Comparison, refusal
-from projector.dead_letters import Attempts
+from projector.dead_letters import REFUSED, Attempts
 from projector.difference import DifferenceFound, difference
 from projector.feed import Feed
 from projector.generations import Generations, OvertakenError
@@ -19,7 +19,7 @@ from shared.connections import Stores
 from shared.dead_letters import NOTHING_ASIDE, Aside, Letter
 from shared.errors import NotFound
 from shared.event_store import read_head, read_recorded_at
-from shared.read_models import COPY_MARK, Generation, labelled
+from shared.read_models import COPY_MARK, Generation, labelled, read_troubles
 
 BY_NAME: Final = {projection.name: projection for projection in PROJECTIONS}
 LABEL: Final = re.compile(r"[a-z][a-z0-9-]{0,30}")
@@ -97,6 +97,14 @@ class Operating:
             return NOTHING_ASIDE, []
         generation = Generation(self._model, self._feed.ledger_id, number)
         return await self._aside_of(generation), await self._sink.read_letters(generation)
+
+    async def stopped_at(self) -> int | None:
+        """The event that cannot be applied and may not be put aside; None where none is in the way."""
+        troubles = await read_troubles(self._stores.mongo, self._stores.redis, self._feed.ledger_id)
+        trouble = troubles.get(self._model.name)
+        if trouble is None or not trouble.cause.startswith(REFUSED.format(position=trouble.position + 1)):
+            return None
+        return trouble.position + 1
 
     async def _aside_of(self, generation: Generation) -> Aside:
         checkpoint = await self._sink.read_checkpoint(generation)

@@ -20,6 +20,7 @@ from projector.feed import READS_AT_ONCE, Feed
 from projector.generations import OVERTAKEN_SECONDS, Copy, Generations, OvertakenError, PausedError, pause
 from projector.projections import PROJECTIONS, Projection
 from projector.sinks import make_sinks
+from projector.telling import Telling
 from projector.troubles import Troubles
 from shared.connections import STORE_ERRORS, MongoDatabase
 from shared.errors import DaybookError, EventRefused
@@ -58,6 +59,7 @@ class Runner:
         self._person_keys = PersonKeys(settings)
         self._sinks = make_sinks(mongo, redis)
         self._troubles = Troubles(mongo, redis)
+        self._telling = Telling(redis)
         self._events_max = settings.projector_batch_events_max
         self._attempts_max = settings.projector_attempts_max
         self._letters_max = settings.projector_dead_letters_max
@@ -65,6 +67,7 @@ class Runner:
         self._projections = projections
         self._reading = asyncio.Semaphore(READS_AT_ONCE)
         self._feeds: dict[str, Feed] = {}
+        self._heard: dict[str, asyncio.Event] = {}
         self._followers: list[Follower] = []
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -76,6 +79,7 @@ class Runner:
             await self._look(tasks)
             for task in beside:
                 task.cancel()
+        await self._telling.close()
 
     def wake(self) -> None:
         """There may be new events."""
@@ -85,6 +89,8 @@ class Runner:
         """Ends `run` after the batches under way."""
         self._stopping.set()
         self._woken.set()
+        for heard in self._heard.values():
+            heard.set()
         for feed in self._feeds.values():
             feed.nudge()
 
@@ -110,13 +116,27 @@ class Runner:
         feed = self._feeds.get(ledger_id)
         if feed is None:
             feed = self._feeds[ledger_id] = Feed(self._engine, ledger_id, self._person_keys, self._reading)
+            self._heard[ledger_id] = asyncio.Event()
+            tasks.create_task(self._hear(feed, self._heard[ledger_id]))
             for projection in self._projections:
                 attempts = Attempts(self._attempts_max, self._letters_max)
                 generations = Generations(projection, self._sinks[projection.model.store], feed, attempts)
-                follower = Follower(generations, self._troubles, self._events_max, self._stopping)
+                follower = Follower(generations, self._troubles, self._telling, self._events_max, self._stopping)
                 self._followers.append(follower)
                 tasks.create_task(follower.run())
         return feed
+
+    async def _hear(self, feed: Feed, heard: asyncio.Event) -> None:
+        """What a message tells of is read at once, and only once for all followers; where the log ends needs not be asked."""
+        while not self._stopping.is_set():
+            try:
+                is_all = await feed.look()
+            except Exception:  # noqa: BLE001 # those who follow find the same, and say so
+                is_all = False
+            if not is_all:
+                self.wake()
+            await heard.wait()
+            heard.clear()
 
     async def _tell(self) -> None:
         """How the work goes on, for those who ask. Where Redis is away, nobody is told."""
@@ -134,17 +154,21 @@ class Runner:
                     # What was said while nobody listened.
                     self.wake()
                     while True:
-                        if await channel.get_message(timeout=self._look_seconds):
-                            self.wake()
+                        if message := await channel.get_message(timeout=self._look_seconds):
+                            heard = self._heard.get(message["data"])
+                            (heard or self._woken).set()
             await asyncio.sleep(self._look_seconds)
 
 
 class Follower:
     """Keeps one read model of one ledger up with the log."""
 
-    def __init__(self, generations: Generations, troubles: Troubles, events_max: int, stopping: asyncio.Event) -> None:
+    def __init__(
+        self, generations: Generations, troubles: Troubles, telling: Telling, events_max: int, stopping: asyncio.Event
+    ) -> None:
         self._generations = generations
         self._troubles = troubles
+        self._telling = telling
         self._events_max = events_max
         self._stopping = stopping
         self._feed = generations.feed
@@ -185,8 +209,9 @@ class Follower:
             await self._build(copy)
             return
         end = asyncio.get_running_loop().time() + EXAMINE_SECONDS
+        await self._go_on(copy)
         while not self._stopping.is_set() and (left := end - asyncio.get_running_loop().time()) > 0:
-            if await self._advance(copy, copy.advance(self._events_max)):
+            if self._feed.head > self._position and await self._go_on(copy):
                 continue
             if self._feed.head < self._position:
                 break
@@ -195,6 +220,12 @@ class Follower:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):
                         await self._feed.moved()
+
+    async def _go_on(self, copy: Copy) -> int:
+        count = await self._advance(copy, copy.advance(self._events_max))
+        if count:
+            self._telling.tell(self._model, self._feed.ledger_id, self._position)
+        return count
 
     async def _build(self, copy: Copy) -> None:
         while await self._advance(copy, copy.advance_far()):

@@ -11,7 +11,7 @@ import hashlib
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import chain
 from typing import Any, Final, Protocol, TypeVar
@@ -46,7 +46,8 @@ from shared.dead_letters import (
 )
 from shared.errors import ReadModelDamaged
 from shared.events import canonical
-from shared.read_models import COPY_MARK, Generation, ReadModel, Store, checkpoint_id, pointer_id, pointer_key
+from shared.read_models import COPY_MARK, READ_MODELS, Generation, ReadModel, Store, checkpoint_id, pointer_id, pointer_key
+from shared.rounds import Rounds
 
 log = structlog.get_logger()
 
@@ -192,8 +193,14 @@ ABANDONED_SECONDS: Final = 1.0
 DIGEST_DOCUMENTS: Final = 2_000
 """Held in memory at once."""
 
+TOGETHER_CHANGES_MAX: Final = 200
+"""A batch with more documents has a transaction of its own: the fixed costs of one no longer matter, and nobody waits for it."""
+
 SCAN_SECONDS_MAX: Final = 24 * 3_600.0
 """Sorting or counting millions of documents takes as long as it takes. (None would be the client's own timeout.)"""
+
+
+Batch = tuple[Generation, Step, DocumentChanges]
 
 
 class _OvertakenError(Exception):
@@ -206,6 +213,7 @@ class MongoSink:
     def __init__(self, mongo: MongoDatabase) -> None:
         self._mongo = mongo
         self._refused: dict[str, tuple[int, float]] = {}
+        self._together = Rounds(self._apply_together, len(READ_MODELS))
 
     async def read_pointer(self, model: ReadModel, ledger_id: str) -> Pointer:
         found = await self._mongo.read_models.find_one({"_id": pointer_id(model, ledger_id)})
@@ -253,14 +261,40 @@ class MongoSink:
         await self._mongo.checkpoints.update_one({"_id": checkpoint_id(generation)}, {"$setOnInsert": checkpoint}, upsert=True)
 
     async def apply(self, generation: Generation, step: Step, changes: DocumentChanges) -> bool:
+        """Small batches of several read models that are ready at the same time share a transaction.
+
+        Where that cannot be, each has its own: what is wrong with one, or waits for locks, holds up no other.
+        """
+        batch = generation, step, changes
+        if len(changes) <= TOGETHER_CHANGES_MAX and not step.aside and await self._together.ask(batch):
+            return True
+        return await self._apply_alone(batch)
+
+    async def _apply_together(self, batches: Sequence[Batch]) -> Sequence[bool]:
+        """All of them or none; whether it was done."""
+        if len(batches) == 1:
+            return [False]
+        try:
+            async with self._transaction() as session:
+                await self._step([batch[:2] for batch in batches], session)
+                for generation, _, changes in batches:
+                    if changes:
+                        await self._write(generation, changes, session)
+        # Whosever fault it is: that shows when each has a transaction of its own.
+        except Exception:  # noqa: BLE001
+            return [False] * len(batches)
+        return [True] * len(batches)
+
+    async def _apply_alone(self, batch: Batch) -> bool:
+        generation, step, changes = batch
         try:
             if changes or step.aside:
                 async with self._transaction() as session:
-                    await self._step(generation, step, session)
+                    await self._step([(generation, step)], session)
                     await self._put_aside(generation, step.aside, session)
                     await self._write(generation, changes, session)
             else:
-                await self._patiently(self._step(generation, step, None))
+                await self._patiently(self._step([(generation, step)], None))
         except _OvertakenError:
             await self._after_refusal(checkpoint_id(generation), step.before)
             return False
@@ -312,15 +346,16 @@ class MongoSink:
                 raise _OvertakenError from failure
             raise
 
-    async def _step(self, generation: Generation, step: Step, session: AsyncIOMotorClientSession | None) -> None:
-        update: Document = {"$set": {"position": step.after, "log_hash": step.log_hash}}
-        if aside := step.aside:
-            update["$inc"] = {"letters": len(aside.letters), "parked": len(aside.parked), "put_aside": aside.put_aside}
-            update["$push"] = {"skipped": {"$each": aside.skipped}}
-        stepped = await self._mongo.checkpoints.update_one(
-            {"_id": checkpoint_id(generation), "position": step.before, **_MAY_MOVE}, update, session=session
-        )
-        if not stepped.matched_count:
+    async def _step(self, steps: Sequence[tuple[Generation, Step]], session: AsyncIOMotorClientSession | None) -> None:
+        """Raises:
+        _OvertakenError: one of the checkpoints is not where its step begins, or may not move.
+        """
+        writes = [
+            UpdateOne({"_id": checkpoint_id(generation), "position": step.before, **_MAY_MOVE}, _moved(step))
+            for generation, step in steps
+        ]
+        stepped = await self._mongo.checkpoints.bulk_write(writes, session=session)
+        if stepped.matched_count != len(steps):
             raise _OvertakenError
 
     async def _put_aside(self, generation: Generation, aside: PutAside, session: AsyncIOMotorClientSession) -> None:
@@ -465,6 +500,14 @@ def _updates(changes: DocumentChanges) -> Iterator[UpdateOne]:
     for document_id, change in changes.changed.items():
         update = {"$set": change.fields, "$inc": change.counts} if change.counts else {"$set": change.fields}
         yield UpdateOne({"_id": document_id}, update)
+
+
+def _moved(step: Step) -> Document:
+    update: Document = {"$set": {"position": step.after, "log_hash": step.log_hash}}
+    if aside := step.aside:
+        update["$inc"] = {"letters": len(aside.letters), "parked": len(aside.parked), "put_aside": aside.put_aside}
+        update["$push"] = {"skipped": {"$each": aside.skipped}}
+    return update
 
 
 def _kept(generation: Generation, pointer: Pointer) -> int | None:

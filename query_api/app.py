@@ -464,17 +464,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             gate = Gate(postgres, redis, configured)
             refusals = Refusals(redis, configured, "queries", PATHS)
             tails = Tails(postgres, redis, configured.event_streams_max)
+            reader = Reader(postgres, mongo, redis, configured)
             calm_collector()
             yield State(
                 settings=configured,
                 gate=gate,
                 refusals=refusals,
                 requests=Requests(),
-                reader=Reader(postgres, mongo, redis, configured),
+                reader=reader,
                 tails=tails,
                 cursors=Cursors(configured.secret.get_secret_value()),
                 person_keys=PersonKeys(configured),
             )
+            await reader.moves.close()
             await tails.close()
             await gate.close()
             await refusals.close()

@@ -21,11 +21,12 @@ from pymongo.read_concern import ReadConcern
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from query_api.rounds import Rounds
+from query_api.moves import Moves
 from shared.connections import MongoDatabase
 from shared.errors import NotFound, ProjectionBehind, Rebuilding
 from shared.event_store import read_head
 from shared.read_models import Generation, ReadModel, checkpoint_id, live_generation, pointer_id, pointer_key
+from shared.rounds import Rounds
 from shared.settings import Settings
 
 T = TypeVar("T")
@@ -34,6 +35,8 @@ Document = dict[str, Any]
 Commands = Sequence[Sequence[str]]
 
 POLL_SECONDS: Final = 0.01
+TOLD_POLL_SECONDS: Final = 0.05
+"""How often to look for what should have been told."""
 LOOKS_MAX: Final = 5
 REDIS_QUESTIONS_MAX: Final = 100
 """So many cost Redis well below a millisecond, in which it serves nobody else."""
@@ -122,27 +125,30 @@ class View:
         return await self._fresh(model, lambda: self.reader.look_in_redis(model, self.ledger_id, commands))
 
     async def _fresh(self, model: ReadModel, look: Callable[[], Awaitable[AsOf[T]]]) -> AsOf[T]:
-        found = await self._first_look(look)
-        if found is None or found.position < self.freshness.min_position:
-            await self._wait(model)
-            found = await look()
-        return as_fresh_as_can_be(found, self.freshness)
+        """Looks at once, unless it is known to be in vain, and again when the read model is where the caller needs it."""
+        freshness, reader = self.freshness, self.reader
+        loop = asyncio.get_running_loop()
+        end = loop.time() + freshness.wait_seconds if freshness.wait_seconds else 0.0
+        in_vain = end and reader.is_behind(model, self.ledger_id, freshness.min_position)
+        found = None if in_vain else await _look_before(end, look)
+        while found is None or (found.position < freshness.min_position and loop.time() < end):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(end):
+                    await reader.reached(model, self.ledger_id, freshness.min_position)
+            found = await _look_before(end, look)
+            if found is None or found.position < freshness.min_position:
+                reader.forget(model, self.ledger_id)
+        return as_fresh_as_can_be(found, freshness)
 
-    async def _first_look(self, look: Callable[[], Awaitable[AsOf[T]]]) -> AsOf[T] | None:
-        """None where there is no read model yet and the caller can wait: the first events of a ledger make it."""
-        try:
-            return await look()
-        except Rebuilding:
-            if not self.freshness.wait_seconds:
-                raise
-            return None
 
-    async def _wait(self, model: ReadModel) -> None:
-        """Returns when the read model is where the caller needs it, or when the caller's time is up."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.freshness.wait_seconds):
-                while await self.reader.checkpoint_soon(model, self.ledger_id) < self.freshness.min_position:
-                    pass
+async def _look_before(end: float, look: Callable[[], Awaitable[AsOf[T]]]) -> AsOf[T] | None:
+    """None where there is no read model, and time to wait for one: the first events of a ledger make it."""
+    try:
+        return await look()
+    except Rebuilding:
+        if asyncio.get_running_loop().time() >= end:
+            raise
+        return None
 
 
 def as_fresh_as_can_be(found: AsOf[T], freshness: Freshness) -> AsOf[T]:
@@ -171,6 +177,7 @@ class Reader:
         self._mongo_rounds: dict[str, Rounds[Sequence[Document], AsOf[list[Document]] | None]] = {}
         self._redis_rounds: dict[str, Rounds[Commands, AsOf[list[Any]] | None]] = {}
         self._live_numbers: dict[str, int] = {}
+        self.moves = Moves(redis)
         self.polls: dict[str, asyncio.Task[int]] = {}
 
     async def look_in_mongo(
@@ -263,12 +270,31 @@ class Reader:
                 msg = "There is no such ledger."
                 raise NotFound(msg) from None
 
-    async def checkpoint_soon(self, model: ReadModel, ledger_id: str) -> int:
-        """The checkpoint a moment from now; -1 where there is none.
+    # ── waiting ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def is_behind(self, model: ReadModel, ledger_id: str, position: int) -> bool:
+        """Whether it was told lately to have come less far than this."""
+        told = self.moves.position(pointer_id(model, ledger_id))
+        return told is not None and told < position
+
+    async def reached(self, model: ReadModel, ledger_id: str, position: int) -> None:
+        """Waits until a read model is told, or seen, to be as far as this."""
+        while await self.checkpoint_soon(model, ledger_id, position) < position:
+            pass
+
+    def forget(self, model: ReadModel, ledger_id: str) -> None:
+        """What was told of the read model is not so."""
+        self.moves.forget(pointer_id(model, ledger_id))
+
+    async def checkpoint_soon(self, model: ReadModel, ledger_id: str, wanted: int) -> int:
+        """The checkpoint a moment from now, or what was told of it where that is enough; -1 where there is none.
 
         All who wait for a read model share one poll: a projector that is behind is not made slower by those who wait for it.
         """
         key = pointer_id(model, ledger_id)
+        told = self.moves.position(key)
+        if told is not None and told >= wanted:
+            return told
         poll = self.polls.get(key)
         # One that is done but not forgotten yet says nothing new. Who waits in a loop would get it for ever: to await what is
         # done gives nobody else a turn, the forgetting included.
@@ -278,7 +304,12 @@ class Reader:
         return await asyncio.shield(poll)
 
     async def _poll(self, model: ReadModel, ledger_id: str) -> int:
-        await asyncio.sleep(POLL_SECONDS)
+        key = pointer_id(model, ledger_id)
+        before = self.moves.position(key)
+        await self.moves.next(key, TOLD_POLL_SECONDS if self.moves.is_heard else POLL_SECONDS)
+        told = self.moves.position(key)
+        if told is not None and told != before:
+            return told
         try:
             return (await live_generation(self.mongo, self.redis, model, ledger_id)).position
         except Rebuilding:

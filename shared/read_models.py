@@ -46,6 +46,9 @@ Collection = AsyncIOMotorCollection[dict[str, Any]]
 WAKE_CHANNEL: Final = "daybook:wake"
 """The command API publishes a ledger's id here after a commit. Only a hint: the projector also looks by itself."""
 
+MOVED_CHANNEL: Final = "daybook:moved"
+"""The projector publishes here where read models have come to: JSON, `{"main/users": 812}`. Only a hint: who waits also looks."""
+
 HEALTH_KEY: Final = "daybook:projector:health"
 """Redis holds it while a projector lives, and a few seconds longer."""
 

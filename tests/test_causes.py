@@ -1,5 +1,6 @@
 """Why is it behind? What stands in the way is named, wherever an operator looks."""
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
@@ -10,10 +11,14 @@ import asyncpg
 import msgspec
 import pytest
 import pytest_asyncio
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from projector.projections import PROJECTIONS, Projection
 from query_api.app import create_app
+from shared.connections import open_postgres
+from shared.event_store import lock_head
 from shared.events import RecordedEvent
+from shared.locks import read_holders
 from shared.pace import Pace
 from shared.settings import Settings
 from tests.clients import client_of
@@ -25,6 +30,7 @@ from tests.test_metrics import scrape, value
 from tests.test_replay import daybook
 
 services = pytest.mark.services
+HEAD = "SELECT FROM log_heads FOR UPDATE"
 
 
 @pytest_asyncio.fixture
@@ -131,7 +137,7 @@ async def test_a_session_that_holds_a_lock_is_named(ledger: Ledger, asked: Asked
     async with ledger.followed():
         await ledger.caught_up(20)
     await ledger.append([Book(seed=2).create_user()])
-    async with locked(servers, ledger.settings, "events") as pid:
+    async with locked(servers, ledger.settings, "LOCK TABLE events IN ACCESS EXCLUSIVE MODE") as pid:
         await eventually(lambda: asked.says("users", "behind", f"session {pid}", f"pg_terminate_backend({pid})"))
         async with ledger.followed():
             await eventually(lambda: asked.says("users", "failed", f"session {pid}"))
@@ -141,14 +147,36 @@ async def test_a_session_that_holds_a_lock_is_named(ledger: Ledger, asked: Asked
         await eventually(lambda: asked.says("users", "live"))
 
 
+@services
+async def test_a_session_that_keeps_commands_waiting_is_named_in_the_status(ledger: Ledger, servers: Servers) -> None:
+    await ledger.append(Book().history(20))
+    patient = ledger.settings.model_copy(update={"database_lock_timeout_ms": 30_000, "database_statement_timeout_ms": 30_000})
+    async with open_postgres(patient, "daybook_command") as engine, locked(servers, ledger.settings, HEAD) as pid:
+        waiting = asyncio.create_task(waits_for_the_head(engine))
+        async with ledger.stores.engine.connect() as connection:
+            await eventually(lambda: is_waited_for(connection, pid))
+        _, out, err = await daybook(ledger.settings, "status").ended()
+        assert re.search(rf"daybook-command waits: .*session {pid} holds a lock, for \d+ s or longer", out), out + err
+    await waiting
+
+
+async def waits_for_the_head(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await lock_head(connection, "main")
+
+
+async def is_waited_for(connection: AsyncConnection, pid: int) -> bool:
+    return any(each.pid == pid and each.waiting == "daybook-command" for each in await read_holders(connection))
+
+
 @asynccontextmanager
-async def locked(servers: Servers, settings: Settings, table: str) -> AsyncIterator[int]:
+async def locked(servers: Servers, settings: Settings, statement: str) -> AsyncIterator[int]:
     """Somebody has begun a transaction and gone for lunch."""
     database = settings.database_url.rpartition("/")[2]
     connection = await asyncpg.connect(servers.postgres.superuser_url.rpartition("/")[0] + f"/{database}")
     try:
         async with connection.transaction():
-            await connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            await connection.execute(statement)
             yield connection.get_server_pid()
     finally:
         await connection.close()

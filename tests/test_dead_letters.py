@@ -471,6 +471,21 @@ async def is_skipped(ledger: Ledger, name: str) -> bool:
 
 
 @services
+async def test_the_event_that_a_read_model_has_stopped_before_can_be_skipped(ledger: Ledger) -> None:
+    three, poison = Three(), Poison("balances", Three.POISON)
+    settings = ledger.settings.model_copy(update={"projector_attempts_max": 2, "projector_dead_letters_max": 0})
+    await ledger.append(three.events[:-1])
+    await ledger.build("balances")
+    await ledger.append([three.events[-1], *three.go_on()])
+    async with ledger.followed(poison.projection, settings=settings):
+        await eventually(lambda: said(ledger, "balances", "event 8 (FundsDeposited"))
+        await done(ledger, "skip", "balances", str(Three.POISON), "--reason", "a test")
+        await ledger.caught_up(14, "balances")
+    assert await posted(ledger, "balances") == {three.a: 100, three.b: 107, three.c: 111}
+    assert await aside(ledger, "balances") == Aside(skipped=frozenset({Three.POISON}))
+
+
+@services
 async def test_what_is_no_letter_is_not_skipped(ledger: Ledger) -> None:
     await poisoned(ledger, "balances")
     for wrong in (("balances", "9"), ("accounts", "8")):

@@ -96,6 +96,8 @@ NOT_HERE: Final = frozenset(
         "async with asyncio.TaskGroup() as tasks:",
         "async with asyncio.timeout(left):",
         "async with asyncio.timeout(seconds):",
+        # Where a worker is told to end, which none is here.
+        "await self._telling.close()",
         # Where Redis is away.
         "await asyncio.sleep(self._look_seconds)",
         # Where one read model is thousands of events behind another.

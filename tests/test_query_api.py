@@ -483,7 +483,7 @@ async def test_who_comes_as_a_poll_ends_waits_for_the_next_one(alone: Questions,
     reader = Reader(alone.stores.engine, alone.stores.mongo, alone.stores.redis, settings)
     done = reader.polls["main/users"] = asyncio.create_task(asyncio.sleep(0, 7))
     await done
-    assert await reader.checkpoint_soon(USERS, "main") == -1
+    assert await reader.checkpoint_soon(USERS, "main", 7) == -1
     assert reader.polls == {}
 
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from query_api.rounds import Rounds
+from shared.rounds import Rounds
 
 
 class Store:

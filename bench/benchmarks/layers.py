@@ -1,20 +1,16 @@
 """Where the processor's time goes: what one request costs in each process, however busy the machine is besides."""
 
-import os
 import resource
-from pathlib import Path
 from typing import Final
 
 from bench.client import Order
 from bench.load import run_load
 from bench.measurement import Section
 from bench.rig import Rig, environment_of, running
-from bench.rounds import Lane, Values, interleave
+from bench.rounds import Lane, Values, interleave, processor_seconds
 from bench.workloads import Workload
-from dev.children import Child, family
 from dev.processes import Api
 
-TICKS: Final = os.sysconf("SC_CLK_TCK")
 WARM_SECONDS: Final = 3
 """A writer comes to know the accounts; a server plans its statements."""
 
@@ -42,22 +38,13 @@ async def measure_layers(rig: Rig) -> Section:
 
 def _lane(rig: Rig, api: Api, workload: Workload, connections: int) -> Lane:
     async def lane() -> Values:
-        before = (_seconds(api), _seconds(rig.postgres), _seconds_of_load())
+        before = (processor_seconds(api), processor_seconds(rig.postgres), _seconds_of_load())
         load = await run_load(Order(api.url, workload, connections, rig.scale.seconds))
-        after = (_seconds(api), _seconds(rig.postgres), _seconds_of_load())
+        after = (processor_seconds(api), processor_seconds(rig.postgres), _seconds_of_load())
         in_api, in_postgres, in_load = ((b - a) / load.requests * 1e6 for a, b in zip(before, after, strict=True))
         return {"API µs": in_api, "PostgreSQL µs": in_postgres, "load µs": in_load}
 
     return lane
-
-
-def _seconds(process: Child) -> float:
-    """Of the process, and of its children as long as they live."""
-    ticks = 0
-    for pid in family(process.pid):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / TICKS
 
 
 def _seconds_of_load() -> float:

@@ -134,7 +134,7 @@ async def measure_visible(rig: Rig) -> Section:
     section.notes.append(
         "From when a transfer is sent until two queries have answered that hold it: the payer's account (Redis) and the transfer "
         "itself (MongoDB), both asked with `Daybook-Min-Position` and `handling=strict`. One transfer in ten is looked for; a "
-        "query that has to wait looks every 10 ms."
+        "query that has to wait is told by the worker when to look."
     )
     return section
 

@@ -3,13 +3,16 @@
 from itertools import repeat
 from typing import Final
 
+from bench.client import Order
 from bench.filling import append_transfers, append_uniform
 from bench.following import following
+from bench.load import columns, run_load
 from bench.measurement import Section
 from bench.plots import bars
 from bench.rig import Rig, environment_of, running, say
-from bench.rounds import Lane, interleave, load_lane
+from bench.rounds import Lane, Values, interleave, processor_seconds
 from bench.workloads import Workload, account_id
+from dev.processes import Api
 from shared.settings import Settings
 
 CONNECTIONS: Final = 64
@@ -39,7 +42,7 @@ async def measure_queries(rig: Rig) -> Section:
     async with running(api):
 
         def lane(path: str) -> Lane:
-            return load_lane(api.url, Workload("GET", path, accounts), scale, CONNECTIONS)
+            return _lane(rig, api, Workload("GET", path, accounts))
 
         lanes = {
             ECHO: lane("/echo/{account}"),
@@ -51,8 +54,22 @@ async def measure_queries(rig: Rig) -> Section:
         }
         await interleave(section, lanes, scale.rounds)
     section.notes.append("The account with few entries has {:,}, the one with many {:,}.".format(*scale.page_entries))
+    section.notes.append("Microseconds are processor time, user and system, divided by the requests that were answered.")
     section.plots["queries.svg"] = bars("Reads a second, 64 connections", section.measurements.values(), "per second")
     return section
+
+
+def _lane(rig: Rig, api: Api, workload: Workload) -> Lane:
+    """Beside the rate, which depends on who else is busy, what a request costs."""
+
+    async def lane() -> Values:
+        before = processor_seconds(api), processor_seconds(rig.mongo), processor_seconds(rig.redis)
+        load = await run_load(Order(api.url, workload, CONNECTIONS, rig.scale.seconds))
+        after = processor_seconds(api), processor_seconds(rig.mongo), processor_seconds(rig.redis)
+        in_api, in_mongo, in_redis = ((b - a) / load.requests * 1e6 for a, b in zip(before, after, strict=True))
+        return columns(load) | {"API µs": in_api, "MongoDB µs": in_mongo, "Redis µs": in_redis}
+
+    return lane
 
 
 async def _project(rig: Rig, settings: Settings) -> None:

@@ -1,0 +1,206 @@
+"""Batches of several read models in one transaction, and what is told of them: quicker, and nothing else is different."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import pytest
+
+from projector.projections import PROJECTIONS
+from projector.sinks import MongoSink, Sink, Step
+from query_api.moves import Moves
+from query_api.reading import Reader
+from shared.errors import ReadModelDamaged
+from shared.read_models import ACCOUNTS, MOVED_CHANNEL, USERS, Generation, ReadModel, pointer_id
+from shared.settings import Settings
+from tests.log import Book, recorded
+from tests.projecting import Ledger, eventually, open_ledger
+from tests.questions import Questions, projecting, query_api
+
+pytestmark = pytest.mark.services
+
+IN_MONGO: Final = [projection for projection in PROJECTIONS if projection.model.store == "mongo"]
+HISTORY: Final = recorded(Book(seed=5).history(20))
+NEXT: Final = recorded(Book(seed=5).history(24))[20:]
+
+
+@pytest.fixture
+async def ledger(settings: Settings) -> AsyncIterator[Ledger]:
+    async with open_ledger(settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def alone(settings: Settings) -> AsyncIterator[Questions]:
+    """Without a projector."""
+    async with query_api(settings) as questions:
+        yield questions
+
+
+# ── one transaction ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Batches:
+    """The next events, for every read model in MongoDB at once."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.mongo = ledger.stores.mongo
+        self.sink: Sink[Any] = MongoSink(self.mongo)
+
+    async def prepare(self) -> None:
+        for projection in IN_MONGO:
+            await self.sink.prepare(Generation(projection.model, "main", 1))
+        assert await self.deliver(HISTORY) == [True] * len(IN_MONGO)
+
+    async def deliver(self, events: Any, wrong: ReadModel | None = None) -> list[Any]:
+        """`wrong` comes out of turn."""
+        deliveries = []
+        for projection in IN_MONGO:
+            changes = projection.new_changes()
+            projection.fold(changes, events)
+            before = events[0].position - 1 if projection.model is not wrong else 7
+            step = Step(before, events[-1].position, events[-1].hash.hex())
+            deliveries.append(self.sink.apply(Generation(projection.model, "main", 1), step, changes))
+        return await asyncio.gather(*deliveries, return_exceptions=True)
+
+    async def positions(self) -> dict[str, int]:
+        found = await self.mongo.checkpoints.find().to_list(None)
+        return {document["_id"].split("/")[1]: document["position"] for document in found}
+
+    async def transactions(self) -> int:
+        status = await self.mongo.client.admin.command("serverStatus")
+        return int(status["transactions"]["totalCommitted"])
+
+
+async def test_batches_that_are_ready_together_are_one_transaction(ledger: Ledger) -> None:
+    batches = Batches(ledger)
+    await batches.prepare()
+    before = await batches.transactions()
+    assert await batches.deliver(NEXT) == [True] * len(IN_MONGO)
+    assert await batches.transactions() - before == 1
+    assert set((await batches.positions()).values()) == {24}
+
+
+async def test_one_that_comes_out_of_turn_keeps_no_other_from_its_step(ledger: Ledger) -> None:
+    batches = Batches(ledger)
+    await batches.prepare()
+    done = await batches.deliver(NEXT, wrong=ACCOUNTS)
+    assert dict(zip([each.name for each in IN_MONGO], done, strict=True)) == {
+        **dict.fromkeys(("users", "transfers", "entries"), True),
+        "accounts": False,
+    }
+    assert await batches.positions() == {**dict.fromkeys(("users", "transfers", "entries"), 24), "accounts": 20}
+    assert [done.count(each) for each in (True, False)] == [3, 1]
+
+
+async def test_one_that_is_damaged_keeps_no_other_from_its_step(ledger: Ledger) -> None:
+    batches = Batches(ledger)
+    await batches.prepare()
+    await Generation(ACCOUNTS, "main", 1).collection(batches.mongo).delete_many({})
+    done = dict(zip([each.name for each in IN_MONGO], await batches.deliver(NEXT), strict=True))
+    assert isinstance(done.pop("accounts"), ReadModelDamaged)
+    assert set(done.values()) == {True}
+    assert await batches.positions() == {**dict.fromkeys(done, 24), "accounts": 20}
+
+
+# ── what is told ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_is_told_has_been_written(ledger: Ledger) -> None:
+    """Every read model is told of, and whoever looks then finds it there."""
+    book = Book()
+    told: dict[str, int] = {}
+    async with ledger.stores.redis.pubsub(ignore_subscribe_messages=True) as channel, ledger.followed():
+        await channel.subscribe(MOVED_CHANNEL)
+        head = await ledger.append(book.history(20))
+        await ledger.caught_up(head)
+        for _ in range(20):
+            await ledger.append([book.create_user()])
+            head += 1
+            while told.get("main/users") != head:
+                message = await channel.get_message(timeout=20)
+                if message is None:  # as for a message about the subscription
+                    continue
+                for read_model, position in json.loads(message["data"]).items():
+                    assert (await ledger.live(read_model.partition("/")[2])).position >= position
+                    assert told.get(read_model, 0) < position
+                    told[read_model] = position
+        await ledger.caught_up(head)
+    assert set(told) == {pointer_id(projection.model, "main") for projection in PROJECTIONS}
+
+
+async def test_who_waits_hears_of_it_without_looking(alone: Questions) -> None:
+    redis = alone.stores.redis
+    moves = Moves(redis)
+    waiting = asyncio.create_task(moves.next("main/users", 30))
+    await eventually(lambda: _is(moves.is_heard))
+    await redis.publish(MOVED_CHANNEL, "no JSON")
+    await redis.publish(MOVED_CHANNEL, '{"main/users": "soon"}')
+    await redis.publish(MOVED_CHANNEL, '{"main/accounts": 3}')
+    assert not waiting.done()
+    await redis.publish(MOVED_CHANNEL, '{"main/users": 8, "main/accounts": 4}')
+    await asyncio.wait_for(waiting, 20)
+    assert (moves.position("main/users"), moves.position("main/accounts")) == (8, 4)
+    moves.forget("main/users")
+    assert moves.position("main/users") is None
+    await moves.close()
+    assert (moves.is_heard, moves.position("main/accounts")) == (False, None)
+
+
+async def _is(value: Any) -> Any:
+    return value
+
+
+@pytest.mark.parametrize("lie", [0, 999])
+async def test_what_is_told_wrongly_changes_no_answer(settings: Settings, alone: Questions, lie: int) -> None:
+    """Neither does who hears that it is there get less, nor who hears that it is not wait for ever."""
+    book = Book()
+    await alone.record([book.create_user() for _ in range(5)])
+    reader = Reader(alone.stores.engine, alone.stores.mongo, alone.stores.redis, settings)
+    asking = asyncio.create_task(reader.moves.next("main/users", 30))
+    await eventually(lambda: _is(reader.moves.is_heard))
+
+    async def keep_lying() -> None:
+        while True:
+            await alone.stores.redis.publish(MOVED_CHANNEL, json.dumps({"main/users": lie}))
+            await asyncio.sleep(0.01)
+
+    lying = asyncio.create_task(keep_lying())
+    try:
+        async with projecting(alone, settings):
+            for number in range(6, 12):
+                recording = asyncio.create_task(_soon(alone, book))
+                answer = await alone.ask("/v1/users", {"limit": 100}, daybook_min_position=str(number))
+                assert (answer.status_code, len(answer.json()["items"])) == (200, number)
+                await recording
+    finally:
+        lying.cancel()
+    await asking
+    await reader.moves.close()
+
+
+async def _soon(api: Questions, book: Book) -> None:
+    await asyncio.sleep(0.05)
+    await api.record([book.create_user()])
+
+
+async def test_what_was_told_of_a_store_that_was_emptied_since_is_rebuilding(settings: Settings, alone: Questions) -> None:
+    book = Book()
+    paths = ("/v1/users", "/v1/stats")
+    async with projecting(alone, settings):
+        for _ in range(3):
+            wanted = str(alone.position + 1)
+            recording = asyncio.create_task(_soon(alone, book))
+            for path in paths:
+                assert (await alone.ask(path, daybook_min_position=wanted)).status_code == 200
+            await recording
+    await alone.stores.redis.flushdb()
+    await alone.stores.mongo.client.drop_database(settings.mongo_database)
+    for path in paths:
+        answer = await alone.ask(path, prefer="wait=1, handling=strict")
+        assert (answer.status_code, answer.json()["code"]) == (503, "rebuilding")
+    async with projecting(alone, settings):
+        for path in paths:
+            assert (await alone.ask(path)).status_code == 200
+    assert (await Reader(*alone.stores, settings).look_in_mongo(USERS, "main", [{"$count": "users"}])).data == [{"users": 3}]
