@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
-from pymongo.errors import ExecutionTimeout
+from pymongo.errors import ExecutionTimeout, NetworkTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.servers import Postgres
@@ -98,7 +98,7 @@ class Ledger:
         client = self.stores.mongo.client
         try:
             await client.drop_database(self.settings.mongo_database)
-        except ExecutionTimeout:
+        except (ExecutionTimeout, NetworkTimeout):
             # A worker that was killed has left a transaction open, which would be in the way for a minute.
             await client.admin.command("killAllSessions", [])
             await client.drop_database(self.settings.mongo_database)

@@ -106,6 +106,10 @@ NOT_HERE: Final = frozenset(
 )
 
 
+WRITING: Final = "await collection.insert_many(changes.inserted"
+"""In a transaction."""
+
+
 class Nursery:
     """Starts workers with a fate, and knows which fates were met."""
 
@@ -391,7 +395,7 @@ async def test_workers_die_while_they_put_events_aside_and_every_letter_is_there
 async def test_a_replaced_worker_goes_on_long_before_mongodb_would_let_it(settings: Settings, tmp_path: Path) -> None:
     """A worker that dies within a transaction leaves its locks behind; MongoDB itself keeps them for a minute."""
     small = settings.model_copy(update={"projector_batch_events_max": 25})
-    write_line = next(point for point in points_of(PATH) if _source(point).startswith("written = await"))
+    write_line = next(point for point in points_of(PATH) if _source(point).startswith(WRITING))
     async with open_ledger(settings) as ledger:
         with nursery(tmp_path, small) as workers:
             book = Book(seed=1)
@@ -411,7 +415,7 @@ async def test_a_replaced_worker_goes_on_long_before_mongodb_would_let_it(settin
 async def test_who_ends_the_transaction_of_a_frozen_worker_may_die_of_it(settings: Settings, tmp_path: Path) -> None:
     small = settings.model_copy(update={"projector_batch_events_max": 25})
     points = {_source(point): point for point in points_of(PATH)}
-    write_line = next(point for source, point in points.items() if source.startswith("written = await"))
+    write_line = next(point for source, point in points.items() if source.startswith(WRITING))
     kill_line = next(point for source, point in points.items() if source.startswith("await admin.command("))
     async with open_ledger(settings) as ledger:
         with nursery(tmp_path, small) as workers:
