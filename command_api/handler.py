@@ -12,7 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -31,6 +31,8 @@ from shared.tally import SIZES, Tally
 log = structlog.get_logger()
 
 ATTEMPTS_MAX: Final = 5
+ANSWER_SECONDS: Final = 0.05
+"""At the latest so long after its commit a batch is answered, also where the next one does not reach PostgreSQL."""
 TOO_LATE: Final = "The command was not recorded in time. Sent again with the same Idempotency-Key it has one effect, not two."
 
 _PASSING: Final = {
@@ -41,6 +43,19 @@ _PASSING: Final = {
 
 
 Waiting = list[tuple[Request, "asyncio.Future[Reply]"]]
+Verdicts = Sequence[Reply | Exception]
+
+
+class Writing(NamedTuple):
+    """A batch on its way, and what it comes to."""
+
+    waiting: Waiting
+    verdicts: "asyncio.Task[Verdicts]"
+
+    def answer(self) -> None:
+        """Once the verdicts are there. Those who have an answer keep it."""
+        for (_, answer), verdict in zip(self.waiting, self.verdicts.result(), strict=True):
+            _resolve(answer, verdict)
 
 
 class CommandHandler:
@@ -139,47 +154,52 @@ class LedgerWriter:
         await self._kept.release()
 
     async def _run(self) -> None:
-        """One batch after another. While one is being written, the next is decided, if it is full: then nobody can join it."""
-        before: asyncio.Task[None] | None = None
+        """One batch after another. While one is written, the one before is answered, and the next decided if it is full."""
+        loop = asyncio.get_running_loop()
+        before = Writing([], loop.create_task(_nothing()))
         while waiting := await self.next_after(before):
             sent = asyncio.Event()
-            before = asyncio.create_task(self._answer(waiting, before, sent))
+            writing = Writing(waiting, loop.create_task(self._verdicts(waiting, before, sent)))
+            writing.verdicts.add_done_callback(partial(_answer_soon, writing))
             await sent.wait()
+            await before.verdicts
+            before.answer()
+            before = writing
+        before.answer()
         self._running = None
 
-    async def next_after(self, before: "asyncio.Task[None] | None") -> "Waiting":
-        """None are left only when the batch before is done too."""
-        if before and len(self._queue) < self._batch_max:
-            await before
-        batch = self.next_batch()
-        if not batch and before:
-            await before
-            batch = self.next_batch()
+    async def next_after(self, before: "Writing") -> "Waiting":
+        """Half of those who have no answer yet: while these are written, the other half is answered and asks again.
+
+        All of them in one batch would come back together too, and in turns we and PostgreSQL would have nothing to do.
+        None are left only when the batch before is done.
+        """
+        if len(self._queue) < self._batch_max:
+            await before.verdicts
+        unanswered = len(self._queue) + len(before.waiting)
+        batch = self.next_batch((unanswered + 1) // 2)
+        if not batch:
+            await before.verdicts
+            batch = self.next_batch(self._batch_max)
         return batch
 
-    async def _answer(self, waiting: "Waiting", before: "asyncio.Task[None] | None", sent: asyncio.Event) -> None:
-        """`sent` is set when nothing more can be done for this batch but wait for PostgreSQL."""
-        requests = [request for request, _ in waiting]
-        self.batch_sizes.note(len(requests))
-        try:
-            for (_, answer), verdict in zip(waiting, await self._verdicts(requests, before, sent), strict=True):
-                _resolve(answer, verdict)
-        finally:
-            sent.set()
-
-    def next_batch(self) -> "Waiting":
+    def next_batch(self, commands_max: int) -> "Waiting":
         """Those who are still waiting, oldest first."""
         batch: Waiting = []
-        while self._queue and len(batch) < self._batch_max:
+        commands_max = min(commands_max, self._batch_max)
+        while self._queue and len(batch) < commands_max:
             waiting = self._queue.popleft()
             if not waiting[1].done():
                 batch.append(waiting)
         return batch
 
-    async def _verdicts(
-        self, requests: Sequence[Request], before: "asyncio.Task[None] | None", sent: asyncio.Event
-    ) -> Sequence[Reply | Exception]:
-        """One for each request, whatever happens: nothing may end the loop with callers waiting."""
+    async def _verdicts(self, waiting: "Waiting", before: "Writing", sent: asyncio.Event) -> "Verdicts":
+        """One for each request, whatever happens: nothing may end the loop with callers waiting.
+
+        `sent` is set when nothing more can be done for this batch but wait for PostgreSQL.
+        """
+        requests = [request for request, _ in waiting]
+        self.batch_sizes.note(len(requests))
         try:
             return await self._record(requests, before, sent)
         except (*STORE_ERRORS, *DRIVER_ERRORS) as error:
@@ -187,9 +207,11 @@ class LedgerWriter:
             return [StoreUnavailable()] * len(requests)
         except Exception as error:  # noqa: BLE001 # a mistake of ours reaches the callers, who log it
             return [error] * len(requests)
+        finally:
+            sent.set()
 
     async def _record(
-        self, requests: Sequence[Request], before: "asyncio.Task[None] | None", sent: asyncio.Event
+        self, requests: Sequence[Request], before: "Writing", sent: asyncio.Event
     ) -> Sequence[Reply | DaybookError]:
         """One verdict for each request. Begins anew when another writer was first, and on a connection that had died."""
         for attempt in range(1, ATTEMPTS_MAX + 1):
@@ -198,10 +220,10 @@ class LedgerWriter:
                 if await batch.decide_ahead(partial(self._read_heads, before)):
                     # What is decided next relies on it. If it comes to nothing, neither does that: the append finds another head.
                     batch.update_view()
-                    await _ended(before)
+                    await before.verdicts
                     await self._append(batch, sent)
                 else:
-                    await _ended(before)
+                    await before.verdicts
                     batch = self._new_batch(requests)
                     await self._write_carefully(batch)
                     batch.update_view()
@@ -230,8 +252,8 @@ class LedgerWriter:
     def _new_batch(self, requests: Sequence[Request]) -> Batch:
         return Batch(self._ledger_id, requests, self._view, self._person_keys)
 
-    async def _read_heads(self, before: "asyncio.Task[None] | None", stream_ids: set[str]) -> Mapping[str, StreamHead]:
-        await _ended(before)  # it has the connection
+    async def _read_heads(self, before: "Writing", stream_ids: set[str]) -> Mapping[str, StreamHead]:
+        await before.verdicts  # it has the connection
         async with self._kept.connected() as driver:
             return await event_store.read_stream_heads(driver, self._ledger_id, stream_ids)
 
@@ -244,9 +266,12 @@ class LedgerWriter:
             return await event_store.has_event(connection, self._ledger_id, batch.new_events[0].event_id)
 
 
-async def _ended(before: "asyncio.Task[None] | None") -> None:
-    if before:
-        await before
+def _answer_soon(writing: Writing, _: "asyncio.Task[Verdicts]") -> None:
+    asyncio.get_running_loop().call_later(ANSWER_SECONDS, writing.answer)
+
+
+async def _nothing() -> "Verdicts":
+    return []
 
 
 def _give_up(waiting: "Waiting") -> None:

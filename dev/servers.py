@@ -104,7 +104,8 @@ class Postgres(Server):
         "synchronous_commit": "on",
         "full_page_writes": "on",
         "max_connections": "100",
-        "shared_buffers": "64MB",
+        "shared_buffers": "1GB",
+        "max_wal_size": "4GB",
         "timezone": "UTC",
         "log_timezone": "UTC",
     }
@@ -187,7 +188,7 @@ class Mongo(Server):
         return [
             *(_program("mongod"), "--dbpath", self.folder, "--replSet", "daybook"),
             *("--bind_ip", "127.0.0.1", "--port", str(self.port), "--nounixsocket"),
-            *("--quiet", "--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "128"),
+            *("--quiet", "--wiredTigerCacheSizeGB", "1", "--oplogSize", "512"),
             # A lone node has nobody to hand over to: without this it would wait 15 s before it ends.
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=0"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),

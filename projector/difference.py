@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from shared.events import canonical
 
 SHOWN_CHARACTERS_MAX: Final = 200
@@ -31,6 +33,9 @@ def require_equal(where: str, expected: Any, found: Any) -> None:
     if isinstance(expected, list) and isinstance(found, list):
         for place, (one, other) in enumerate(zip(expected, found, strict=False)):
             require_equal(f"{where}, item {place}", one, other)
+    members = _members(expected), _members(found)
+    if None not in members and canonical(members[0]) != canonical(members[1]):
+        require_equal(where, *members)
     raise DifferenceFound(where, expected, found)
 
 
@@ -41,6 +46,14 @@ def difference(where: str, expected: Any, found: Any) -> str:
     except DifferenceFound as different:
         return str(different)
     return ""
+
+
+def _members(text: object) -> Mapping[str, Any] | None:
+    """Of an object that is stored as JSON; None of everything else."""
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any]) if isinstance(text, str) else None
+    except msgspec.DecodeError:
+        return None
 
 
 def _shown(value: object) -> str:

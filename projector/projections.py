@@ -35,7 +35,7 @@ from shared.events import (
     transfer_stream,
     user_stream,
 )
-from shared.read_models import ACTIVITY_MAX, ReadModel, entry_id, entry_position, search_words
+from shared.read_models import ACTIVITY_MAX, Entry, ReadModel, entry_id, entry_position, search_words
 
 C = TypeVar("C", DocumentChanges, KeyChanges)
 
@@ -182,6 +182,11 @@ def _transfer_fields(recorded: RecordedEvent, event: MoneyEvent) -> Document:
     }
 
 
+def _text(item: Any) -> str:
+    """As the query API answers it."""
+    return msgspec.json.encode(item).decode()
+
+
 def project_transfers(changes: DocumentChanges, recorded: RecordedEvent, event: MoneyEvent) -> None:
     fields = _transfer_fields(recorded, event)
     account_ids = [account_id for account_id in (fields["from_account_id"], fields["to_account_id"]) if account_id]
@@ -190,26 +195,27 @@ def project_transfers(changes: DocumentChanges, recorded: RecordedEvent, event: 
 
 def project_activity(changes: KeyChanges, recorded: RecordedEvent, event: MoneyEvent) -> None:
     item = {"id": event.transfer_id} | _transfer_fields(recorded, event)
-    changes.push("recent", msgspec.json.encode(item).decode(), ACTIVITY_MAX)
+    changes.push("recent", _text(item), ACTIVITY_MAX)
 
 
 def project_entries(changes: DocumentChanges, recorded: RecordedEvent, event: MoneyEvent) -> None:
-    kind, recorded_at = _movement(event).kind, timestamp(recorded.recorded_at)
+    kind, recorded_at, position = _movement(event).kind, timestamp(recorded.recorded_at), recorded.position
     for account_id, amount, balance, counterparty_account_id in _postings(event):
-        fields = {
-            "account_id": account_id,
-            "transfer_id": event.transfer_id,
-            "kind": kind,
-            "amount": amount,
-            "balance": balance,
-            "currency": event.currency,
-            "counterparty_account_id": counterparty_account_id,
-            "occurred_at": event.occurred_at or recorded_at,
-            "recorded_at": recorded_at,
-            "reference": event.reference,
-            "position": recorded.position,
-        }
-        changes.insert(entry_id(account_id, recorded.position), fields)
+        entry = Entry(
+            account_id=account_id,
+            transfer_id=event.transfer_id,
+            kind=kind,
+            amount=amount,
+            balance=balance,
+            currency=event.currency,
+            counterparty_account_id=counterparty_account_id,
+            occurred_at=event.occurred_at or recorded_at,
+            recorded_at=recorded_at,
+            reference=event.reference,
+            position=position,
+        )
+        fields = {"amount": amount, "recorded_at": recorded_at, "position": position, "item": _text(entry)}
+        changes.insert(entry_id(account_id, position), fields)
 
 
 def _postings(event: MoneyEvent) -> Iterator[tuple[str, int, int, str | None]]:

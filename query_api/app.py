@@ -4,6 +4,7 @@ A route is one line that asks `queries` (or, about events themselves, `events`) 
 what may be asked, `answers` what comes back, and `requests` reads the one and writes the other.
 """
 
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -36,7 +37,7 @@ from query_api.parameters import (
     UserParameters,
 )
 from query_api.push import EVENT_STREAM, PUSH_EXAMPLE, push
-from query_api.reading import AsOf, Reader
+from query_api.reading import SWITCH_SECONDS, AsOf, Reader
 from query_api.requests import (
     ANSWER_HEADERS,
     IF_NONE_MATCH,
@@ -466,6 +467,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             tails = Tails(postgres, redis, configured.event_streams_max)
             reader = Reader(postgres, mongo, redis, configured)
             calm_collector()
+            sys.setswitchinterval(SWITCH_SECONDS)
             yield State(
                 settings=configured,
                 gate=gate,

@@ -204,7 +204,7 @@ async def list_entries(view: View, account_id: str, parameters: EntryParameters,
     match = {"_id": everything} | _ranges(parameters, "recorded_at", "amount")
     if view.customer is not None and (own := await _one(view, ACCOUNTS, account_id, _account, view.own("owner_id"))).data is None:
         return own
-    found = await _page(view, ENTRIES, match, ENTRY_ORDERS[parameters.sort], parameters, key, _entry)
+    found = await _page_of_texts(view, ENTRIES, match, ENTRY_ORDERS[parameters.sort], parameters, key)
     if found.data.items or key is not None:
         return found.holding(found.data)
     # An account without entries is not the same as no account.
@@ -228,21 +228,6 @@ def _ranges(parameters: Parameters, *fields: str) -> Match:
 def _transfer(document: Document) -> Document:
     names = ("kind", "from_account_id", "to_account_id", "amount", "currency", "occurred_at", "recorded_at")
     return _members(document, *names, "reference", "metadata", "position")
-
-
-_ENTRY: Final = (
-    *("account_id", "transfer_id", "kind", "amount", "balance", "currency", "counterparty_account_id"),
-    *("occurred_at", "recorded_at", "reference", "position"),
-)
-_WHOLE_ENTRY: Final = frozenset({"_id", *_ENTRY})
-
-
-def _entry(document: Document) -> Document:
-    """The document itself, which is half the work, where it holds nothing that is not to be shown."""
-    if document.keys() == _WHOLE_ENTRY:
-        del document["_id"]
-        return document
-    return {name: document[name] for name in _ENTRY}
 
 
 # ── statistics ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -323,14 +308,35 @@ async def _page(
     key: Key | None,
     item: Callable[[Document], Any],
 ) -> AsOf[Page]:
-    """One document more than asked for shows whether there is a next page."""
-    matches = [{"$match": match}] if key is None else [{"$match": {"$and": [match, order.after(key)]}}]
-    # What is filtered out is looked at too, however much that is.
-    alone = set(match) != {"_id"}
-    found = await view.documents(model, [*matches, order.stage(), {"$limit": parameters.limit + 1}], alone=alone)
+    found = await view.documents(model, _stages(match, order, parameters, key), alone=_takes_long(match))
     documents = found.data[: parameters.limit]
-    next_key = order.key(documents[-1]) if len(found.data) > parameters.limit else None  # before the items are made of them
+    next_key = order.key(documents[-1]) if len(found.data) > parameters.limit else None
     return found.holding(Page([item(document) for document in documents], next_key))
+
+
+async def _page_of_texts(
+    view: View, model: ReadModel, match: Match, order: Order, parameters: PageParameters, key: Key | None
+) -> AsOf[Page]:
+    """Of documents that hold their item as text. A page comes as one document of lists, and nobody decodes its items."""
+    gathered = {"$group": {"_id": None} | {f"{field}s": {"$push": f"${field}"} for field in ("item", *order.fields)}}
+    found = await view.documents(model, [*_stages(match, order, parameters, key), gathered], alone=_takes_long(match))
+    if not found.data:
+        return found.holding(Page([], None))
+    [page] = found.data
+    texts, limit = page["items"], parameters.limit
+    next_key = [page[f"{field}s"][limit - 1] for field in order.fields] if len(texts) > limit else None
+    return found.holding(Page([orjson.Fragment(text) for text in texts[:limit]], next_key))
+
+
+def _stages(match: Match, order: Order, parameters: PageParameters, key: Key | None) -> list[Document]:
+    """One document more than asked for shows whether there is a next page."""
+    matched = match if key is None else {"$and": [match, order.after(key)]}
+    return [{"$match": matched}, order.stage(), {"$limit": parameters.limit + 1}]
+
+
+def _takes_long(match: Match) -> bool:
+    """What is filtered out is looked at too, however much that is."""
+    return set(match) != {"_id"}
 
 
 def _both(match: Match, own: Match) -> Match:

@@ -42,6 +42,11 @@ REDIS_QUESTIONS_MAX: Final = 100
 """So many cost Redis well below a millisecond, in which it serves nobody else."""
 MONGO_QUESTIONS_MAX: Final = 30
 """All answers of a round come as one document, which MongoDB bounds to 16 MiB."""
+SWITCH_SECONDS: Final = 0.0005
+"""For `sys.setswitchinterval`: how long the event loop may keep a thread of motor waiting.
+
+By default it is 5 ms: the question of the next round is sent when this one is answered, and MongoDB and we work in turns.
+"""
 
 # The state at the last commit that a majority has: nothing that was read can be rolled back, and pointer,
 # checkpoint and documents belong to the same moment.

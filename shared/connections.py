@@ -42,8 +42,10 @@ KEPT_SECONDS: Final = 5
 Driver: TypeAlias = asyncpg.Connection
 """A connection to PostgreSQL without SQLAlchemy around it."""
 
-DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError)
+DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, ConnectionError)
 """What a `Driver` raises, besides `TimeoutError`, where SQLAlchemy would raise `DBAPIError`."""
+_UNUSABLE: Final = (TimeoutError, asyncio.CancelledError, asyncpg.InternalClientError)
+"""What leaves a connection such that it does not answer, and would not answer the next one or a rollback either."""
 
 
 @asynccontextmanager
@@ -178,8 +180,8 @@ class KeptConnection:
         driver = await self._open()
         try:
             yield driver
-        except (TimeoutError, asyncio.CancelledError):
-            driver.terminate()  # it does not answer, and would not answer the next one either
+        except _UNUSABLE:
+            driver.terminate()
             raise
         finally:
             await self._keep(driver)
@@ -196,8 +198,8 @@ class KeptConnection:
             await transaction.start()
             try:
                 yield driver
-            except (TimeoutError, asyncio.CancelledError):
-                raise  # a rollback would only wait for the server again
+            except _UNUSABLE:
+                raise
             except BaseException:
                 await transaction.rollback()
                 raise

@@ -125,10 +125,9 @@ TRANSFERS: Final = ReadModel(
 recorded_at, reference, metadata, position}; an account that is the outside world is None. `occurred_at` is `recorded_at`
 where the event names no other. Written once."""
 
-ENTRIES: Final = ReadModel("entries", "mongo")
-"""{_id: "<account>/<position, 16 digits>", account_id, transfer_id, kind, amount: signed, balance: after it, currency,
-counterparty_account_id, occurred_at, recorded_at, reference, position}. A page of an account is a range of `_id`. Written
-once."""
+ENTRIES: Final = ReadModel("entries", "mongo", version=2)
+"""{_id: "<account>/<position, 16 digits>", amount, recorded_at, position, item: an `Entry` as JSON}: what it is found by, and
+the text that is answered. A page of an account is a range of `_id`. Written once."""
 
 BALANCES: Final = ReadModel("balances", "redis")
 """`account:<id>`: a hash with the fields of an account's document. Serves single accounts and their balances."""
@@ -150,6 +149,25 @@ COPY_MARK: Final = "@"
 def labelled(model: ReadModel, label: str) -> ReadModel:
     """The copy of a read model as of a past moment."""
     return msgspec.structs.replace(model, name=f"{model.name}{COPY_MARK}{label}")
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One side of a movement of money, as it is answered: the text that an entry's document holds is this as JSON.
+
+    `amount` is negative where it left the account, `balance` what was there after it. None is the outside world.
+    """
+
+    account_id: str
+    transfer_id: str
+    kind: str
+    amount: int
+    balance: int
+    currency: str
+    counterparty_account_id: str | None
+    occurred_at: str
+    recorded_at: str
+    reference: str | None
+    position: int
 
 
 def entry_id(account_id: str, position: int) -> str:

@@ -16,12 +16,15 @@ class Proxy:
         self._target = host, port
         self._pattern = b""
         self._before = False
+        self._silent = False
         self.cuts = 0
+        self.lingering = False
+        """Whether a client is not told that the server has closed its connection: a close that is still on its way."""
         self.port = 0
 
-    def arm(self, pattern: bytes, *, before: bool = False) -> None:
-        """For the next connection that sends `pattern`, once."""
-        self._pattern, self._before = pattern, before
+    def arm(self, pattern: bytes, *, before: bool = False, silent: bool = False) -> None:
+        """For the next connection that sends `pattern`, once. `silent`: it is not closed, and nothing comes through any more."""
+        self._pattern, self._before, self._silent = pattern, before, silent
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Proxy"]:
@@ -49,6 +52,8 @@ class Proxy:
                 self._pattern = b""
                 self.cuts += 1
                 cut.set()
+                while self._silent and await client.read(65536):
+                    pass
                 if self._before:
                     break
             server.write(data)
@@ -62,7 +67,8 @@ class Proxy:
                 break
             client.write(data)
             await client.drain()
-        client.close()
+        if not self.lingering:
+            client.close()
 
 
 @asynccontextmanager

@@ -8,8 +8,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import shared.connections
-from shared.connections import KeptConnection
+from shared.connections import KeptConnection, open_postgres
+from shared.settings import Settings
 from tests.projecting import eventually
+from tests.proxy import proxy_to
 from tests.running import Servers
 
 pytestmark = pytest.mark.services
@@ -83,6 +85,23 @@ async def test_a_broken_one_is_replaced(engine: AsyncEngine, servers: Servers) -
         await backend(kept)
     assert await backend(kept) != broken
     await kept.release()
+
+
+async def test_one_that_is_broken_and_not_yet_closed_is_replaced(settings: Settings, servers: Servers) -> None:
+    """The server's last word has come, and its close has not."""
+    async with proxy_to(settings.database_url) as (proxy, url):
+        proxy.lingering = True
+        async with open_postgres(settings.model_copy(update={"database_url": url}), "daybook_command") as engine:
+            kept = KeptConnection(engine)
+            broken = await backend(kept)
+            superuser = await asyncpg.connect(servers.postgres.superuser_url)
+            await superuser.execute("SELECT pg_terminate_backend($1, 10000)", broken)
+            await superuser.close()
+            await asyncio.sleep(0.1)  # for the proxy to hand it on
+            with pytest.raises(shared.connections.DRIVER_ERRORS):
+                await backend(kept)
+            assert await backend(kept) != broken
+            await kept.release()
 
 
 async def test_an_error_takes_everything_back(engine: AsyncEngine) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from projector.changes import DocumentChanges
 from projector.projections import PROJECTIONS, Projection
+from query_api.answers import EntryItem
 from shared.events import (
     EVENT_TYPES,
     AccountClosed,
@@ -182,13 +183,26 @@ def test_deposits_and_withdrawals_are_transfers_from_and_to_nobody() -> None:
 
 
 def test_entries_have_signed_amounts_and_the_balance_after_them() -> None:
-    entries = project("entries", *MONEY)
+    entries = {key: json.loads(entry["item"]) for key, entry in project("entries", *MONEY).items()}
     assert {key: (entry["amount"], entry["balance"], entry["counterparty_account_id"]) for key, entry in entries.items()} == {
         entry_id(ONE, 3): (1_000, 1_000, None),
         entry_id(ONE, 4): (-300, 700, OTHER),
         entry_id(OTHER, 4): (300, 300, ONE),
         entry_id(OTHER, 5): (-100, 200, None),
     }
+
+
+def test_an_entry_holds_what_it_is_found_by_and_the_item_as_it_is_documented() -> None:
+    book = Book()
+    one, other = (book.open_account(book.create_user().user_id, overdraft_limit=10**15) for _ in range(2))
+    odd = 'quote " back \\ line \n null \u0001 é 中 𝄞'
+    moved: list[Event] = [one, other, book.transfer(one.account_id, other.account_id, 10**15, reference=odd)]
+    for entry in (*project("entries", *MONEY).values(), *project("entries", *moved).values()):
+        item = EntryItem.model_validate_json(entry["item"], strict=True)
+        assert [*json.loads(entry["item"])] == [*EntryItem.model_fields]
+        found_by = {"amount": item.amount, "recorded_at": item.recorded_at, "position": item.position}
+        assert entry == {"_id": entry_id(item.account_id, item.position), **found_by, "item": entry["item"]}
+    assert item.reference == odd
 
 
 def test_recent_activity_is_newest_first_and_bounded() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from itertools import pairwise
@@ -17,7 +18,8 @@ from projector.feed import Feed
 from projector.generations import Copy, Generations
 from projector.projections import PROJECTIONS, Projection
 from projector.sinks import MongoSink, RedisSink
-from query_api.reading import Reader
+from query_api.answers import ENTRY_EXAMPLE
+from query_api.reading import SWITCH_SECONDS, Reader
 from shared.connections import open_postgres
 from shared.events import AccountFrozen, Event, UserDeactivated
 from shared.read_models import BALANCES, READ_MODELS, USERS, Generation, pointer_id, pointer_key
@@ -241,6 +243,30 @@ async def test_entries_run_to_the_balance(api: Questions) -> None:
         assert upwards == entries[::-1]
         outflows = (await api.get(f"/v1/accounts/{account_id}/entries", {"amount[lt]": 0, "limit": 100}))["items"]
         assert outflows == [e for e in entries if e["amount"] < 0][:100]
+
+
+async def test_entries_are_answered_as_they_are_stored_and_with_no_more_than_the_item(api: Questions) -> None:
+    book = Book()
+    one, other = (book.open_account(book.create_user().user_id) for _ in range(2))
+    deposits = [book.deposit(one.account_id, amount, reference=f'№ "{amount}" \n 𝄞') for amount in (1, 2**53 - 5, 3)]
+    await api.record([one, other, *deposits])
+    page = await api.ask(f"/v1/accounts/{one.account_id}/entries")
+    stored = api.stores.mongo["main.entries.1"].find({"_id": {"$regex": f"^{one.account_id}/"}}).sort("_id", -1)
+    texts = [document["item"] async for document in stored]
+    assert page.text == f'{{"items":[{",".join(texts)}],"next":null,"position":5}}'
+    body = page.json()
+    assert ([item["amount"] for item in body["items"]], list(body["items"][0])) == ([3, 2**53 - 5, 1], list(ENTRY_EXAMPLE))
+    pages = await api.pages(f"/v1/accounts/{one.account_id}/entries", {"limit": 1})
+    assert pages == [[item] for item in body["items"]]
+    # A page that ends where the list does has no next one.
+    whole = await api.get(f"/v1/accounts/{one.account_id}/entries", {"limit": 3})
+    assert (whole["items"], whole["next"]) == (body["items"], None)
+
+
+async def test_the_driver_of_mongodb_need_not_wait_for_the_event_loop(api: Questions) -> None:
+    """By default it gets its turn after 5 ms, in which MongoDB has nothing to do: a third of the answers in a second."""
+    await api.get("/v1/users")
+    assert sys.getswitchinterval() == pytest.approx(SWITCH_SECONDS)
 
 
 async def test_an_account_without_entries_has_an_empty_list(api: Questions) -> None:

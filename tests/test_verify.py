@@ -219,7 +219,7 @@ async def test_a_value_of_another_type_is_a_difference_even_where_python_calls_i
         ("statistics", ("ZINCRBY", "busiest", "1", "nobody"), "statistics busiest, nobody: expected nothing, found 1.0"),
         ("statistics", ("DEL", "transfers"), "statistics transfers: expected"),
         ("statistics", ("SET", "stray", "1"), "statistics stray: expected nothing, found"),
-        ("activity", ("LPOP", "recent"), "activity recent, item 0: expected"),
+        ("activity", ("LPOP", "recent"), "activity recent, item 0, amount: expected"),
         ("activity", ("SET", "recent", "1"), "a key of another type"),
     ],
 )
@@ -250,3 +250,20 @@ async def test_a_read_model_of_another_log_is_a_difference(ledger: Ledger) -> No
 def test_the_first_difference_is_named_down_to_its_field() -> None:
     with pytest.raises(DifferenceFound, match=r"^here, a, item 1: expected 2, found 3$"):
         require_equal("here", {"a": [1, 2], "b": 1}, {"a": [1, 3], "b": 2})
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ('{"a":1,"b":3}', "here, b: expected 2, found 3"),
+        ('{"a":1,"b":2.0}', "here, b: expected 2, found 2.0"),
+        ('{"a":1, "b":2}', """here: expected '{"a":1,"b":2}', found '{"a":1, "b":2}'"""),
+        ("[1,2]", """here: expected '{"a":1,"b":2}', found '[1,2]'"""),
+        ("no JSON", """here: expected '{"a":1,"b":2}', found 'no JSON'"""),
+        (None, """here: expected '{"a":1,"b":2}', found nothing"""),
+    ],
+)
+def test_of_texts_that_hold_an_item_the_member_is_named(found: str | None, said: str) -> None:
+    with pytest.raises(DifferenceFound) as raised:
+        require_equal("here", '{"a":1,"b":2}', found)
+    assert str(raised.value) == said

@@ -1,6 +1,5 @@
 """The command API without what was done to make it fast, to show what each step gave."""
 
-import asyncio
 import gc
 from typing import Final
 
@@ -8,7 +7,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from command_api.app import create_app
-from command_api.handler import LedgerWriter, Waiting
+from command_api.handler import LedgerWriter, Waiting, Writing
 from shared.protocol import OneWrite
 
 DEFAULT_THRESHOLD: Final = (700, 10, 10)
@@ -17,12 +16,12 @@ DEFAULT_THRESHOLD: Final = (700, 10, 10)
 
 def create_plain_app() -> ASGIApp:
     """Each request goes through FastAPI's middleware and router, and the garbage collector works as Python sets it up."""
-    return _with_default_collector(_routed_by_fastapi(create_app()))
+    return _with_default_collector(_routed_by_fastapi(create_in_turn_app()))
 
 
 def create_calm_app() -> ASGIApp:
     """As the plain one, with the collector calmed."""
-    return _routed_by_fastapi(create_app())
+    return _routed_by_fastapi(create_in_turn_app())
 
 
 def create_two_writes_app() -> ASGIApp:
@@ -32,16 +31,16 @@ def create_two_writes_app() -> ASGIApp:
         self.transport.write(data)
 
     OneWrite.write = write  # type: ignore[method-assign]
-    return create_app()
+    return create_in_turn_app()
 
 
-def create_in_turn_app() -> ASGIApp:
-    """No batch is decided before the one before it is written."""
+def create_in_turn_app() -> FastAPI:
+    """A batch takes all who wait, and nothing is done for it before the one before is written and answered."""
 
-    async def next_after(self: LedgerWriter, before: "asyncio.Task[None] | None") -> Waiting:
-        if before:
-            await before
-        return self.next_batch()
+    async def next_after(self: LedgerWriter, before: Writing) -> Waiting:
+        await before.verdicts
+        before.answer()
+        return self.next_batch(self._batch_max)
 
     LedgerWriter.next_after = next_after  # type: ignore[method-assign]
     return create_app()
