@@ -9,6 +9,7 @@ that loses is decided again, carefully.
 The answers are the same either way. Alone on its ledger, a writer spends one round trip between BEGIN and COMMIT.
 """
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
@@ -123,7 +124,8 @@ class View:
         self.head: Head | None = None
         self.trusted = False
         """Nobody else wrote to the ledger when we last looked."""
-        self._streams: Streams = {}
+        # Not a dictionary: to find the first of one, all that were deleted before it are passed by.
+        self._streams: OrderedDict[str, Stream] = OrderedDict()
         self._streams_max = streams_max
 
     def doubt(self) -> None:
@@ -138,10 +140,10 @@ class View:
         if not alone:
             self._streams.clear()
         for stream_id, stream in streams.items():
-            self._streams.pop(stream_id, None)
             self._streams[stream_id] = stream
+            self._streams.move_to_end(stream_id)
         while len(self._streams) > self._streams_max:
-            del self._streams[next(iter(self._streams))]
+            self._streams.popitem(last=False)
         self.head, self.trusted = head, trusted
 
 

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -56,7 +57,7 @@ class Callers:
 
     def __init__(self, *kinds: Credentials) -> None:
         self._kinds = kinds
-        self._known: dict[bytes, _Known] = {}
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._looking: dict[bytes, asyncio.Task[Principal]] = {}
 
     async def principal(self, authorization: Sequence[str]) -> Principal:
@@ -112,7 +113,7 @@ class Callers:
         found = await kind.look(token)
         self._known[token_hash] = _Known(found.principal, time.monotonic() + min(found.seconds, KNOWN_SECONDS))
         if len(self._known) > KNOWN_MAX:
-            del self._known[next(iter(self._known))]
+            self._known.popitem(last=False)
         return found.principal
 
 

@@ -11,6 +11,7 @@ when Redis does: a limit is there to protect the service, not to take it down.
 import asyncio
 import math
 import time
+from collections import OrderedDict
 from contextlib import suppress
 from typing import Final, Literal
 
@@ -87,7 +88,7 @@ class RateLimits:
         )
         self._shared = SlidingWindowCounterRateLimiter(storage)
         self._local = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self._budgets: dict[str, _Budget] = {}
+        self._budgets: OrderedDict[str, _Budget] = OrderedDict()
         self._looking: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -142,7 +143,7 @@ class RateLimits:
         """The oldest are forgotten: with its permits, which counts against the caller; never for it."""
         budget = self._budgets[key] = _Budget(key)
         if len(self._budgets) > BUDGETS_MAX:
-            del self._budgets[next(iter(self._budgets))]
+            self._budgets.popitem(last=False)
         return budget
 
     async def _take_slowly(self, budget: _Budget) -> None:
