@@ -17,10 +17,11 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from projector.dead_letters import read_skips
+from shared.connections import DRIVER_ERRORS, KeptConnection
 from shared.errors import LogDamaged, UnknownEvent
-from shared.event_store import PAGE_EVENTS, StoredEvent, count_types, read_at, read_head, read_stored, read_streams
-from shared.events import RecordedEvent, UserErased
-from shared.person_keys import PersonKeys
+from shared.event_store import PAGE_EVENTS, StoredEvent, count_types, read_at, read_head, read_next, read_stored, read_streams
+from shared.events import NO_KEYS, RecordedEvent, UserErased
+from shared.person_keys import PERSONAL_TYPES, PersonKeys
 from shared.personal_data import Keys
 
 PAGES_KEPT: Final = 8
@@ -78,6 +79,12 @@ class Feed:
         self._reads: dict[int, asyncio.Task[Page]] = {}
         self._reading = reading or asyncio.Semaphore(READS_AT_ONCE)
         self._moved = asyncio.Event()
+        self._kept = KeptConnection(self._engine)
+        self._listening = asyncio.Lock()
+
+    async def close(self) -> None:
+        """To be called by who has looked."""
+        await self._kept.release()
 
     async def page(self, after: int, log_hash: bytes, reader: object) -> list[RecordedEvent]:
         """The next events, at most `PAGE_EVENTS`; none at the end of the log.
@@ -108,7 +115,7 @@ class Feed:
     async def _read_once(self, after: int, *, anew: bool = False) -> Page:
         read = self._reads.get(after)
         if read is None or read.done() or anew:  # done, and only not forgotten yet: the head may have moved since
-            read = self._reads[after] = asyncio.create_task(self._read(after))
+            read = self._reads[after] = asyncio.create_task(self._read(after, at_once=anew))
             read.add_done_callback(partial(self._forget, after))
         # Others may be waiting for the same page.
         return await asyncio.shield(read)
@@ -200,11 +207,16 @@ class Feed:
         if not read.cancelled():
             read.exception()
 
-    async def _read(self, after: int) -> Page:
+    async def _read(self, after: int, *, at_once: bool = False) -> Page:
         head = self.head
-        async with self._reading, self._engine.connect() as connection:
-            stored = await read_stored(connection, self.ledger_id, max(after - 1, 0), PAGE_EVENTS + 1)
-            keys = await self._person_keys.read_for(connection, stored)
+        stored = await self._read_kept(after) if at_once and not self._listening.locked() else None
+        # What is personal is rare, and needs its keys.
+        if stored is None or any(row.type in PERSONAL_TYPES for row in stored):
+            async with self._reading, self._engine.connect() as connection:
+                stored = await read_stored(connection, self.ledger_id, max(after - 1, 0), PAGE_EVENTS + 1)
+                keys = await self._person_keys.read_for(connection, stored)
+        else:
+            keys = NO_KEYS.keys
         hash_before = b""
         if after:
             if not stored or stored[0].position != after:
@@ -219,6 +231,15 @@ class Feed:
         elif after < head and after < await self.refresh():
             raise self._missing(after + 1)
         return page
+
+    async def _read_kept(self, after: int) -> list[StoredEvent] | None:
+        """Without taking a connection each time; None where that one fails: then another one says why."""
+        async with self._listening:
+            try:
+                async with self._kept.connected() as driver:
+                    return await read_next(driver, self.ledger_id, max(after - 1, 0), PAGE_EVENTS + 1)
+            except DRIVER_ERRORS:
+                return None
 
     def _keep(self, page: Page) -> None:
         """A page that goes on where the last one ends becomes a part of it: pages that are read as events come are small."""

@@ -80,6 +80,8 @@ class Runner:
             for task in beside:
                 task.cancel()
         await self._telling.close()
+        for feed in self._feeds.values():
+            await feed.close()
 
     def wake(self) -> None:
         """There may be new events."""

@@ -25,11 +25,11 @@ from pymongo import IndexModel, UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 from pymongo.read_concern import ReadConcern
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
-from projector.changes import Document, DocumentChanges, KeyChanges, pieces
+from projector.changes import Document, DocumentChange, DocumentChanges, KeyChanges, pieces
 from projector.dead_letters import PutAside
-from shared.connections import MongoDatabase, mongo_application
+from shared.connections import MongoDatabase, blocking, mongo_application
 from shared.dead_letters import (
     COUNTS,
     NOTHING_ASIDE,
@@ -275,15 +275,35 @@ class MongoSink:
         if len(batches) == 1:
             return [False]
         try:
-            async with self._transaction() as session:
-                await self._step([batch[:2] for batch in batches], session)
-                for generation, _, changes in batches:
-                    if changes:
-                        await self._write(generation, changes, session)
+            await asyncio.to_thread(self._write_together, batches)
         # Whosever fault it is: that shows when each has a transaction of its own.
         except Exception:  # noqa: BLE001
             return [False] * len(batches)
         return [True] * len(batches)
+
+    def _write_together(self, batches: Sequence[Batch]) -> None:
+        """Blocks: each command waits for the one before, and for nothing else.
+
+        Raises:
+            _OvertakenError: not everything was there that is to be changed.
+        """
+        database = blocking(self._mongo)
+        with database.client.start_session() as session, session.start_transaction():
+            for command, count in self._commands(batches):
+                if database.command(command, session=session)["n"] != count:
+                    raise _OvertakenError
+
+    def _commands(self, batches: Sequence[Batch]) -> Iterator[tuple[Document, int]]:
+        """What steps and writes, and how many documents each command has to do with."""
+        updates = [{"q": _start(generation, step), "u": _moved(step)} for generation, step, _ in batches]
+        yield {"update": self._mongo.checkpoints.name, "updates": updates}, len(updates)
+        for generation, _, changes in batches:
+            name = generation.collection(self._mongo).name
+            if changes.inserted:
+                yield {"insert": name, "documents": list(changes.inserted.values()), "ordered": False}, len(changes.inserted)
+            if changes.changed:
+                updates = [{"q": {"_id": document_id}, "u": _update(change)} for document_id, change in changes.changed.items()]
+                yield {"update": name, "updates": updates, "ordered": False}, len(updates)
 
     async def _apply_alone(self, batch: Batch) -> bool:
         generation, step, changes = batch
@@ -350,10 +370,7 @@ class MongoSink:
         """Raises:
         _OvertakenError: one of the checkpoints is not where its step begins, or may not move.
         """
-        writes = [
-            UpdateOne({"_id": checkpoint_id(generation), "position": step.before, **_MAY_MOVE}, _moved(step))
-            for generation, step in steps
-        ]
+        writes = [UpdateOne(_start(generation, step), _moved(step)) for generation, step in steps]
         stepped = await self._mongo.checkpoints.bulk_write(writes, session=session)
         if stepped.matched_count != len(steps):
             raise _OvertakenError
@@ -497,9 +514,16 @@ class MongoSink:
 
 
 def _updates(changes: DocumentChanges) -> Iterator[UpdateOne]:
-    for document_id, change in changes.changed.items():
-        update = {"$set": change.fields, "$inc": change.counts} if change.counts else {"$set": change.fields}
-        yield UpdateOne({"_id": document_id}, update)
+    return (UpdateOne({"_id": document_id}, _update(change)) for document_id, change in changes.changed.items())
+
+
+def _update(change: DocumentChange) -> Document:
+    return {"$set": change.fields, "$inc": change.counts} if change.counts else {"$set": change.fields}
+
+
+def _start(generation: Generation, step: Step) -> Document:
+    """The checkpoint, if it is where the step begins and may move."""
+    return {"_id": checkpoint_id(generation), "position": step.before, **_MAY_MOVE}
 
 
 def _moved(step: Step) -> Document:
@@ -521,15 +545,18 @@ def _damaged(generation: Generation, what: str) -> ReadModelDamaged:
 
 # ── Redis ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# KEYS: pointer, checkpoint, origin. ARGV: generation, before, after, log hash, prefix of the keys, commands in MessagePack,
-# where every word is a string. A script that fails is not undone. Redis refuses for want of memory or disk only before the
-# first write; whatever fails later finds data that are not ours, and then the generation must not go on: without its
-# checkpoint it counts as lost.
+# KEYS: pointer, checkpoint, origin. ARGV: generation, before, after, log hash, prefix of the keys; in MessagePack, where every
+# word is a string: the commands, and the sums that they go on from, as key, field and value, '' for none. A script that fails is
+# not undone. Redis refuses for want of memory or disk only before the first write; whatever fails later finds data that are not
+# ours, and then the generation must not go on: without its checkpoint it counts as lost.
 _APPLY: Final = """
 local number = ARGV[1]
 if redis.call('HGET', KEYS[1], 'live') ~= number and redis.call('HGET', KEYS[1], 'building') ~= number then return 0 end
 if redis.call('HEXISTS', KEYS[1], 'paused') == 1 then return 0 end
 if redis.call('GET', KEYS[2]) ~= ARGV[2] then return 0 end
+for _, sum in ipairs(cmsgpack.unpack(ARGV[7])) do
+    if (redis.call('HGET', ARGV[5] .. sum[1], sum[2]) or '') ~= sum[3] then return 2 end
+end
 for place, command in ipairs(cmsgpack.unpack(ARGV[6])) do
     command[2] = ARGV[5] .. command[2]
     local answer = redis.pcall(unpack(command))
@@ -611,12 +638,19 @@ if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'previous', ARGV[3]) end
 return 1
 """
 
+_DONE: Final = 1
+_OTHER_SUMS: Final = 2
+"""What `_APPLY` answers, besides 0 for a batch that is not to be written."""
+
 _WORDS_MAX: Final = 500
 """Pairs in one command: a script can unpack a few thousand words onto its stack, no more."""
 
 _NOT_DATA: Final = frozenset({"checkpoint", "origin", "letters", "parked"})
 
 Command = tuple[str, ...]
+Sums = dict[str, dict[str, str]]
+"""Key → field → a sum of money, '' where there is none yet."""
+
 _pack: Final = msgspec.msgpack.encode
 
 
@@ -626,6 +660,8 @@ class RedisSink:
     def __init__(self, redis: "Redis") -> None:
         self._redis: Any = redis  # redis-py types its commands for both its clients at once
         self._apply = redis.register_script(_APPLY)
+        self._together = Rounds(self._apply_together, len(READ_MODELS))
+        self._sums: dict[str, Sums] = {}
         self._check = redis.register_script(_CHECK)
         self._move_pointer = redis.register_script(_MOVE_POINTER)
         self._prepare = redis.register_script(_PREPARE)
@@ -654,15 +690,43 @@ class RedisSink:
         await self._prepare(keys=keys, args=[generation.model.version])
 
     async def apply(self, generation: Generation, step: Step, changes: KeyChanges) -> bool:
+        """Small batches of several read models that are ready at the same time share a round trip."""
         with _refusals(generation):
-            sums = await self._new_sums(generation, step, changes)
-            if sums is None:
-                return False
-            pointer = pointer_key(generation.model, generation.ledger_id)
-            keys = [pointer, generation.key("checkpoint"), generation.key("origin")]
-            commands = _pack([*_commands(changes, sums), *_commands_aside(step.aside)])
-            arguments: list[Any] = [generation.number, step.before, step.after, step.log_hash, generation.key(""), commands]
-            return bool(await self._apply(keys=keys, args=arguments))
+            # As the last batch left them, if that was ours; it is the script that makes sure.
+            sums = _picked(self._sums.pop(generation.key(""), {}), changes)
+            answer = _OTHER_SUMS if sums is None else await self._apply_to(sums, generation, step, changes)
+            if answer == _OTHER_SUMS:
+                sums = await self._read_sums(generation, changes)
+                answer = await self._apply_to(sums, generation, step, changes)
+        if answer != _DONE:
+            return False
+        self._sums[generation.key("")] = _raised(sums or {}, changes)
+        return True
+
+    async def _apply_to(self, sums: Sums, generation: Generation, step: Step, changes: KeyChanges) -> int:
+        """Sums of money are added up here, in integers without a limit."""
+        pointer = pointer_key(generation.model, generation.ledger_id)
+        keys = [pointer, generation.key("checkpoint"), generation.key("origin")]
+        commands = _pack([*_commands(changes, _raised(sums, changes)), *_commands_aside(step.aside)])
+        words = _pack([(key, name, value) for key, values in sums.items() for name, value in values.items()])
+        arguments: list[Any] = [generation.number, step.before, step.after, step.log_hash, generation.key(""), commands, words]
+        if len(changes) > TOGETHER_CHANGES_MAX:
+            return int(await self._apply(keys=keys, args=arguments))
+        return int(await self._together.ask([len(keys), *keys, *arguments]))
+
+    async def _apply_together(self, calls: Sequence[list[Any]]) -> Sequence[Any]:
+        """Each by itself, and one that fails is answered with its error: all that they share is the round trip."""
+        answers = await self._call(calls)
+        if any(isinstance(answer, NoScriptError) for answer in answers):
+            await self._redis.script_load(_APPLY)
+            return await self._call(calls)
+        return answers
+
+    async def _call(self, calls: Sequence[list[Any]]) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for call in calls:
+                pipe.evalsha(self._apply.sha, *call)
+            return list(await pipe.execute(raise_on_error=False))
 
     async def check(self, generation: Generation, step: Step, changes: KeyChanges) -> None:
         arguments: list[Any] = [generation.key(""), _pack(list(_commands(changes, {}))), step.before]
@@ -675,19 +739,13 @@ class RedisSink:
     async def read_parked(self, generation: Generation) -> dict[str, int]:
         return await parked_in_redis(self._redis, generation)
 
-    async def _new_sums(self, generation: Generation, step: Step, changes: KeyChanges) -> dict[str, dict[str, str]] | None:
-        """What sums of money will be: added up here, in integers without a limit. None where the batch is out of turn."""
-        if not changes.sums:
-            return {}
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.get(generation.key("checkpoint"))
+    async def _read_sums(self, generation: Generation, changes: KeyChanges) -> Sums:
+        async with self._redis.pipeline(transaction=False) as pipe:
             for key, sums in changes.sums.items():
                 pipe.hmget(generation.key(key), list(sums))
-            position, *stored = await pipe.execute()
-        if position != str(step.before):
-            return None
+            stored = await pipe.execute()
         return {
-            key: {name: str(int(before or 0) + more) for (name, more), before in zip(sums.items(), values, strict=True)}
+            key: {name: value or "" for name, value in zip(sums, values, strict=True)}
             for (key, sums), values in zip(changes.sums.items(), stored, strict=True)
         }
 
@@ -744,6 +802,7 @@ class RedisSink:
         return {int(key.removeprefix(prefix).partition(":")[0]) async for key in self._scan(prefix)}
 
     async def drop(self, generation: Generation) -> None:
+        self._sums.pop(generation.key(""), None)
         await self._redis.delete(generation.key("checkpoint"))
         for some in _lists({key async for key in self._scan(generation.key(""))}, _WORDS_MAX):
             await self._redis.unlink(*some)
@@ -776,6 +835,21 @@ class RedisSink:
         pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*"
         async for key in self._redis.scan_iter(match=pattern, count=1_000):
             yield key
+
+
+def _picked(sums: Sums, changes: KeyChanges) -> Sums | None:
+    """Those that a batch raises; None where not all are among them."""
+    try:
+        return {key: {name: sums[key][name] for name in more} for key, more in changes.sums.items()}
+    except KeyError:
+        return None
+
+
+def _raised(sums: Sums, changes: KeyChanges) -> Sums:
+    return {
+        key: {name: str(int(sums[key][name] or 0) + more) for name, more in by_name.items()}
+        for key, by_name in changes.sums.items()
+    }
 
 
 _REFUSALS: Final = ("WRONGTYPE", "not an integer", "not a valid float", "would overflow", "not a number")
@@ -812,7 +886,7 @@ def _plain(value: Any, kind: str | None) -> Any:
     return None if value == "none" else f"a key of type {value}"
 
 
-def _commands(changes: KeyChanges, sums: dict[str, dict[str, str]]) -> Iterator[Command]:
+def _commands(changes: KeyChanges, sums: Sums) -> Iterator[Command]:
     """What the script shall do; fields are set before they are counted up."""
     for key, fields in (*changes.fields.items(), *sums.items()):
         for some in pieces(fields, _WORDS_MAX):

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import asyncpg
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
+from pymongo.database import Database
 from pymongo.errors import PyMongoError
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -149,6 +150,12 @@ async def open_mongo(
         yield client[settings.mongo_database]
     finally:
         client.close()
+
+
+def blocking(mongo: MongoDatabase) -> "Database[dict[str, Any]]":
+    """The same database, for a thread of one's own that may wait: all that motor does is to call this in threads."""
+    database: Database[dict[str, Any]] = mongo.delegate
+    return database
 
 
 class KeptConnection:

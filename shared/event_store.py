@@ -380,6 +380,12 @@ READ_ALL: Final = text(f"""
     ORDER BY e.position LIMIT :limit
 """)  # noqa: S608 # built of constants
 
+READ_NEXT: Final = f"""
+    SELECT {_EVENT_COLUMNS} FROM events e
+    WHERE e.ledger_id = $1 AND e.position > $2
+    ORDER BY e.position LIMIT $3
+"""  # noqa: S608 # built of constants
+
 READ_TYPE: Final = text(f"""
     SELECT {_EVENT_COLUMNS} FROM events e
     WHERE e.ledger_id = :ledger_id AND e.type = :type AND e.position > :after
@@ -530,6 +536,11 @@ async def read_stored(connection: AsyncConnection, ledger_id: str, after: int, l
     """The next events of the ledger, as they are stored."""
     rows = await connection.execute(READ_ALL, {"ledger_id": ledger_id, "after": after, "limit": limit})
     return [StoredEvent(*row) for row in rows]
+
+
+async def read_next(driver: Driver, ledger_id: str, after: int, limit: int) -> list[StoredEvent]:
+    """What `read_stored` reads, by the driver alone: for who is told of each event and reads it at once."""
+    return [StoredEvent(*row) for row in await driver.fetch(READ_NEXT, ledger_id, after, limit)]
 
 
 async def read_all(connection: AsyncConnection, ledger_id: str, after: int, limit: int = PAGE_EVENTS) -> list[RecordedEvent]:

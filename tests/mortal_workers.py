@@ -13,11 +13,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NoReturn
 
 import msgspec
+import pymongo.monitoring
 import uvloop
 from arq.worker import run_worker
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from projector import feed, generations, runner, sinks, troubles
 from projector.projections import PROJECTIONS, Projection, project_accounts, project_balances
@@ -56,14 +59,46 @@ def poisoned(every: int) -> list[Projection[Any]]:
 
 
 class Fate(msgspec.Struct, frozen=True):
-    """`signal` at the `nth` time that a worker comes to a point; at any time for none. `late`: up to so many seconds later."""
+    """`signal` at the `nth` time that a worker comes to a point; at any time for none. `late`: up to so many seconds later.
+
+    Or at a command, counted from 1, of a transaction for several read models: `asleep` when it is sent, `awake` when answered.
+    """
 
     file: str = ""
     line: int = 0
+    command: int = 0
     moment: Moment = "asleep"
     nth: int = 1
     late: float = 0.0
     signal: int = signal.SIGKILL
+
+
+class Commands(threading.local, CommandListener):
+    """Meets the fate of a worker in the middle of a transaction that one thread writes in one go, where nothing is awaited."""
+
+    def __init__(self, fate: Fate, note: Callable[[bytes], object]) -> None:
+        self._fate = fate
+        self._note = note
+        self._command = 0
+
+    def started(self, event: CommandStartedEvent) -> None:
+        command = event.command
+        if "startTransaction" in command:
+            self._command = 1 if event.command_name == "update" and len(command["updates"]) > 1 else 0
+        elif self._command:
+            self._command += 1
+        self._reached("asleep")
+
+    def succeeded(self, _event: CommandSucceededEvent) -> None:
+        self._reached("awake")
+
+    def failed(self, _event: CommandFailedEvent) -> None:
+        """Another worker was first."""
+
+    def _reached(self, moment: Moment) -> None:
+        if (self._command, moment) == (self._fate.command, self._fate.moment):
+            self._note(f"command:{self._fate.command}\n".encode())
+            os.kill(os.getpid(), self._fate.signal)
 
 
 def _meeting(fate: Fate, note: Callable[[bytes], object]) -> Callable[[list[Point], Moment], None]:
@@ -94,7 +129,10 @@ def _work(fate: Fate, noted: int) -> NoReturn:
     os.dup2(2, 1)  # the parent's answers are read from 1
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
-    watch(loop, PATH, _meeting(fate, lambda line: os.write(noted, line)))
+    note = partial(os.write, noted)
+    watch(loop, PATH, _meeting(fate, note))
+    if fate.command:
+        pymongo.monitoring.register(Commands(fate, note))
     run_worker(make_worker_settings(read_settings(), poisoned(POISONED_EVERY) if POISON in os.environ else PROJECTIONS))
     os._exit(0)
 

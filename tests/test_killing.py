@@ -28,7 +28,7 @@ from shared.errors import Rebuilding
 from shared.event_store import read_all
 from shared.read_models import WAKE_CHANNEL
 from shared.settings import Settings
-from tests.await_points import Point, points_of
+from tests.await_points import Moment, Point, points_of
 from tests.log import Book
 from tests.mortal_workers import PATH, POISON, POISONED_EVERY, Fate, poisoned
 from tests.projecting import Ledger, eventually, open_ledger
@@ -99,8 +99,15 @@ NOT_HERE: Final = frozenset(
         "async with asyncio.TaskGroup() as tasks:",
         "async with asyncio.timeout(left):",
         "async with asyncio.timeout(seconds):",
+        "async with self._redis.pipeline(transaction=False) as pipe:",
+        "async with self._listening:",
         # Where a worker is told to end, which none is here.
         "await self._telling.close()",
+        "await feed.close()",
+        "await self._kept.release()",
+        # Where Redis does not know a script: before the first batch.
+        "await self._redis.script_load(_APPLY)",
+        "return await self._call(calls)",
         # Where Redis is away.
         "await asyncio.sleep(self._look_seconds)",
         # Where one read model is thousands of events behind another.
@@ -108,6 +115,11 @@ NOT_HERE: Final = frozenset(
     }
 )
 
+
+COMMANDS: Final = 5
+"""Of a transaction for several read models: the checkpoints, what three of them get, and the commit."""
+
+MOMENTS: Final[tuple[Moment, ...]] = ("asleep", "awake")
 
 WRITING: Final = "await collection.insert_many(changes.inserted"
 """In a transaction."""
@@ -444,6 +456,36 @@ async def test_who_ends_the_transaction_of_a_frozen_worker_may_die_of_it(setting
         await ledger.wipe()
         await ledger.build()
         assert await ledger.digests() == live
+
+
+async def test_workers_die_within_transactions_of_several_read_models(settings: Settings, tmp_path: Path) -> None:
+    """These are written in a thread, command by command, and so have no place of their own among those above."""
+    async with open_ledger(settings) as ledger:
+        with nursery(tmp_path, settings) as workers:
+            book = Book(seed=3)
+            await ledger.append(book.history(30))
+            await ledger.build()
+            for command in range(1, COMMANDS + 1):
+                for moment in MOMENTS:
+                    pid = await workers.start(Fate(command=command, moment=moment))
+                    async with meanwhile(_trickle(ledger, book)):
+                        await eventually(partial(_ended, workers, pid))
+            other = await workers.start(Fate())
+            await ledger.caught_up(await ledger.append(book.history(5)))
+            assert not await ledger.troubles()
+            assert workers.met() == {Point("command", command) for command in range(1, COMMANDS + 1)}
+            await workers.kill(other)
+        live = await ledger.digests()
+        await ledger.wipe()
+        await ledger.build()
+        assert await ledger.digests() == live
+
+
+async def _trickle(ledger: Ledger, book: Book) -> None:
+    while True:
+        await ledger.append(book.history(2))
+        await ledger.stores.redis.publish(WAKE_CHANNEL, "main")
+        await asyncio.sleep(0.02)
 
 
 async def _met(workers: Nursery, point: Point) -> bool:

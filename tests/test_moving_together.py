@@ -7,12 +7,13 @@ from typing import Any, Final
 
 import pytest
 
+from projector.changes import KeyChanges, Keys
 from projector.projections import PROJECTIONS
-from projector.sinks import MongoSink, Sink, Step
+from projector.sinks import MongoSink, Pointer, RedisSink, Sink, Step
 from query_api.moves import Moves
 from query_api.reading import Reader
 from shared.errors import ReadModelDamaged
-from shared.read_models import ACCOUNTS, MOVED_CHANNEL, USERS, Generation, ReadModel, pointer_id
+from shared.read_models import ACCOUNTS, ACTIVITY, MOVED_CHANNEL, STATISTICS, USERS, Generation, ReadModel, pointer_id
 from shared.settings import Settings
 from tests.log import Book, recorded
 from tests.projecting import Ledger, eventually, open_ledger
@@ -20,6 +21,8 @@ from tests.questions import Questions, projecting, query_api
 
 pytestmark = pytest.mark.services
 
+BY_NAME: Final = {projection.name: projection for projection in PROJECTIONS}
+IN_REDIS: Final = [projection for projection in PROJECTIONS if projection.model.store == "redis"]
 IN_MONGO: Final = [projection for projection in PROJECTIONS if projection.model.store == "mongo"]
 HISTORY: Final = recorded(Book(seed=5).history(20))
 NEXT: Final = recorded(Book(seed=5).history(24))[20:]
@@ -102,6 +105,84 @@ async def test_one_that_is_damaged_keeps_no_other_from_its_step(ledger: Ledger) 
     assert isinstance(done.pop("accounts"), ReadModelDamaged)
     assert set(done.values()) == {True}
     assert await batches.positions() == {**dict.fromkeys(done, 24), "accounts": 20}
+
+
+# ── one round trip ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class RedisBatches:
+    """The same for every read model in Redis; any number of workers deliver."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.redis: Any = ledger.stores.redis
+        self.ledger = ledger
+
+    async def prepare(self) -> None:
+        sink = self.worker()
+        for projection in IN_REDIS:
+            await sink.prepare(Generation(projection.model, "main", 1))
+            await sink.move_pointer(projection.model, "main", Pointer(), Pointer(live=1))
+
+    def worker(self) -> RedisSink:
+        return RedisSink(self.redis)
+
+    async def deliver(self, worker: RedisSink, events: Any) -> list[Any]:
+        deliveries = []
+        for projection in IN_REDIS:
+            changes = projection.new_changes()
+            projection.fold(changes, events)
+            step = Step(events[0].position - 1, events[-1].position, events[-1].hash.hex())
+            deliveries.append(worker.apply(Generation(projection.model, "main", 1), step, changes))
+        return await asyncio.gather(*deliveries, return_exceptions=True)
+
+    async def positions(self) -> list[int]:
+        return [int(await self.redis.get(Generation(each.model, "main", 1).key("checkpoint"))) for each in IN_REDIS]
+
+    async def is_the_log(self, events: Any) -> bool:
+        """Whether sums of money are what one fold of all these events makes."""
+        changes = KeyChanges()
+        BY_NAME["statistics"].fold(changes, events)
+        keys: Keys = {}
+        changes.apply_to(keys)
+        generation = Generation(STATISTICS, "main", 1)
+        return all([await self.redis.hgetall(generation.key(key)) == keys[key] for key in changes.sums])
+
+
+async def test_sums_are_added_to_what_is_there_whoever_wrote_it(ledger: Ledger) -> None:
+    """A worker remembers the sums that it wrote; the other one has been there since."""
+    batches = RedisBatches(ledger)
+    await batches.prepare()
+    one, other = batches.worker(), batches.worker()
+    for worker, some in ((one, HISTORY[:8]), (other, HISTORY[8:12]), (one, HISTORY[12:]), (one, NEXT)):
+        assert await batches.deliver(worker, some) == [True] * len(IN_REDIS)
+    assert await batches.is_the_log([*HISTORY, *NEXT])
+
+
+async def test_sums_that_were_lost_are_not_remembered(ledger: Ledger) -> None:
+    batches = RedisBatches(ledger)
+    await batches.prepare()
+    worker = batches.worker()
+    assert await batches.deliver(worker, HISTORY) == [True] * len(IN_REDIS)
+    await batches.redis.flushdb()
+    await batches.prepare()
+    assert await batches.deliver(worker, HISTORY) == [True] * len(IN_REDIS)
+    assert await batches.deliver(worker, HISTORY) == [False] * len(IN_REDIS)
+    assert await batches.is_the_log(HISTORY)
+
+
+async def test_one_that_redis_refuses_keeps_no_other_from_its_step(ledger: Ledger) -> None:
+    batches = RedisBatches(ledger)
+    await batches.prepare()
+    await batches.deliver(batches.worker(), HISTORY)
+    key = Generation(ACTIVITY, "main", 1).key("recent")
+    await batches.redis.delete(key)
+    await batches.redis.set(key, "no list")
+    # As after a restart of Redis, too: it does not know the script any more.
+    await batches.redis.script_flush()
+    done = dict(zip([each.name for each in IN_REDIS], await batches.deliver(batches.worker(), NEXT), strict=True))
+    assert isinstance(done.pop("activity"), ReadModelDamaged)
+    assert set(done.values()) == {True}
+    assert await batches.positions() == [24, 24, 20]
 
 
 # ── what is told ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,17 +3,20 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import hypothesis
 import msgspec
 import pytest
 import pytest_asyncio
 import sqlalchemy.event
 from hypothesis import strategies as st
+from sqlalchemy.exc import SQLAlchemyError
 
 from dev.children import Child
 from dev.processes import migrate, worker
@@ -662,6 +665,31 @@ async def test_a_page_of_the_log_is_read_once_for_all_who_follow_it(ledger: Ledg
     # Three pages and the end of the log; some look at the end more than once.
     assert len(reads) < 2 * len(PROJECTIONS) + 4
     assert set((await ledger.positions()).values()) == {3 * PAGE_EVENTS}
+
+
+async def test_what_is_new_is_read_although_the_connection_for_it_is_gone(ledger: Ledger, servers: Servers) -> None:
+    feed = Feed(ledger.stores.engine, "main", PERSON_KEYS)
+    book = Book()
+    user = book.create_user()
+    await ledger.append([user])
+    await feed.look()
+    for number in (2, 3):
+        superuser = await asyncpg.connect(servers.postgres.superuser_url)
+        await superuser.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'daybook-projector'"
+        )
+        await superuser.close()
+        await ledger.append([book.open_account(user.user_id)])
+        # Those in the pool are gone as well, and each of them is found out once.
+        with suppress(SQLAlchemyError):
+            await feed.look()
+        await feed.look()
+        assert feed.head == number
+    read = [recorded.event for recorded in await feed.page(0, b"", feed)]
+    # Also what is personal is there, for which other connections read the keys.
+    assert read[0] == user
+    assert len(read) == 3
+    await feed.close()
 
 
 async def test_a_reader_that_is_far_ahead_waits_for_the_others_but_not_for_ever(ledger: Ledger) -> None:
