@@ -21,7 +21,7 @@ from query_api.parameters import (
     TransferParameters,
     UserParameters,
 )
-from query_api.reading import AsOf, Document, View
+from query_api.reading import AsOf, Document, View, rebuilding
 from shared.money import CURRENCIES
 from shared.read_models import (
     ACCOUNTS,
@@ -317,14 +317,21 @@ async def _page(
 async def _page_of_texts(
     view: View, model: ReadModel, match: Match, order: Order, parameters: PageParameters, key: Key | None
 ) -> AsOf[Page]:
-    """Of documents that hold their item as text. A page comes as one document of lists, and nobody decodes its items."""
+    """Of documents that hold their item as text. A page comes as one document of lists, and nobody decodes its items.
+
+    Raises:
+        Rebuilding: they were made by a version of the projection that stored no texts.
+    """
     gathered = {"$group": {"_id": None} | {f"{field}s": {"$push": f"${field}"} for field in ("item", *order.fields)}}
     found = await view.documents(model, [*_stages(match, order, parameters, key), gathered], alone=_takes_long(match))
     if not found.data:
         return found.holding(Page([], None))
     [page] = found.data
     texts, limit = page["items"], parameters.limit
-    next_key = [page[f"{field}s"][limit - 1] for field in order.fields] if len(texts) > limit else None
+    *_, unique = keys = [page[f"{field}s"] for field in order.fields]
+    if len(texts) != len(unique):
+        raise rebuilding(model)
+    next_key = [values[limit - 1] for values in keys] if len(texts) > limit else None
     return found.holding(Page([orjson.Fragment(text) for text in texts[:limit]], next_key))
 
 

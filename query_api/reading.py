@@ -259,8 +259,7 @@ class Reader:
     async def _missing(self, model: ReadModel, ledger_id: str) -> NoReturn:
         """Only a ledger that exists can have read models to rebuild."""
         await self.require_ledger(ledger_id)
-        msg = f"The read model {model.name!r} is being rebuilt."
-        raise Rebuilding(msg, projection=model.name)
+        raise rebuilding(model)
 
     async def require_ledger(self, ledger_id: str) -> int:
         """The last position of the ledger's log.
@@ -326,6 +325,10 @@ class Reader:
             del self.polls[key]
         if not poll.cancelled():
             poll.exception()
+
+
+def rebuilding(model: ReadModel) -> Rebuilding:
+    return Rebuilding(f"The read model {model.name!r} is being rebuilt.", projection=model.name)
 
 
 def _of_one(position: int, answers: list[Any]) -> AsOf[list[Any]] | Exception:

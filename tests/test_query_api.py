@@ -263,6 +263,19 @@ async def test_entries_are_answered_as_they_are_stored_and_with_no_more_than_the
     assert (whole["items"], whole["next"]) == (body["items"], None)
 
 
+async def test_entries_of_a_version_without_texts_are_rebuilding_and_never_left_out(api: Questions) -> None:
+    """The generation of the code before is served until there is a new one."""
+    book = Book()
+    account = book.open_account(book.create_user().user_id)
+    await api.record([account, *(book.deposit(account.account_id, amount) for amount in (1, 2, 3))])
+    path = f"/v1/accounts/{account.account_id}/entries"
+    assert len((await api.get(path))["items"]) == 3
+    for query in ({"_id": {"$regex": "2$"}}, {}):
+        await api.stores.mongo["main.entries.1"].update_many(query, {"$unset": {"item": ""}})
+        answer = await api.ask(path)
+        assert (answer.status_code, code(answer), answer.json()["projection"]) == (503, "rebuilding", "entries")
+
+
 async def test_the_driver_of_mongodb_need_not_wait_for_the_event_loop(api: Questions) -> None:
     """By default it gets its turn after 5 ms, in which MongoDB has nothing to do: a third of the answers in a second."""
     await api.get("/v1/users")
