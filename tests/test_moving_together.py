@@ -242,8 +242,11 @@ async def test_what_is_told_wrongly_changes_no_answer(settings: Settings, alone:
     asking = asyncio.create_task(reader.moves.next("main/users", 30))
     await eventually(lambda: _is(reader.moves.is_heard))
 
+    is_over = asyncio.Event()
+
     async def keep_lying() -> None:
-        while True:
+        # Ended by asking: a cancellation in the middle of a command would leave the connection to chance.
+        while not is_over.is_set():
             await alone.stores.redis.publish(MOVED_CHANNEL, json.dumps({"main/users": lie}))
             await asyncio.sleep(0.01)
 
@@ -256,7 +259,8 @@ async def test_what_is_told_wrongly_changes_no_answer(settings: Settings, alone:
                 assert (answer.status_code, len(answer.json()["items"])) == (200, number)
                 await recording
     finally:
-        lying.cancel()
+        is_over.set()
+        await lying
     await asking
     await reader.moves.close()
 
