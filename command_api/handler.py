@@ -115,6 +115,8 @@ class LedgerWriter:
         self._batch_max = settings.batch_commands_max
         self._queue: deque[tuple[Request, asyncio.Future[Reply]]] = deque()
         self._running: asyncio.Task[None] | None = None
+        self._gathered = asyncio.Event()
+        self._enough = 0
         self._kept = KeptConnection(engine)
         self.batch_sizes = Tally(SIZES)
         self._view = View(streams_max=settings.stream_cache_max)
@@ -132,6 +134,8 @@ class LedgerWriter:
         loop = asyncio.get_running_loop()
         waiting = [(request, loop.create_future()) for request in requests]
         self._queue.extend(waiting)
+        if len(self._queue) >= self._enough:
+            self._gathered.set()
         if self._running is None:
             self._running = loop.create_task(self._run())
         deadline = loop.call_later(self._deadline_seconds, _give_up, waiting)
@@ -154,7 +158,7 @@ class LedgerWriter:
         await self._kept.release()
 
     async def _run(self) -> None:
-        """One batch after another. While one is written, the one before is answered, and the next decided if it is full."""
+        """One batch after another. While one is written, the one before is answered and the next one decided."""
         loop = asyncio.get_running_loop()
         before = Writing([], loop.create_task(_nothing()))
         while waiting := await self.next_after(before):
@@ -174,14 +178,21 @@ class LedgerWriter:
         All of them in one batch would come back together too, and in turns we and PostgreSQL would have nothing to do.
         None are left only when the batch before is done.
         """
-        if len(self._queue) < self._batch_max:
-            await before.verdicts
+        await self._gather(before)
         unanswered = len(self._queue) + len(before.waiting)
         batch = self.next_batch((unanswered + 1) // 2)
         if not batch:
             await before.verdicts
             batch = self.next_batch(self._batch_max)
         return batch
+
+    async def _gather(self, before: "Writing") -> None:
+        """Until as many wait as are being written, or a full batch; else until these are written."""
+        self._enough = min(len(before.waiting), self._batch_max)
+        if len(self._queue) < self._enough and not before.verdicts.done():
+            self._gathered.clear()
+            before.verdicts.add_done_callback(lambda _: self._gathered.set())
+            await self._gathered.wait()
 
     def next_batch(self, commands_max: int) -> "Waiting":
         """Those who are still waiting, oldest first."""
