@@ -40,9 +40,6 @@ class Rounds(Generic[Q, A]):
                 asked = self._waiting[: self._questions_max]
                 del self._waiting[: self._questions_max]
                 await self._round(asked)
-                # Whoever was answered may have the next question ready. Else those who ask again and again would fall apart into
-                # two parties, each of which waits for the other's round.
-                await asyncio.sleep(0)
         finally:
             self._going = None
 

@@ -128,24 +128,3 @@ async def test_who_goes_away_takes_nobody_along() -> None:
         with suppress(asyncio.CancelledError):
             await each
         assert each.cancelled()
-
-
-async def test_those_who_ask_again_at_once_do_not_fall_apart_into_parties() -> None:
-    """Two come later than two others: from then on all four are in every round, and not each two in every other one."""
-    store = Store()
-    rounds = Rounds(store.ask, 100)
-    store.may_answer.clear()
-
-    async def ask_on(question: int) -> None:
-        for _ in range(5):
-            await rounds.ask(question)
-
-    async with asyncio.TaskGroup() as asking:
-        for each in (1, 2):
-            asking.create_task(ask_on(each))
-        await until_asked(store, 1)
-        for each in (3, 4):
-            asking.create_task(ask_on(each))
-        await asyncio.sleep(0)
-        store.may_answer.set()
-    assert [len(each) for each in store.rounds] == [2, 4, 4, 4, 4, 2]
