@@ -21,6 +21,7 @@ Column = Literal[
     "MongoDB µs",
     "Redis µs",
     "load µs",
+    "µs of one transfer",
 ]
 
 DIGITS: Final[dict[Column, int]] = {"p50 ms": 2, "p99 ms": 2, "seconds": 2, "growth": 2}

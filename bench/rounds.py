@@ -1,6 +1,7 @@
 """A B C A B C …: whatever slows the machine for a moment slows everything that is compared."""
 
 import os
+import resource
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -49,3 +50,9 @@ def processor_seconds(process: Child) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / _TICKS
+
+
+def load_seconds() -> float:
+    """Processor time of all programs that we ran and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

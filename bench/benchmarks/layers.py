@@ -1,13 +1,12 @@
 """Where the processor's time goes: what one request costs in each process, however busy the machine is besides."""
 
-import resource
 from typing import Final
 
 from bench.client import Order
 from bench.load import run_load
 from bench.measurement import Section
 from bench.rig import Rig, environment_of, running
-from bench.rounds import Lane, Values, interleave, processor_seconds
+from bench.rounds import Lane, Values, interleave, load_seconds, processor_seconds
 from bench.workloads import Workload
 from dev.processes import Api
 
@@ -38,16 +37,10 @@ async def measure_layers(rig: Rig) -> Section:
 
 def _lane(rig: Rig, api: Api, workload: Workload, connections: int) -> Lane:
     async def lane() -> Values:
-        before = (processor_seconds(api), processor_seconds(rig.postgres), _seconds_of_load())
+        before = (processor_seconds(api), processor_seconds(rig.postgres), load_seconds())
         load = await run_load(Order(api.url, workload, connections, rig.scale.seconds))
-        after = (processor_seconds(api), processor_seconds(rig.postgres), _seconds_of_load())
+        after = (processor_seconds(api), processor_seconds(rig.postgres), load_seconds())
         in_api, in_postgres, in_load = ((b - a) / load.requests * 1e6 for a, b in zip(before, after, strict=True))
         return {"API µs": in_api, "PostgreSQL µs": in_postgres, "load µs": in_load}
 
     return lane
-
-
-def _seconds_of_load() -> float:
-    """Of all programs that we ran and that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime

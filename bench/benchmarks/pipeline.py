@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from bench.load import columns, run_load
 from bench.measurement import Section
 from bench.plots import lines
 from bench.rig import Rig, running, say
-from bench.rounds import Values
+from bench.rounds import Values, load_seconds, processor_seconds
 from bench.workloads import API_KEY, Workload, get
 from dev.children import Child, family
 from dev.processes import Api
@@ -43,17 +43,28 @@ async def measure_pipeline(rig: Rig) -> Section:
     section = Section("pipeline", f"The whole pipeline at {RATE:,} transfers a second")
     settings = await rig.ledger(rig.scale.accounts)
     command, query, worker = rig.command(settings), rig.query(settings), rig.worker(settings)
+    processes: dict[str, Child] = {"PostgreSQL": rig.postgres, "MongoDB": rig.mongo, "Redis": rig.redis}
+    processes |= {"command API": command, "query API": query, "worker": worker}
     async with running(command, query, worker):
         await _ready(query)
         seconds = rig.scale.pipeline_seconds
         say(f"pipeline: {RATE:,} transfers a second for {seconds:g} s")
         workload = Workload("POST", "/v1/transfers", rig.scale.accounts)
+        before = _seconds(processes)
         load = asyncio.create_task(run_load(Order(command.url, workload, CONNECTIONS, seconds, per_second=RATE)))
         looks = await _watch(load, query, (command, query, worker))
         done = await load
+        after = _seconds(processes)
     section.measurement(PIPELINE).add(columns(done))
     _describe(section, looks, seconds)
+    for name, spent in after.items():
+        section.measurement(name).add({"µs of one transfer": (spent - before[name]) / done.requests * 1e6})
     return section
+
+
+def _seconds(processes: Mapping[str, Child]) -> dict[str, float]:
+    """Processor time so far, by name."""
+    return {name: processor_seconds(process) for name, process in processes.items()} | {"load": load_seconds()}
 
 
 def _describe(section: Section, looks: list[Look], seconds: float) -> None:
@@ -67,7 +78,7 @@ def _describe(section: Section, looks: list[Look], seconds: float) -> None:
         f"For {seconds:g} s, with the load, both APIs, the worker and the three servers on the same cores; a request is timed "
         "from when it was due. Lag is how long the oldest event that a read model does not show has been in the log, by "
         f"`GET /v1/projections`, {1 / LOOK_SECONDS:.0f} times a second. Growth compares the last third of the time with the "
-        "middle third: 1 is none."
+        "middle third: 1 is none. Microseconds are processor time, user and system, divided by the requests that were answered."
     )
 
 
