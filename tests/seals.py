@@ -61,8 +61,9 @@ class SealedLog:
         """Exit code of `daybook verify`, and what it says of each check."""
         run = await asyncio.to_thread(CliRunner().invoke, app, ["verify", *arguments], env=environment_of(self.settings))
         assert run.exit_code in {0, 3}, run.exception
-        lines = [line.split(maxsplit=1) for line in run.stdout.splitlines()]
-        return run.exit_code, dict(lines)
+        # A worker in this process, which runs meanwhile, logs to the same stdout, also in the middle of a line.
+        lines = (line.split(maxsplit=1) for line in run.stdout.splitlines())
+        return run.exit_code, {line[0]: line[1] for line in lines if len(line) > 1}
 
     async def chain_anew(self, first: int) -> None:
         """What a superuser does to hide a change: computes every hash from there on, and the head's."""

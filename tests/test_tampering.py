@@ -50,11 +50,13 @@ async def project(sealed: SealedLog) -> None:
     async with open_stores(sealed.settings, "daybook_projector") as stores:
         runner = Runner(*stores, sealed.settings)
         running = asyncio.create_task(runner.run())
-        async with asyncio.timeout(30):
-            while (await sealed.verify())[0]:
-                await asyncio.sleep(0.05)
-        runner.stop()
-        await running
+        try:
+            async with asyncio.timeout(30):
+                while (await sealed.verify())[0]:
+                    await asyncio.sleep(0.05)
+        finally:
+            runner.stop()
+            await running
 
 
 async def test_a_log_that_nobody_has_touched_is_right(log: SealedLog) -> None:
