@@ -83,8 +83,9 @@ class Feed:
         self._listening = asyncio.Lock()
 
     async def close(self) -> None:
-        """To be called by who has looked."""
-        await self._kept.release()
+        """To be called by who has looked. A look that is under way keeps its connection until it ends."""
+        async with self._listening:
+            await self._kept.release()
 
     async def page(self, after: int, log_hash: bytes, reader: object) -> list[RecordedEvent]:
         """The next events, at most `PAGE_EVENTS`; none at the end of the log.

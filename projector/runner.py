@@ -74,14 +74,16 @@ class Runner:
 
     async def run(self) -> None:
         """Returns when it was stopped and the batches under way are written."""
-        async with asyncio.TaskGroup() as tasks:
-            beside = [tasks.create_task(each) for each in (self._listen(), self._tell())]
-            await self._look(tasks)
-            for task in beside:
-                task.cancel()
-        await self._telling.close()
-        for feed in self._feeds.values():
-            await feed.close()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                beside = [tasks.create_task(each) for each in (self._listen(), self._tell())]
+                await self._look(tasks)
+                for task in beside:
+                    task.cancel()
+        finally:
+            await self._telling.close()
+            for feed in self._feeds.values():
+                await feed.close()
 
     def wake(self) -> None:
         """There may be new events."""

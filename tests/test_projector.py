@@ -692,6 +692,19 @@ async def test_what_is_new_is_read_although_the_connection_for_it_is_gone(ledger
     await feed.close()
 
 
+async def test_a_feed_that_is_closed_in_the_middle_of_a_look_leaves_no_connection(ledger: Ledger) -> None:
+    await ledger.append(Book().history(3))
+    pool: Any = ledger.stores.engine.pool
+    before = pool.checkedout()
+    feed = Feed(ledger.stores.engine, "main", PERSON_KEYS)
+    looking = asyncio.create_task(feed.look())
+    while not feed._listening.locked():  # noqa: SLF001 # nothing else tells that it has begun
+        await asyncio.sleep(0)
+    await feed.close()
+    await looking
+    assert pool.checkedout() == before
+
+
 async def test_a_reader_that_is_far_ahead_waits_for_the_others_but_not_for_ever(ledger: Ledger) -> None:
     await ledger.append(Book().history(100))
     feed = Feed(ledger.stores.engine, "main", PERSON_KEYS)
