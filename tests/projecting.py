@@ -71,6 +71,12 @@ class Ledger:
         """Read model → digest of the live generation."""
         return {name: await digest(self.generations(name).sink, await self.live(name)) for name in BY_NAME}
 
+    async def rebuilt(self) -> dict[str, str]:
+        """The same of read models that are made anew from the log, in stores as if they were new."""
+        await self.wipe()
+        await self.build()
+        return await self.digests()
+
     async def troubles(self) -> dict[str, Trouble]:
         return await read_troubles(self.stores.mongo, self.stores.redis, self.ledger_id)
 

@@ -232,10 +232,7 @@ async def test_two_projectors_at_once_apply_each_event_once(ledger: Ledger) -> N
             head = await ledger.append(events[start : start + 23])
             await asyncio.sleep(0.005)
         await ledger.caught_up(head)
-    live = await ledger.digests()
-    await ledger.wipe()
-    await ledger.build()
-    assert await ledger.digests() == live
+    assert await ledger.digests() == await ledger.rebuilt()
 
 
 async def test_a_ledger_that_is_new_is_followed(ledger: Ledger, settings: Settings) -> None:
@@ -425,10 +422,7 @@ async def test_read_models_of_another_history_are_rebuilt(ledger: Ledger, server
     head = await ledger.append(Book(seed=2).history(80))
     async with ledger.followed():
         await ledger.caught_up(head)
-    live = await ledger.digests()
-    await ledger.wipe()
-    await ledger.build()
-    assert await ledger.digests() == live
+    assert await ledger.digests() == await ledger.rebuilt()
 
 
 async def test_a_projector_that_runs_does_not_go_on_with_another_log(ledger: Ledger, servers: Servers) -> None:
@@ -441,10 +435,7 @@ async def test_a_projector_that_runs_does_not_go_on_with_another_log(ledger: Led
         head = await ledger.append(Book(seed=2).history(80))
         runner.wake()
         await ledger.caught_up(head)
-    live = await ledger.digests()
-    await ledger.wipe()
-    await ledger.build()
-    assert await ledger.digests() == live
+    assert await ledger.digests() == await ledger.rebuilt()
 
 
 async def restore_first_events(servers: Servers, settings: Settings, head: int) -> None:
@@ -525,10 +516,7 @@ async def test_a_worker_killed_in_mid_batch_goes_on_and_nothing_is_doubled(ledge
         await ledger.caught_up(head)
     finally:
         await process.kill()
-    live = await ledger.digests()
-    await ledger.wipe()
-    await ledger.build()
-    assert await ledger.digests() == live
+    assert await ledger.digests() == await ledger.rebuilt()
 
 
 async def test_a_frozen_worker_holds_nobody_up_and_changes_nothing_when_it_wakes(ledger: Ledger, tmp_path: Path) -> None:
@@ -550,10 +538,7 @@ async def test_a_frozen_worker_holds_nobody_up_and_changes_nothing_when_it_wakes
     finally:
         await frozen.kill()
         await other.kill()
-    live = await ledger.digests()
-    await ledger.wipe()
-    await ledger.build()
-    assert await ledger.digests() == live
+    assert await ledger.digests() == await ledger.rebuilt()
 
 
 async def furthest(ledger: Ledger) -> int:
@@ -641,10 +626,7 @@ async def lose_each(settings: Settings, process: Child, servers: tuple[Server, .
             assert process.running, process.last_words()
         for name in BY_NAME:
             assert not await read_letters(ledger.stores.mongo, ledger.stores.redis, await ledger.live(name))
-        live = await ledger.digests()
-        await ledger.wipe()
-        await ledger.build()
-        assert await ledger.digests() == live
+        assert await ledger.digests() == await ledger.rebuilt()
 
 
 # ── the feed ─────────────────────────────────────────────────────────────────────────────────────────────────────────
