@@ -25,7 +25,8 @@ from shared.read_models import Generation, Trouble, live_generation, read_troubl
 from shared.settings import Settings
 from tests.log import PERSON_KEYS, append
 
-WAIT_SECONDS: Final = 30.0
+WAIT_SECONDS: Final = 120.0
+"""Far longer than anything takes that is not stuck, also where a disk is slow."""
 BY_NAME: Final = {projection.name: projection for projection in PROJECTIONS}
 
 
@@ -92,11 +93,13 @@ class Ledger:
 
     async def caught_up(self, head: int, *names: str) -> None:
         """Returns when these read models, or all, are live at the head."""
-        await eventually(lambda: self._all_at(head, names or tuple(BY_NAME)))
+        positions: dict[str, int | None] = {}
 
-    async def _all_at(self, head: int, names: tuple[str, ...]) -> bool:
-        positions = await self.positions()
-        return all(positions.get(name) == head for name in names)
+        async def are_there() -> bool:
+            positions.update(dict.fromkeys(BY_NAME), **await self.positions())
+            return all(positions[name] == head for name in names or BY_NAME)
+
+        await eventually(are_there, about=(head, positions))
 
     async def wipe(self) -> None:
         """Both stores, as if they were new."""
@@ -129,11 +132,11 @@ async def open_ledger(settings: Settings, ledger_id: str = "main") -> AsyncItera
             yield Ledger(settings, stores, writer, ledger_id)
 
 
-async def eventually(check: Callable[[], Any], seconds: float = WAIT_SECONDS) -> None:
-    """Returns when the asynchronous `check` gives something true; fails when it never does."""
+async def eventually(check: Callable[[], Any], seconds: float = WAIT_SECONDS, about: object = "") -> None:
+    """Returns when the asynchronous `check` gives something true; fails when it never does, with what `about` is by then."""
     end = time.monotonic() + seconds
     while not await check():
-        assert time.monotonic() < end, f"did not come true within {seconds} s"
+        assert time.monotonic() < end, f"did not come true within {seconds} s {about}"
         await asyncio.sleep(0.02)
 
 

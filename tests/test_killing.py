@@ -17,11 +17,13 @@ from sys import executable
 from typing import Any, Final
 
 import msgspec
+import pymongo
 import pytest
+from pymongo.errors import ExecutionTimeout, NetworkTimeout
 
 from projector.dead_letters import Parking, PutAside
 from projector.projections import PROJECTIONS
-from projector.sinks import Step, make_sinks
+from projector.sinks import TOGETHER_CHANGES_MAX, Step, make_sinks
 from projector.verify_read_models import verify_read_model
 from shared.dead_letters import Aside, read_aside, read_letters, read_parked
 from shared.errors import Rebuilding
@@ -43,6 +45,7 @@ MISSED_MAX: Final = 0 if "PROVING_SEEDS" in os.environ else 0.05
 WORKERS: Final = 3
 LATE_SECONDS: Final = 0.004
 LIFE_SECONDS: Final = 6.0
+CHANCES: Final = 10
 FROZEN_SECONDS: Final = 1.6
 """Longer than a transaction may stand idle before others end it."""
 
@@ -118,6 +121,9 @@ NOT_HERE: Final = frozenset(
 
 COMMANDS: Final = 5
 """Of a transaction for several read models: the checkpoints, what three of them get, and the commit."""
+
+ALONE: Final = TOGETHER_CHANGES_MAX + 50
+"""So many events come to a batch that shares its transaction with no other."""
 
 MOMENTS: Final[tuple[Moment, ...]] = ("asleep", "awake")
 
@@ -248,7 +254,8 @@ async def lose(ledger: Ledger, chance: random.Random) -> None:
         await asyncio.sleep(0.3)
         projection = chance.choice(PROJECTIONS)
         is_lost = chance.random() < 0.5  # else it is of other code
-        with suppress(Rebuilding):
+        # Where a dead worker holds the lock, it is another read model's turn.
+        with suppress(Rebuilding, ExecutionTimeout, NetworkTimeout), pymongo.timeout(0.5):
             live = await ledger.live(projection.model.name)
             checkpoints, key = ledger.stores.mongo.checkpoints, {"_id": f"main/{projection.model.name}/{live.number}"}
             if projection.model.store == "redis":
@@ -314,7 +321,7 @@ class Reaper:
 
     def _miss(self, point: Point) -> None:
         self._missed[point] = self._missed.get(point, 0) + 1
-        if self._missed[point] < 6:
+        if self._missed[point] < CHANCES:
             self._wanted.insert(0, point)
 
 
@@ -410,36 +417,34 @@ async def test_workers_die_while_they_put_events_aside_and_every_letter_is_there
 
 async def test_a_replaced_worker_goes_on_long_before_mongodb_would_let_it(settings: Settings, tmp_path: Path) -> None:
     """A worker that dies within a transaction leaves its locks behind; MongoDB itself keeps them for a minute."""
-    small = settings.model_copy(update={"projector_batch_events_max": 25})
     write_line = next(point for point in points_of(PATH) if _source(point).startswith(WRITING))
     async with open_ledger(settings) as ledger:
-        with nursery(tmp_path, small) as workers:
+        with nursery(tmp_path, settings) as workers:
             book = Book(seed=1)
-            for moment in ("asleep", "awake"):
+            for moment in MOMENTS:
                 pid = await workers.start(Fate(*write_line, moment=moment, nth=2))
-                head = await ledger.append(book.history(200))
-                await eventually(partial(_ended, workers, pid))
+                async with meanwhile(_trickle(ledger, book, ALONE)):
+                    await eventually(partial(_ended, workers, pid))
                 died = time.monotonic()
                 other = await workers.start(Fate())
-                await ledger.caught_up(head)
+                await ledger.caught_up(await ledger.append(book.history(5)))
                 gone_on = time.monotonic() - died
                 limit = await ledger.stores.mongo.client.admin.command({"getParameter": 1, "transactionLifetimeLimitSeconds": 1})
-                assert gone_on < limit["transactionLifetimeLimitSeconds"] / 4
+                assert gone_on < limit["transactionLifetimeLimitSeconds"] / 2
                 await workers.kill(other)
 
 
 async def test_who_ends_the_transaction_of_a_frozen_worker_may_die_of_it(settings: Settings, tmp_path: Path) -> None:
-    small = settings.model_copy(update={"projector_batch_events_max": 25})
     points = {_source(point): point for point in points_of(PATH)}
     write_line = next(point for source, point in points.items() if source.startswith(WRITING))
     kill_line = next(point for source, point in points.items() if source.startswith("await admin.command("))
     async with open_ledger(settings) as ledger:
-        with nursery(tmp_path, small) as workers:
+        with nursery(tmp_path, settings) as workers:
             book = Book(seed=2)
-            await ledger.append(book.history(200))
             frozen = await workers.start(Fate(*write_line, nth=3, signal=signal.SIGSTOP))
-            await eventually(partial(_met, workers, write_line))
-            for moment in ("asleep", "awake"):
+            async with meanwhile(_trickle(ledger, book, ALONE)):
+                await eventually(partial(_met, workers, write_line))
+            for moment in MOMENTS:
                 pid = await workers.start(Fate(*kill_line, moment=moment))
                 head = await ledger.append(book.history(200))
                 await eventually(partial(_ended_or_done, workers, pid, ledger, head))
@@ -449,7 +454,8 @@ async def test_who_ends_the_transaction_of_a_frozen_worker_may_die_of_it(setting
             head = await ledger.append(book.history(200))
             await ledger.caught_up(head)
             assert kill_line in workers.met()
-        assert await ledger.digests() == await ledger.rebuilt()
+        live = await ledger.digests()
+        assert await ledger.rebuilt() == live
 
 
 async def test_workers_die_within_transactions_of_several_read_models(settings: Settings, tmp_path: Path) -> None:
@@ -462,7 +468,7 @@ async def test_workers_die_within_transactions_of_several_read_models(settings: 
             for command in range(1, COMMANDS + 1):
                 for moment in MOMENTS:
                     pid = await workers.start(Fate(command=command, moment=moment))
-                    async with meanwhile(_trickle(ledger, book)):
+                    async with meanwhile(_trickle(ledger, book, 2)):
                         await eventually(partial(_ended, workers, pid))
             other = await workers.start(Fate())
             await ledger.caught_up(await ledger.append(book.history(5)))
@@ -472,9 +478,9 @@ async def test_workers_die_within_transactions_of_several_read_models(settings: 
         assert await ledger.digests() == await ledger.rebuilt()
 
 
-async def _trickle(ledger: Ledger, book: Book) -> None:
+async def _trickle(ledger: Ledger, book: Book, events: int) -> None:
     while True:
-        await ledger.append(book.history(2))
+        await ledger.append(book.history(events))
         await ledger.stores.redis.publish(WAKE_CHANNEL, "main")
         await asyncio.sleep(0.02)
 
