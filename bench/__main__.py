@@ -24,7 +24,7 @@ from bench.benchmarks.steps import measure_steps
 from bench.benchmarks.stores import measure_stores
 from bench.measurement import Section
 from bench.report import document, machine_facts, write
-from bench.rig import Rig, open_rig, say, sync_microseconds
+from bench.rig import CACHE_GB, Rig, open_rig, say, sync_microseconds
 from bench.scale import FULL, NORMAL, QUICK, Scale
 from bench.targets import TARGETS
 from shared.errors import DaybookError
@@ -104,7 +104,8 @@ async def _server_versions(rig: Rig) -> str:
         mongod = (await mongo.server_info())["version"]
     async with RedisClient.from_url(rig.redis.url) as client:
         redis = (await client.info("server"))["redis_version"]
-    return f"PostgreSQL {postgres}, MongoDB {mongod} (one-node replica set), Redis {redis}"
+    caches = f"{CACHE_GB} GB of memory each for the first two"
+    return f"PostgreSQL {postgres}, MongoDB {mongod} (one-node replica set), Redis {redis}; {caches}"
 
 
 if __name__ == "__main__":

@@ -32,6 +32,9 @@ EMPTY: Final = "ledger_empty"
 FOLDER: Final = "/var/tmp"  # noqa: S108 # a folder with a name of its own below it; unlike /tmp it is on a disk
 SYNC_WRITES: Final = 200
 
+CACHE_GB: Final = 4
+"""For each of the two databases: together a third of a machine with 24 GB, as one would give them in production."""
+
 
 class Rig:
     """One run's servers. Databases are numbered and never used twice."""
@@ -166,6 +169,7 @@ async def open_rig(scale: Scale) -> AsyncIterator[Rig]:
     with tempfile.TemporaryDirectory(prefix="daybook-bench-", dir=FOLDER) as name:
         folder = Path(name)
         postgres, mongo, redis = Postgres("postgres", folder), Mongo("mongo", folder), Redis("redis", folder)
+        postgres.cache_gb = mongo.cache_gb = CACHE_GB
         try:
             await start_all(postgres, mongo, redis)
             yield Rig(folder, scale, postgres, mongo, redis)

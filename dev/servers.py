@@ -38,6 +38,9 @@ class Server(Child):
 
     stop_seconds = 3.0
 
+    cache_gb = 1
+    """What a database may keep in memory; Redis keeps everything."""
+
     def __init__(self, name: str, folder: Path, *, inherit: Sequence[int] = ()) -> None:
         """The data lie in `folder/name`, beside `folder/name.log`; `folder` must exist."""
         super().__init__(name, folder / f"{name}.log", inherit=inherit)
@@ -104,7 +107,6 @@ class Postgres(Server):
         "synchronous_commit": "on",
         "full_page_writes": "on",
         "max_connections": "100",
-        "shared_buffers": "1GB",
         "max_wal_size": "4GB",
         "timezone": "UTC",
         "log_timezone": "UTC",
@@ -156,7 +158,7 @@ class Postgres(Server):
         unfinished.rename(self._data)
 
     def _command(self) -> Command:
-        settings = [f"--{name}={value}" for name, value in self._SETTINGS.items()]
+        settings = [f"--{name}={value}" for name, value in (self._SETTINGS | {"shared_buffers": f"{self.cache_gb}GB"}).items()]
         return [_program("postgres"), "-D", self._data, f"--port={self.port}", *settings]
 
     async def _settle(self) -> None:
@@ -188,10 +190,12 @@ class Mongo(Server):
         return [
             *(_program("mongod"), "--dbpath", self.folder, "--replSet", "daybook"),
             *("--bind_ip", "127.0.0.1", "--port", str(self.port), "--nounixsocket"),
-            *("--quiet", "--wiredTigerCacheSizeGB", "1", "--oplogSize", "512"),
+            *("--quiet", "--wiredTigerCacheSizeGB", str(self.cache_gb), "--oplogSize", "512"),
             # A lone node has nobody to hand over to: without this it would wait 15 s before it ends.
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=0"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+            # Nobody reads the past. Kept for MongoDB's five minutes, each version of a document is written once more.
+            *("--setParameter", "minSnapshotHistoryWindowInSeconds=1"),
         ]
 
     async def _settle(self) -> None:
