@@ -29,10 +29,12 @@ def written(file: Path) -> Iterator[Write]:
             sys.stdout.buffer.flush()
         return
     part = file.with_name(f".{file.name}.part")
-    with _named(file, "written"):
-        out = os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
-    write = _writer(out, file)
-    try:
+    with ExitStack() as stack:
+        # Before it is there: Ctrl-C may come at any moment.
+        stack.callback(_removed, part)
+        with _named(file, "written"):
+            out = stack.enter_context(_closed(os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")))
+        write = _writer(out, file)
         if file.suffix == ".gz":
             packer = zlib.compressobj(wbits=_GZIP)
             yield lambda lines: write(packer.compress(lines))
@@ -43,10 +45,6 @@ def written(file: Path) -> Iterator[Write]:
             out.flush()
             os.fsync(out.fileno())
             part.replace(file)
-    finally:
-        with suppress(OSError):
-            out.close()
-        part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -64,6 +62,21 @@ def opened(file: Path) -> Iterator[Iterable[bytes]]:
         with _named(file, "read"):
             plain = stack.enter_context(file.open("rb"))
         yield _lines(gzip.GzipFile(fileobj=plain) if file.suffix == ".gz" else plain, file)
+
+
+def _removed(part: Path) -> None:
+    with suppress(OSError):
+        part.unlink()
+
+
+@contextmanager
+def _closed(out: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Also where the disk is full, which whoever wrote last has said."""
+    try:
+        yield out
+    finally:
+        with suppress(OSError):
+            out.close()
 
 
 def _writer(out: IO[bytes], file: Path) -> Write:
