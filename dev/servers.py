@@ -194,8 +194,9 @@ class Mongo(Server):
             # A lone node has nobody to hand over to: without this it would wait 15 s before it ends.
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=0"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
-            # Nobody reads the past. Kept for MongoDB's five minutes, each version of a document is written once more.
-            *("--setParameter", "minSnapshotHistoryWindowInSeconds=1"),
+            # Each version of a document that is kept is written once more, and nobody reads what is older than a query may
+            # take. (It counts from the last write, and an idle server writes every 10 s.)
+            *("--setParameter", "minSnapshotHistoryWindowInSeconds=15"),
         ]
 
     async def _settle(self) -> None:

@@ -51,6 +51,7 @@ By default it is 5 ms: the question of the next round is sent when this one is a
 # The state at the last commit that a majority has: nothing that was read can be rolled back, and pointer,
 # checkpoint and documents belong to the same moment.
 _SNAPSHOT: Final = ReadConcern("snapshot")
+_SNAPSHOT_TOO_OLD: Final = 239
 _SNAPSHOT_UNAVAILABLE: Final = 246
 _QUERY_PLAN_KILLED: Final = 175
 
@@ -224,7 +225,7 @@ class Reader:
     async def _aggregate(
         self, pointer: str, generation: Generation, pipelines: Sequence[Sequence[Document]]
     ) -> list[Document] | None:
-        """None where the server cannot say now: a collection is just being made or dropped."""
+        """None where the server cannot say now: a collection is being made or dropped, or what was true then is forgotten."""
         collection_name = generation.collection(self.mongo).name
         stages = [
             {"$match": {"_id": pointer}},
@@ -235,7 +236,7 @@ class Reader:
             async with asyncio.timeout(self._mongo_seconds):
                 return await self._pointers.aggregate(stages).to_list(1)
         except OperationFailure as failure:
-            if failure.code in {_SNAPSHOT_UNAVAILABLE, _QUERY_PLAN_KILLED}:
+            if failure.code in {_SNAPSHOT_TOO_OLD, _SNAPSHOT_UNAVAILABLE, _QUERY_PLAN_KILLED}:
                 return None
             raise
 

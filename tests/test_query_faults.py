@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from pymongo import AsyncMongoClient
 
 from dev.processes import migrate
 from dev.servers import Mongo, Postgres, Redis, Server, free_port, start_all, stop_all
@@ -187,3 +188,25 @@ async def test_a_start_is_refused_where_redis_may_evict_balances(own_settings: S
     assert status != 0
     assert "may evict balances" in words
     assert "Traceback" not in words
+
+
+async def test_a_page_is_read_again_when_mongodb_has_forgotten_its_moment(own: Servers, api: Questions) -> None:
+    """As happens where the server keeps no past, when something is written while a page is being read."""
+    before = await recovered(api, IN_MONGO)
+    async with AsyncMongoClient[dict[str, Any]](own.mongo.url) as mongo:
+        await mongo.admin.command({"setParameter": 1, "minSnapshotHistoryWindowInSeconds": 0})
+        # A page can take long enough only where the server pauses in the middle of it.
+        await mongo.admin.command({"setParameter": 1, "internalQueryExecYieldIterations": 1})
+
+        async def write() -> None:
+            while True:
+                await mongo.admin.command({"appendOplogNote": 1, "data": {}})
+                await asyncio.sleep(0.02)
+
+        writing = asyncio.create_task(write())
+        try:
+            for _ in range(60):
+                for answer, path in zip(await answers(api, IN_MONGO * 10), IN_MONGO * 10, strict=True):
+                    assert (answer.status_code, answer.json()) == (200, before[path])
+        finally:
+            writing.cancel()
