@@ -19,6 +19,8 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     growth_events: tuple[int, int] = (10_000, 200_000)
     pipeline_seconds: float = 120
     visible_seconds: float = 10
+    log_files: int = 128
+    """Of 16 MiB, which PostgreSQL has before anything is measured."""
 
 
 NORMAL: Final = Scale()
@@ -33,6 +35,7 @@ QUICK: Final = Scale(
     growth_events=(1_000, 3_000),
     pipeline_seconds=3,
     visible_seconds=2,
+    log_files=2,
 )
 FULL: Final = Scale(
     rounds=5,

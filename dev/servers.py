@@ -108,6 +108,7 @@ class Postgres(Server):
         "full_page_writes": "on",
         "max_connections": "100",
         "max_wal_size": "4GB",
+        "min_wal_size": "2GB",
         "timezone": "UTC",
         "log_timezone": "UTC",
     }
