@@ -94,15 +94,18 @@ class Rig:
         return self.database_url(name)
 
     async def age(self) -> None:
-        """Has PostgreSQL make files of its log that it then uses again, as after its first hour: to make one takes it 75 ms."""
+        """Has PostgreSQL make files of its log, which it then uses again as after its first hours: who needs a new one waits."""
+        begun = time.perf_counter()
         connection = await asyncpg.connect(self.postgres.superuser_url)
         try:
             for _ in range(self.scale.log_files):
                 await connection.execute("SELECT pg_logical_emit_message(false, 'daybook', 'to have something to switch from')")
                 await connection.execute("SELECT pg_switch_wal()")
+            took = time.perf_counter() - begun
             await connection.execute("CHECKPOINT")
         finally:
             await connection.close()
+        say(f"{self.scale.log_files} files of PostgreSQL's log made, {took / self.scale.log_files * 1e3:.0f} ms each")
 
     async def settle(self, database: str) -> None:
         """Does now what the server would do by itself while we measure something else."""
