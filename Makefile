@@ -1,7 +1,7 @@
-# Everything that a newcomer needs: `make run`, `make test`, `make check`. `make` alone lists them.
+# Start with `make run`, `make test` or `make check`. `make` without a target lists all targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench lock clean
+.PHONY: help install run test prove check schema bench lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,32 +9,58 @@ BIN := .venv/bin
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: .venv/.installed ## Make .venv from the hashed lock file
+install: .venv/.installed ## Create .venv and install the locked requirements, whose hashes are checked
 
 .venv/.installed: requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo 'daybook needs Python 3.11 or newer; name one: make PYTHON=python3.12' >&2; exit 1; }
+		{ echo 'Daybook needs Python 3.11 or newer: name one, as in make PYTHON=python3.12' >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 		{ echo "$(PYTHON) cannot make virtual environments; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo 'Installing Daybook, its database servers and all other locked requirements into .venv. This can take some minutes.'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
+	@echo 'Daybook is installed. `make run` starts everything; `. .venv/bin/activate` puts `daybook` on PATH.'
 
-run: install ## Start what is not configured, migrate, seed and serve
-	$(BIN)/daybook dev
+run: install ## Start Daybook, and each database server that is not configured; ARGS="--no-seed" passes options on
+	$(BIN)/daybook dev $(ARGS)
 
-test: install ## Run all tests against real servers of their own
-	$(BIN)/pytest -q
+# The number of test processes. Each has its own PostgreSQL, MongoDB and Redis. Tests spend most of their time waiting.
+TEST_PROCESSES ?= 3
 
-check: install ## Format, lint, types, import contracts, and the tests that need no server
+test: install ## Run all tests, with real servers; the proofs run in their short form
+	$(BIN)/pytest -q -n $(TEST_PROCESSES) --dist worksteal
+
+prove: install ## Run the proofs with thousands of repetitions for about an hour; ARGS='-k tampering --minutes 60' passes options on
+	$(BIN)/pytest -v --prove $(ARGS)
+
+check: install ## Check format, lint, types and import contracts, and run the tests that need no server
+	@$(MAKE) --no-print-directory --jobs --keep-going --output-sync=target $(CHECKS)
+
+# The checks run in parallel. Mypy without its cache takes at least half a minute of processor time, and so do the tests.
+CHECKS := check-format check-lint check-types check-imports check-tests
+.PHONY: $(CHECKS)
+
+check-format:
 	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/pytest -q -m "not services"
 
-bench: install .venv/bench/.installed ## Measure everything beside its yardsticks, ten minutes; docs/benchmarks.md
+check-lint:
+	$(BIN)/ruff check .
+
+check-types:
+	$(BIN)/mypy
+
+check-imports:
+	$(BIN)/lint-imports
+
+check-tests:
+	$(BIN)/pytest -q -m "not services" -n 2 --dist worksteal
+
+schema: install ## Write the definition of the schema that `daybook verify` expects, after a change of the migrations
+	$(BIN)/python -m dev.write_schema
+
+bench: install .venv/bench/.installed ## Run all benchmarks in about ten minutes, and write docs/benchmarks.md
 	$(BIN)/python -m bench --write docs
 
 .venv/bench/.installed: requirements-bench.txt | install
@@ -42,12 +68,12 @@ bench: install .venv/bench/.installed ## Measure everything beside its yardstick
 	.venv/bench/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
 	@touch $@
 
-lock: install ## Compile the requirements anew, with hashes and without naming an index
-	@for list in requirements requirements-dev requirements-bench; do \
+lock: install ## Update the locked requirements, with hashes and without the URL of an index
+	@for list in requirements requirements-statements requirements-dev requirements-bench; do \
 		$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 			--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $$list.in -o $$list.txt; \
 	done
 
-clean: ## Remove what was built; .daybook, the data of `make run`, stays
+clean: ## Remove everything that was built; keep .daybook, which holds the data of `make run`
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

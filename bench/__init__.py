@@ -1,4 +1,4 @@
-"""Measures Daybook beside what it is compared with, in one run on one machine; `python -m bench --help`.
+"""Measure Daybook and its yardsticks in one run on one machine. See `python -m bench --help`.
 
-Production never imports this room.
+Production code never imports this room.
 """

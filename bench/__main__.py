@@ -1,4 +1,4 @@
-"""`python -m bench`: the command line."""
+"""The command line of the benchmarks: `python -m bench`."""
 
 import asyncio
 import signal
@@ -15,12 +15,13 @@ from pymongo import AsyncMongoClient
 from redis.asyncio import Redis as RedisClient
 
 from bench.benchmarks.commands import measure_commands, measure_single
+from bench.benchmarks.fairness import measure_fairness
 from bench.benchmarks.growth import measure_growth
 from bench.benchmarks.layers import measure_layers
 from bench.benchmarks.pipeline import measure_pipeline, measure_visible
 from bench.benchmarks.projecting import measure_projecting, measure_replay
 from bench.benchmarks.queries import measure_queries
-from bench.benchmarks.steps import measure_steps
+from bench.benchmarks.speed_steps import measure_steps
 from bench.benchmarks.stores import measure_stores
 from bench.measurement import Section
 from bench.report import document, machine_facts, write
@@ -35,6 +36,7 @@ BENCHMARKS: Final[dict[str, Measure]] = {
     "stores": measure_stores,
     "commands": measure_commands,
     "single": measure_single,
+    "fairness": measure_fairness,
     "layers": measure_layers,
     "steps": measure_steps,
     "queries": measure_queries,
@@ -48,22 +50,30 @@ INTERRUPTED: Final = 130
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(BENCHMARKS)}. Default: all of them.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="How often each figure is measured.", min=1)] = None,
-    seconds: Annotated[float | None, typer.Option(help="How long each load lasts; wrk takes whole seconds.", min=0.5)] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Little of everything: shows that it works, measures nothing.")] = False,  # noqa: FBT002 # a flag
-    full: Annotated[bool, typer.Option("--full", help="Logs of five million events, five minutes of load: hours.")] = False,  # noqa: FBT002 # a flag
+    names: Annotated[
+        list[str] | None, typer.Argument(help=f"The benchmarks to run: {', '.join(BENCHMARKS)}. Default: all of them.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="The number of times that each figure is measured.", min=1)] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="The duration of each load. wrk rounds it up to whole seconds.", min=0.5)
+    ] = None,
+    quick: Annotated[  # noqa: FBT002 # a flag
+        bool, typer.Option("--quick", help="Run everything for a short time, to see that it works. The figures mean nothing.")
+    ] = False,
+    full: Annotated[  # noqa: FBT002 # a flag
+        bool, typer.Option("--full", help="Use logs of five million events and loads of five minutes. This takes hours.")
+    ] = False,
     write_to: Annotated[
-        Path | None, typer.Option("--write", help="Write the tables and plots into this folder's benchmarks.md.", exists=True)
+        Path | None, typer.Option("--write", help="A folder. Its benchmarks.md gets the tables and plots.", exists=True)
     ] = None,
 ) -> None:
-    """Measure Daybook and its yardsticks on servers of their own; tables go to stdout.
+    """Measure Daybook and its yardsticks on servers that are started for this run. Prints the tables to stdout.
 
     Example: python -m bench commands single --rounds 3 --seconds 5
     """
     wanted = names or list(BENCHMARKS)
     if unknown := [name for name in wanted if name not in BENCHMARKS]:
-        raise typer.BadParameter(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+        raise typer.BadParameter(f"there is no benchmark {unknown[0]!r}; the benchmarks are {', '.join(BENCHMARKS)}")
     scale = QUICK if quick else FULL if full else NORMAL
     scale = msgspec.structs.replace(scale, rounds=rounds or scale.rounds, seconds=seconds or scale.seconds)
     try:
@@ -92,7 +102,7 @@ async def _measure(names: Sequence[str], scale: Scale) -> tuple[str, list[Sectio
 
 
 def _command() -> str:
-    """What was typed."""
+    """Returns the command line of this run."""
     return " ".join(["python -m bench", *sys.argv[1:]])
 
 

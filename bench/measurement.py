@@ -1,4 +1,4 @@
-"""What was measured, and what it should have been."""
+"""Holds measurements, and judges whether they reach their targets."""
 
 import operator
 import statistics
@@ -25,11 +25,11 @@ Column = Literal[
 ]
 
 DIGITS: Final[dict[Column, int]] = {"p50 ms": 2, "p99 ms": 2, "seconds": 2, "growth": 2}
-"""Decimal places; other columns have none."""
+"""Column → number of decimal places. Figures of other columns are shown as whole numbers."""
 
 
 class Measurement:
-    """One thing that was measured, a few times; each column holds one sample for each round."""
+    """The samples of one measured thing. Each column has one sample for each round."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -43,7 +43,7 @@ class Measurement:
         return statistics.median(self.samples[column])
 
     def cell(self, column: Column) -> str:
-        """The median, and the spread where there was more than one round."""
+        """Returns the median as text. With more than one round, adds the smallest and the largest sample."""
         samples = self.samples.get(column)
         if not samples:
             return ""
@@ -56,7 +56,7 @@ def number(value: float, column: Column) -> str:
 
 
 class Section:
-    """What one benchmark has to say. `notes` are sentences that stand below its table."""
+    """The results of one benchmark. `notes` are sentences that are printed below its table."""
 
     def __init__(self, name: str, title: str) -> None:
         self.name = name
@@ -71,19 +71,19 @@ class Section:
 
     @property
     def columns(self) -> list[Column]:
-        """In the order in which they first appear."""
+        """Returns all columns, in the order of their first appearance."""
         return list(dict.fromkeys(column for each in self.measurements.values() for column in each.samples))
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """A column of a measurement, by name."""
+    """The name of a figure: a benchmark's measurement and its column."""
 
     measurement: str
     column: Column = "per second"
 
 
 class Target(msgspec.Struct, frozen=True):
-    """`figure` is at least (or at most) `bound` times the yardstick, or at least `bound` itself where there is none."""
+    """A target: `figure` must be at least (or at most) `bound` times the yardstick. Without a yardstick, `bound` is the limit."""
 
     what: str
     benchmark: str
@@ -98,8 +98,8 @@ class Target(msgspec.Struct, frozen=True):
         return f"{self.comparison} {self.bound:g} × {self.yardstick.measurement}"
 
 
-class Verdict(msgspec.Struct, frozen=True):
-    """What became of a target. Texts are as people read them; `reached` is None where it was not measured."""
+class TargetOutcome(msgspec.Struct, frozen=True):
+    """The verdict on a target, with texts for people. `reached` is None if the figure was not measured."""
 
     measured: str = ""
     yardstick: str = ""
@@ -110,23 +110,23 @@ class Verdict(msgspec.Struct, frozen=True):
 _COMPARISONS: Final[dict[str, Callable[[float, float], bool]]] = {"≥": operator.ge, "≤": operator.le}
 
 
-def judge(target: Target, sections: Iterable[Section]) -> Verdict:
-    """Of the target's own benchmarks: others may call what they measure by the same name."""
+def judge(target: Target, sections: Iterable[Section]) -> TargetOutcome:
+    """Returns the verdict on a target. Looks only at the target's own benchmarks, because others may use the same names."""
     named = [section for section in sections if section.name in target.benchmark.split()]
     measurements = {name: each for section in named for name, each in section.measurements.items()}
     samples = _samples(measurements, target.figure)
     if not samples:
-        return Verdict()
+        return TargetOutcome()
     reached = _COMPARISONS[target.comparison]
     measured = measurements[target.figure.measurement].cell(target.figure.column)
     if target.yardstick is None:
-        return Verdict(measured, reached=reached(statistics.median(samples), target.bound))
+        return TargetOutcome(measured, reached=reached(statistics.median(samples), target.bound))
     yardsticks = _samples(measurements, target.yardstick)
     if not yardsticks:
-        return Verdict(measured)
+        return TargetOutcome(measured)
     ratio = _ratio(samples, yardsticks)
     yardstick = measurements[target.yardstick.measurement].cell(target.yardstick.column)
-    return Verdict(measured, yardstick, f"{ratio:.2f}", reached=reached(ratio, target.bound))
+    return TargetOutcome(measured, yardstick, f"{ratio:.2f}", reached=reached(ratio, target.bound))
 
 
 def _samples(measurements: dict[str, Measurement], figure: Figure) -> Sequence[float]:
@@ -135,7 +135,7 @@ def _samples(measurements: dict[str, Measurement], figure: Figure) -> Sequence[f
 
 
 def _ratio(samples: Sequence[float], yardsticks: Sequence[float]) -> float:
-    """The median of each round's ratio: what slows a whole round down slows both. Other rounds, other medians."""
+    """Returns the median of the ratios of all rounds. A slow round slows both figures, so its ratio stays about the same."""
     if len(samples) == len(yardsticks):
         return statistics.median(a / b for a, b in zip(samples, yardsticks, strict=True))
     return statistics.median(samples) / statistics.median(yardsticks)

@@ -1,4 +1,4 @@
-"""Small SVG plots, drawn by hand: what a table says, at a glance."""
+"""Draws measurements as small SVG plots."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -18,7 +18,7 @@ Point = tuple[float, float]
 
 
 def bars(title: str, measurements: Iterable[Measurement], column: Column) -> str:
-    """A bar for each median, with a line from the least to the greatest sample."""
+    """Returns a plot with a bar for each median, and a line from the smallest to the largest sample."""
     shown = [each for each in measurements if column in each.samples]
     most = max(max(each.samples[column]) for each in shown)
     scale = (WIDTH - LABEL_WIDTH - 90) / most
@@ -39,7 +39,7 @@ def _bar(y: float, each: Measurement, column: Column, scale: float) -> str:
 
 
 def lines(title: str, points: Sequence[Point], x_unit: str, y_unit: str) -> str:
-    """One line, over axes that both begin at 0."""
+    """Returns a plot with one line. Both axes begin at 0."""
     height, left, bottom = 250, 60, 220
     x_most, y_most = (max(point[axis] for point in points) or 1 for axis in (0, 1))
     x_scale, y_scale = (WIDTH - left - 30) / x_most, (bottom - TOP - 10) / y_most

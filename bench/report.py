@@ -1,29 +1,34 @@
-"""Writes what was measured: tables for people, between two markers, so that what people wrote around them stays."""
+"""Writes the report: puts the tables between two markers of a document, and keeps the text around them."""
 
 import os
 import platform
+import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from bench.load import generator
-from bench.measurement import Section, Target, Verdict, judge
+from bench.load_generators import generator
+from bench.measurement import Section, Target, TargetOutcome, judge
 from bench.scale import Scale
 
 BEGIN: Final = "<!-- bench:begin -->"
 END: Final = "<!-- bench:end -->"
 PLOTS: Final = "plots"
+COLUMNS_MAX: Final = 100
+"""The width at which lines of text are wrapped. Lines of tables are not wrapped."""
+
+_MEDIANS: Final = "Medians over the rounds, with the least and the greatest."
 
 PACKAGES: Final = ("fastapi", "uvicorn", "uvloop", "httptools", "sqlalchemy", "asyncpg", "motor", "redis", "pydantic")
 
 
 def document(sections: Sequence[Section], targets: Sequence[Target], machine: Sequence[str], command: str) -> str:
-    """Markdown, without a heading of the first level."""
+    """Returns the report in Markdown, without a heading of the first level."""
     parts = [
-        f"## Measured\n\n`{command}` measured all of this in one run. Medians over the rounds, with the least and the greatest.",
-        "\n".join(f"- {line}" for line in machine),
+        f"## Measured\n\n{_wrapped(f'`{command}` measured all of this in one run. {_MEDIANS}')}",
+        "\n".join(_wrapped(line, bullet="- ") for line in machine),
         "### Targets\n\nA ratio is the median of each round's ratio.\n\n" + _targets(sections, targets),
         *map(_section, sections),
     ]
@@ -42,13 +47,13 @@ def machine_facts(scale: Scale, sync_us: float, servers: str) -> list[str]:
 
 
 def _targets(sections: Sequence[Section], targets: Sequence[Target]) -> str:
-    """Those of the benchmarks that were run."""
+    """Returns the table of the targets whose benchmarks were run."""
     names = {section.name for section in sections}
     rows = [_target(target, judge(target, sections)) for target in targets if names.issuperset(target.benchmark.split())]
     return _table(("what", "measured", "yardstick", "ratio", "target", "reached", "command"), rows)
 
 
-def _target(target: Target, verdict: Verdict) -> list[str]:
+def _target(target: Target, verdict: TargetOutcome) -> list[str]:
     reached = {True: "yes", False: "**no**", None: "not measured"}[verdict.reached]
     measured = f"{verdict.measured} {target.figure.column}" if verdict.measured else ""
     command = f"`python -m bench {target.benchmark}`"
@@ -60,7 +65,7 @@ def _section(section: Section) -> str:
     rows = [[each.name, *map(each.cell, section.columns)] for each in section.measurements.values()]
     plots = [f"![{section.title}]({PLOTS}/{name})" for name in section.plots]
     command = f"`python -m bench {section.name}`"
-    return "\n\n".join([f"### {section.title}", command, _table(header, rows), *section.notes, *plots])
+    return "\n\n".join([f"### {section.title}", command, _table(header, rows), *map(_wrapped, section.notes), *plots])
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -68,8 +73,19 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def _wrapped(text: str, bullet: str = "") -> str:
+    return textwrap.fill(
+        text,
+        COLUMNS_MAX,
+        initial_indent=bullet,
+        subsequent_indent=" " * len(bullet),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def write(folder: Path, text: str, sections: Sequence[Section]) -> None:
-    """Into `benchmarks.md` and the folder of plots."""
+    """Writes the report into `benchmarks.md` and the plots into their folder."""
     path = folder / "benchmarks.md"
     path.write_text(between_markers(path.read_text(), text))
     (folder / PLOTS).mkdir(exist_ok=True)
@@ -79,10 +95,10 @@ def write(folder: Path, text: str, sections: Sequence[Section]) -> None:
 
 
 def between_markers(page: str, text: str) -> str:
-    """The page with the text in place of what stood between the markers.
+    """Returns the document with `text` between the two markers, in place of the old text.
 
     Raises:
-        ValueError: the page does not have both, in this order.
+        ValueError: the document does not have both markers in the right order.
     """
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)

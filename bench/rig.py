@@ -1,6 +1,6 @@
-"""What benchmarks run on: servers and a folder of their own, ledgers that are filled, processes that are started.
+"""The rig of a benchmark run: its servers, its folder, filled ledgers, and processes.
 
-Everything is gone when the rig is closed, also by Ctrl-C; if we are killed with -9, the servers end and the folder stays.
+Closing the rig removes all of this, also after a Ctrl-C. If this process is killed with -9, the servers end but the folder stays.
 """
 
 import itertools
@@ -17,15 +17,16 @@ from typing import Final
 import asyncpg
 from pydantic import SecretStr
 
-from bench.filling import open_accounts
+from bench.ledger_filling import open_accounts
 from bench.scale import Scale
-from bench.workloads import API_KEY
-from dev.children import Child
-from dev.processes import Api, command_api, migrate, query_api, start_processes, worker
-from dev.servers import Mongo, Postgres, Redis, free_port, start_all, stop_all
-from shared.access import SCOPES
-from shared.api_keys import key_id_of
-from shared.callers import hash_token
+from bench.workloads import API_KEY, BYSTANDER_KEY
+from dev.child_processes import Child
+from dev.daybook_processes import ApiProcess, command_api, migrate, query_api, start_processes, worker
+from dev.ports import free_port
+from dev.servers import Mongo, Postgres, Redis, start_all, stop_all
+from shared.identity.access import SCOPES
+from shared.identity.api_keys import key_id_of
+from shared.identity.credential_cache import hash_token
 from shared.settings import Settings
 
 EMPTY: Final = "ledger_empty"
@@ -33,11 +34,11 @@ FOLDER: Final = "/var/tmp"  # noqa: S108 # a folder with a name of its own below
 SYNC_WRITES: Final = 200
 
 CACHE_GB: Final = 4
-"""For each of the two databases: together a third of a machine with 24 GB, as one would give them in production."""
+"""The cache of PostgreSQL and that of MongoDB, in GB each. As in production, both together are a third of the machine (24 GB)."""
 
 
 class Rig:
-    """One run's servers. Databases are numbered and never used twice."""
+    """The servers of one run. Every ledger gets a database with a new number, so none is used twice."""
 
     def __init__(self, folder: Path, scale: Scale, postgres: Postgres, mongo: Mongo, redis: Redis) -> None:
         self.folder = folder
@@ -51,7 +52,7 @@ class Rig:
     # ── databases ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def ledger(self, accounts: int) -> Settings:
-        """Settings that lead to a new ledger with so many accounts, and to empty read models."""
+        """Makes a new ledger with this many accounts, and with empty read models. Returns its settings."""
         template = f"ledger_{accounts}"
         if template not in self._templates:
             say(f"opening {accounts:,} accounts")
@@ -69,32 +70,38 @@ class Rig:
         self._templates.add(template)
 
     async def _add_key(self) -> None:
-        """The key that all requests send (see `bench.workloads`)."""
+        """Inserts the API keys that requests send; see `bench.workloads`."""
         connection = await asyncpg.connect(self._superuser_url(EMPTY))
         try:
-            await connection.execute(
+            await connection.executemany(
                 "INSERT INTO api_keys (key_id, ledger_id, principal, scopes, token_hash, created_at)"
-                " VALUES ($1, 'main', 'bench', $2, $3, now())",
-                *(key_id_of(API_KEY), list(SCOPES), hash_token(API_KEY)),
+                " VALUES ($1, 'main', $2, $3, $4, now())",
+                [
+                    (key_id_of(key), principal, list(SCOPES), hash_token(key))
+                    for key, principal in ((API_KEY, "bench"), (BYSTANDER_KEY, "bystander"))
+                ],
             )
         finally:
             await connection.close()
 
     async def copy(self, database: str) -> Settings:
-        """Settings that lead to a copy of a database that nobody is connected to, and to empty read models."""
+        """Copies a database that must have no open connections. Returns the settings of the copy, with empty read models."""
         number = next(self._numbers)
         name = f"bench_{number}"
         await self.as_superuser(f"CREATE DATABASE {name} TEMPLATE {database} OWNER daybook STRATEGY file_copy")
         return self._settings(name, number)
 
     async def scratch(self) -> str:
-        """The URL of a new, empty database, for yardsticks."""
+        """Makes a new, empty database for a yardstick, and returns its URL."""
         name = f"scratch_{next(self._numbers)}"
         await self.as_superuser(f"CREATE DATABASE {name} OWNER daybook")
         return self.database_url(name)
 
     async def age(self) -> None:
-        """Has PostgreSQL make files of its log, which it then uses again as after its first hours: who needs a new one waits."""
+        """Makes PostgreSQL create files of its write-ahead log, as after some hours of work.
+
+        PostgreSQL reuses these files later, so that no measurement contains the time to create one.
+        """
         begun = time.perf_counter()
         connection = await asyncpg.connect(self.postgres.superuser_url)
         try:
@@ -108,7 +115,7 @@ class Rig:
         say(f"{self.scale.log_files} files of PostgreSQL's log made, {took / self.scale.log_files * 1e3:.0f} ms each")
 
     async def settle(self, database: str) -> None:
-        """Does now what the server would do by itself while we measure something else."""
+        """Vacuums a database and writes a checkpoint now, so that PostgreSQL does not do it during a measurement."""
         connection = await asyncpg.connect(self._superuser_url(database))
         try:
             await connection.execute("VACUUM (ANALYZE)")
@@ -142,21 +149,21 @@ class Rig:
 
     # ── processes ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def command(self, settings: Settings) -> Api:
+    def command(self, settings: Settings) -> ApiProcess:
         return command_api(self.log_folder(), free_port(), environment_of(settings))
 
-    def query(self, settings: Settings) -> Api:
+    def query(self, settings: Settings) -> ApiProcess:
         return query_api(self.log_folder(), free_port(), environment_of(settings))
 
     def worker(self, settings: Settings) -> Child:
         return worker(self.log_folder(), environment_of(settings))
 
-    def yardstick(self, app: str, environment: Mapping[str, str]) -> Api:
-        """An app of `bench.yardsticks`, run exactly as the command API is."""
-        return Api(app, f"bench.yardsticks.{app}", free_port(), self.log_folder() / "yardstick.log", environment)
+    def yardstick(self, app: str, environment: Mapping[str, str]) -> ApiProcess:
+        """Returns a process for an app of `bench.yardsticks`. It runs in the same way as the command API."""
+        return ApiProcess(app, f"bench.yardsticks.{app}", free_port(), self.log_folder() / "yardstick.log", environment)
 
     def log_folder(self) -> Path:
-        """One for each process: what it said last must be its own."""
+        """Makes and returns a new folder for the log file of one process, so that the file has lines of this process only."""
         folder = self.folder / f"process-{next(self._numbers)}"
         folder.mkdir()
         return folder
@@ -172,7 +179,7 @@ async def running(*processes: Child) -> AsyncIterator[None]:
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """The variables that make a process read these very settings."""
+    """Returns the environment variables with which a process reads exactly these settings."""
     values = settings.model_dump(exclude_none=True)
     plain = {name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in values.items()}
     return {f"DAYBOOK_{name.upper()}": str(value) for name, value in plain.items()}
@@ -194,7 +201,7 @@ async def open_rig(scale: Scale) -> AsyncIterator[Rig]:
 
 
 def sync_microseconds(folder: Path) -> float:
-    """The median time in which the disk says that 4 KiB are safe: what a commit waits for."""
+    """Returns the median time in microseconds that the disk takes to make 4 KiB durable. A commit waits for this."""
     took = sorted(_sync_times(folder / "sync"))
     return took[len(took) // 2] * 1e6
 
@@ -213,7 +220,7 @@ def _sync_times(path: Path) -> Iterator[float]:
 
 
 def say(line: str) -> None:
-    """Progress, for who waits: a line on stderr; stdout is for results."""
+    """Prints a line of progress to stderr, because stdout is for results."""
     stamp = time.strftime("%H:%M:%S")
     text = f"{stamp}  {line}" if sys.stderr.isatty() else json.dumps({"at": stamp, "doing": line}, ensure_ascii=False)
     sys.stderr.write(text + "\n")

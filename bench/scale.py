@@ -1,4 +1,4 @@
-"""How much of everything: for a look, for the document, or for as long as it takes."""
+"""Defines how much is measured: a quick check, the normal amount for the report, or the full amount, which takes hours."""
 
 from typing import Final
 
@@ -6,21 +6,21 @@ import msgspec
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
-    """`seconds` is how long each load lasts in each round."""
+    """The amounts of one run. `seconds` is the duration of each load in each round."""
 
     rounds: int = 3
     seconds: float = 3
     accounts: int = 10_000
     accounts_zipf: int = 100_000
     backlog_events: int = 30_000
-    """What a worker that was away finds."""
+    """The number of events that wait for the worker when it starts again."""
     replay_events: tuple[int, int] = (30_000, 120_000)
     page_entries: tuple[int, int] = (100, 30_000)
     growth_events: tuple[int, int] = (10_000, 200_000)
     pipeline_seconds: float = 120
     visible_seconds: float = 10
     log_files: int = 128
-    """Of 16 MiB, which PostgreSQL has before anything is measured."""
+    """The number of files of the write-ahead log, of 16 MiB each, that PostgreSQL creates before the measurements."""
 
 
 NORMAL: Final = Scale()

@@ -1,6 +1,6 @@
-"""What is asked of a server, again and again: which requests, about which accounts, in which mix.
+"""Workloads: the requests that are sent to a server, and the choice of their accounts.
 
-`load.lua` makes the same requests for wrk; keep the two alike.
+`wrk_requests.lua` makes the same requests for wrk. If you change one file, change the other.
 """
 
 import itertools
@@ -16,16 +16,23 @@ Picker = Literal["uniform", "zipf", "hot"]
 
 HOT_ACCOUNT: Final = 1
 
+API_KEY: Final = "dbk_benchmarks_" + "0" * 43
+"""The API key of the run's databases, which are deleted at the end. The yardsticks get this key too, but ignore it."""
+
+BYSTANDER_KEY: Final = "dbk_bystanders_" + "1" * 43
+"""The API key of a second caller, for benchmarks in which callers disturb each other."""
+
 
 def account_id(number: int) -> str:
-    """Accounts are numbered from 1."""
+    """Returns the id of the account with a number. Numbers begin at 1."""
     return f"00000000-0000-4000-8000-{number:012d}"
 
 
 class Workload(msgspec.Struct, frozen=True):
-    """`hot`: each transfer goes to one and the same account. `zipf`: the account of rank r is met 1/r times as often.
+    """Requests to one route.
 
-    `{account}` in the path stands for an account. A POST carries one transfer, or `batch` of them.
+    With the picker `hot`, every transfer goes to the same account. With `zipf`, the account with number r is chosen 1/r times as
+    often as account 1. `{account}` in the path is replaced by an account id. A POST contains one transfer, or `batch` transfers.
     """
 
     method: Literal["GET", "POST"]
@@ -33,24 +40,25 @@ class Workload(msgspec.Struct, frozen=True):
     accounts: int
     picker: Picker = "uniform"
     batch: int | None = None
+    api_key: str = API_KEY
 
     def lua_arguments(self) -> list[str]:
         numbers = (str(self.accounts), nonce(), str(secrets.randbelow(2**31)), str(self.batch or 0))
         return [self.method, self.path, self.picker, *numbers]
 
     def requests(self) -> Iterator[bytes]:
-        """Without end; no two have the same idempotency key."""
+        """Yields requests endlessly. Each POST has a new idempotency key."""
         pairs = self.pairs()
         if self.method == "GET":
-            return (get(self.path.replace("{account}", account_id(payer))) for payer, _ in pairs)
+            return (get(self.path.replace("{account}", account_id(payer)), api_key=self.api_key) for payer, _ in pairs)
         run = nonce()
         keys = (f"{run}-{number}" for number in itertools.count())
         transfers = (transfer(*pair) for pair in pairs)
         bodies = (batch_of(islice(transfers, self.batch)) for _ in itertools.count()) if self.batch else transfers
-        return (post(self.path, key, body) for key, body in zip(keys, bodies, strict=False))
+        return (post(self.path, key, body, self.api_key) for key, body in zip(keys, bodies, strict=False))
 
     def pairs(self) -> Iterator[tuple[int, int]]:
-        """Payer and payee, never the same."""
+        """Yields pairs of account numbers: payer and payee, which always differ."""
         numbers = range(1, self.accounts + 1)
         weights = list(accumulate(1 / number for number in numbers)) if self.picker == "zipf" else None
         while True:
@@ -60,17 +68,16 @@ class Workload(msgspec.Struct, frozen=True):
                 yield payer, payee if payee != payer else payer % self.accounts + 1
 
 
-API_KEY: Final = "dbk_benchmarks_" + "0" * 43
-"""Of databases that live as long as a run, on this machine only; the yardsticks get it too, and do not look at it."""
-AUTHORIZATION: Final = f"Authorization: Bearer {API_KEY}"
-
-
 def nonce() -> str:
     return secrets.token_hex(6)
 
 
-def get(path: str, headers: str = "") -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: bench\r\n{AUTHORIZATION}\r\n{headers}\r\n".encode()
+def authorization(api_key: str) -> str:
+    return f"Authorization: Bearer {api_key}"
+
+
+def get(path: str, headers: str = "", api_key: str = API_KEY) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: bench\r\n{authorization(api_key)}\r\n{headers}\r\n".encode()
 
 
 def transfer(payer: int, payee: int) -> str:
@@ -81,8 +88,6 @@ def batch_of(transfers: Iterable[str]) -> str:
     return f'{{"mode":"independent","transfers":[{",".join(transfers)}]}}'
 
 
-def post(path: str, key: str, body: str) -> bytes:
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: bench\r\n{AUTHORIZATION}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    )
-    return f"{head}\r\nIdempotency-Key: {key}\r\n\r\n{body}".encode()
+def post(path: str, key: str, body: str, api_key: str = API_KEY) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: bench\r\n{authorization(api_key)}\r\nContent-Type: application/json"
+    return f"{head}\r\nContent-Length: {len(body)}\r\nIdempotency-Key: {key}\r\n\r\n{body}".encode()

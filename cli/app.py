@@ -1,74 +1,56 @@
-"""The `daybook` command: each command stands in a module of its own and is added here."""
+"""The `daybook` command line. `cli.command_line` lists the subcommands; each has a module of its own."""
 
-import logging
 import os
-import sys
 
-import structlog
 import typer
 
-from cli import (
-    berka,
-    dead_letters,
-    dev,
-    doctor,
-    events,
-    keys,
-    master_keys,
-    migrate,
-    projections,
-    replay,
-    seal_key,
-    status,
-    verify,
-)
-from dev.folder import stack_environment
-from shared.errors import OperatorError
+from cli.command_line import CommandLine
+from cli.standard_streams import give_up_output, prepare_streams
+from dev.data_folder import stack_environment
+from shared.logs import configure_logs
 
 app = typer.Typer(
-    help="Daybook, an event-sourced backend for money.", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown"
+    cls=CommandLine,
+    help="Daybook, an event-sourced backend for money.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help is whole at every width, and when it is piped
+    pretty_exceptions_enable=False,
 )
-app.command()(dev.dev)
-app.command()(dev.down)
-app.command()(dev.env)
-app.command()(status.status)
-app.command()(doctor.doctor)
-app.command()(migrate.migrate)
-app.command()(replay.replay)
-app.command()(verify.verify)
-app.add_typer(keys.app, name="keys")
-app.command()(seal_key.seal_key)
-app.add_typer(projections.app, name="projections")
-app.add_typer(dead_letters.app, name="dead-letters")
-app.add_typer(events.app, name="events")
-imports = typer.Typer(help="Load data from elsewhere, through the command API.", no_args_is_help=True)
-imports.command()(berka.berka)
-app.add_typer(imports, name="import")
-app.add_typer(master_keys.app, name="master-keys")
+STACK_COMMANDS = {"dev", "down", "env"}
+"""The subcommands that start, end and show a development stack. They must not get the settings of a stack that runs already."""
 
-OF_THE_STACK = {"dev", "down", "env"}
-"""These start, end and show a stack; what another stack is configured with must not reach them."""
+ADDRESSES = (
+    *("DAYBOOK_DATABASE_URL", "DAYBOOK_MIGRATION_DATABASE_URL", "DAYBOOK_MONGO_URL", "DAYBOOK_REDIS_URL"),
+    *("DAYBOOK_COMMAND_URL", "DAYBOOK_QUERY_URL"),
+)
 
 
 @app.callback()
 def find_stack(context: typer.Context) -> None:
-    """Points the command to the running dev stack, as far as the environment does not say otherwise."""
-    if context.invoked_subcommand not in OF_THE_STACK:
-        for variable, value in stack_environment().items():
-            os.environ.setdefault(variable, value)
+    """Sets the variables of the running development stack, except those that the environment sets already.
+
+    If the environment has an address that is not the stack's, it means something else, and the stack is left alone. Otherwise a
+    command would read a part of its data here and a part there, or send the stack's API key elsewhere.
+    """
+    if context.invoked_subcommand in STACK_COMMANDS:
+        return
+    stack = stack_environment()
+    if any(os.environ.get(name) not in {None, "", stack.get(name)} for name in ADDRESSES):
+        return
+    for variable, value in stack.items():
+        if not os.environ.get(variable):
+            os.environ[variable] = value
 
 
 def main() -> None:
-    """Everything that a person must act upon is one line on stderr, and exit code 1. Results alone go to stdout."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    """Runs the command line. Only results go to stdout. Errors end as `cli.errors` says."""
+    prepare_streams()
+    configure_logs("WARNING", "stderr")
     try:
         app()
-    except OperatorError as error:
-        typer.echo(f"daybook: {error}", err=True)
-        sys.exit(1)
+    finally:
+        give_up_output()
 
 
 if __name__ == "__main__":

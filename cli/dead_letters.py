@@ -1,206 +1,140 @@
-"""`daybook dead-letters`: the events that a read model could not take in, and what to do about them."""
+"""`daybook dead-letters`: shows, retries and skips the events that could not be applied to a read model."""
 
-import getpass
-from collections.abc import Callable
-from contextlib import AsyncExitStack
-from typing import Annotated, Any, Final
+from typing import Annotated
 
 import msgspec
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
 
-from cli.projections import LedgerOption, Name, run_on, with_progress
-from command_api.batch import Outcome, Request
-from command_api.handler import CommandHandler
-from command_api.projection import SkipProjectionEvent
-from command_api.wake import Waker
-from projector.operating import BY_NAME, Operating
-from shared.connections import open_postgres, open_redis
-from shared.dead_letters import Aside, Letter
-from shared.errors import EventRefused, NotFound, Rejection, StackError, Unavailable
-from shared.event_store import StoredEvent, read_stored
-from shared.ids import new_id
+from cli.arguments import LedgerOption, PositionArgument, utf8
+from cli.read_model_operations import NameArgument, OperationsOf, run_operations, show_rebuild
+from cli.tables import print_table
+from command_api.domain.projection import SkipProjectionEvent
+from command_api.operator_commands import run_operator_command
+from projector.generations.dead_letter_operations import (
+    ListedDeadLetter,
+    SkippedEvent,
+    find_dead_letter,
+    list_dead_letters,
+    retry_dead_letters,
+    skip_event,
+)
+from projector.projections.registry import PROJECTIONS_BY_NAME
+from shared.errors import Unavailable
+from shared.log.read import StoredEvent
+from shared.login_name import login_name
 from shared.settings import read_settings
 
-app = typer.Typer(help="See, retry and skip the events that a read model could not take in.", no_args_is_help=True)
+app = typer.Typer(help="Show, retry and skip the events that could not be applied to a read model.", no_args_is_help=True)
 
-WIDE: Final = 400
-
-Position = Annotated[int, typer.Argument(min=1, help="The event's position in the log, as `daybook dead-letters list` shows it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
-Open = Callable[[str], Operating]
-
-
-class Held(msgspec.Struct, frozen=True):
-    """A dead letter of a read model, and how much the read model has put aside behind all of them."""
-
-    projection: str
-    letter: Letter
-    parked_streams: int
-    put_aside: int
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command(name="list")
 def list_(*, ledger: LedgerOption = "main", json: AsJson = False) -> None:
-    """Show all events that could not be applied, and how much is parked behind them.
+    """Show all dead letters, which are events that could not be applied, and how many later events are parked behind them.
 
     Example: daybook dead-letters list --json
     """
 
-    async def read(operating: Open) -> list[Held]:
-        return [held for name in BY_NAME for held in _held(name, *await operating(name).aside())]
+    async def read(operations_of: OperationsOf) -> list[ListedDeadLetter]:
+        return [listed for name in PROJECTIONS_BY_NAME for listed in await list_dead_letters(operations_of(name))]
 
-    found = run_on(ledger, read)
+    found = run_operations(ledger, read)
     if json:
         typer.echo(msgspec.json.encode(found).decode())
     elif found:
-        _print(found)
+        _print_table(found)
     else:
-        typer.echo("there are none: every read model has taken in every event that it has come to")
+        typer.echo("no dead letters: every read model has applied every event up to its checkpoint")
 
 
-def _held(name: str, aside: Aside, letters: list[Letter]) -> list[Held]:
-    return [Held(name, letter, aside.parked, aside.put_aside) for letter in letters]
-
-
-def _print(found: list[Held]) -> None:
-    table = Table("read model", "position", "event", "cause", "attempts", "since", "parked streams", "put aside behind it")
-    for held in found:
-        letter = held.letter
-        cells = (held.projection, letter.position, letter.type, letter.cause, letter.attempts, letter.since)
-        table.add_row(*map(str, (*cells, held.parked_streams, held.put_aside)))
-    console = Console()
-    # A script that reads it has no width to keep to.
-    (console if console.is_terminal else Console(width=WIDE)).print(table)
+def _print_table(found: list[ListedDeadLetter]) -> None:
+    rows = []
+    for listed in found:
+        letter = listed.letter
+        cells = (listed.projection, letter.position, letter.type, letter.cause, letter.attempts, letter.since)
+        rows.append((*cells, listed.parked_streams, listed.put_aside))
+    print_table(("read model", "position", "event", "cause", "attempts", "since", "parked streams", "put aside behind it"), rows)
 
 
 @app.command()
-def show(name: Name, position: Position, *, ledger: LedgerOption = "main", json: AsJson = False) -> None:
-    """Show one event that could not be applied, as it stands in the log, and what can be done. Personal data stay sealed.
+def show(name: NameArgument, position: PositionArgument, *, ledger: LedgerOption = "main", json: AsJson = False) -> None:
+    """Show one dead letter with its stored event, and the commands that resolve it. Personal data stay encrypted.
 
     Example: daybook dead-letters show balances 812
     """
-
-    async def read(operating: Open) -> tuple[Held, StoredEvent]:
-        one = operating(name)
-        async with one.engine.connect() as connection:
-            [stored] = await read_stored(connection, ledger, position - 1, 1)
-        return await _found(one, position), stored
-
-    held, stored = run_on(ledger, read)
-    event = {"type": stored.type, "schema_version": stored.schema_version, "data": msgspec.Raw(stored.data.encode())}
-    document = {"projection": name, **msgspec.to_builtins(held.letter), "event": event, "parked_streams": held.parked_streams}
-    document |= {"metadata": msgspec.Raw(stored.metadata.encode()), "put_aside": held.put_aside}
-    printed = msgspec.json.encode(document)
+    listed, stored = run_operations(ledger, lambda operations_of: find_dead_letter(operations_of(name), position))
+    printed = msgspec.json.encode(_document(listed, stored))
     if json:
         typer.echo(printed.decode())
         return
     typer.echo(msgspec.json.format(printed).decode())
-    typer.echo(f"mend the code, deploy it, and run `daybook dead-letters retry {name}`", err=True)
-    typer.echo(f"or leave it out for good: `daybook dead-letters skip {name} {position} --reason '…'`", err=True)
+    typer.echo(f"to apply the event, correct the code, deploy it, and run `daybook dead-letters retry {name}`", err=True)
+    typer.echo(f"to leave it out permanently, run `daybook dead-letters skip {name} {position} --reason '…'`", err=True)
 
 
-async def _found(one: Operating, position: int) -> Held:
-    """Raises:
-    NotFound: there is no such letter.
-    """
-    name = one.projection.name
-    for held in _held(name, *await one.aside()):
-        if held.letter.position == position:
-            return held
-    raise NotFound(f"{name} has no dead letter at {position}; see `daybook dead-letters list`")
+def _document(listed: ListedDeadLetter, stored: StoredEvent) -> dict[str, object]:
+    event = {"type": stored.type, "schema_version": stored.schema_version, "data": msgspec.Raw(stored.data.encode())}
+    return {
+        "projection": listed.projection,
+        **msgspec.to_builtins(listed.letter),
+        "event": event,
+        "parked_streams": listed.parked_streams,
+        "metadata": msgspec.Raw(stored.metadata.encode()),
+        "put_aside": listed.put_aside,
+    }
 
 
 @app.command()
-def retry(name: Name, ledger: LedgerOption = "main") -> None:
-    """Build the read model anew with the present code, beside the one that is read; switch only if every event is in.
+def retry(name: NameArgument, ledger: LedgerOption = "main") -> None:
+    """Rebuild the read model, and switch readers to the result only if every event could be applied.
 
-    To be run with the code that was mended. Exit code 1, and nothing has changed, where an event still cannot be applied.
+    First deploy the corrected code. Readers keep the live generation until the switch. If an event still cannot be applied, the
+    exit code is 1 and nothing has changed.
 
     Example: daybook dead-letters retry balances
     """
-
-    async def build(operating: Open) -> int:
-        one = operating(name)
-        if not (await one.aside())[1]:
-            raise NotFound(f"{name} has no dead letters")
-        return (await with_progress(one.strict_generations(), one.generations.feed.head)).position
-
-    try:
-        position = run_on(ledger, build)
-    except EventRefused as refused:
-        raise EventRefused(f"{refused.detail}; nothing has changed", **refused.extra) from refused.__cause__
-    typer.echo(f"{name}: every event is in, up to {position}")
+    position = run_operations(ledger, lambda operations_of: retry_dead_letters(operations_of(name), show_rebuild))
+    typer.echo(f"{name}: every event up to {position} is applied")
 
 
 @app.command()
 def skip(
-    name: Name,
-    position: Position,
-    reason: Annotated[str, typer.Option(help="Stands in the log for good, with your login's name. At most 140 characters.")],
+    name: NameArgument,
+    position: PositionArgument,
+    reason: Annotated[
+        str,
+        typer.Option(
+            help="Why, in at most 140 characters. It is recorded in the log with the name of your login.", callback=utf8
+        ),
+    ],
     ledger: LedgerOption = "main",
 ) -> None:
-    """Leave an event out of a read model for good: recorded in the log, so that every rebuild leaves it out too.
+    """Leave an event out of a read model permanently. The log records this, so that every rebuild leaves the event out too.
 
-    What came after it in its streams is applied, by building the read model anew beside the one that is read. Interrupted, the
-    worker does that by itself.
+    The read model is then rebuilt beside the live generation, which applies the later events of the same streams. If you
+    interrupt the rebuild, the worker finishes it.
 
     Example: daybook dead-letters skip balances 812 --reason "ticket 4711: was entered twice"
     """
     try:
         command = SkipProjectionEvent(projection=name, position=position, reason=reason)
     except ValidationError:
-        raise typer.BadParameter("1 to 140 printable characters", param_hint="--reason") from None
+        raise typer.BadParameter("give 1 to 140 printable characters", param_hint="--reason") from None
 
-    async def leave_out(operating: Open) -> tuple[int, list[Letter]]:
-        one = operating(name)
-        if await one.stopped_at() != position:
-            await _found(one, position)
-        await _record(ledger, command)
-        built = await with_progress(one.generations, await one.generations.feed.refresh())
-        return built.position, (await one.aside())[1]
-
-    reached, letters = run_on(ledger, leave_out)
-    typer.echo(
-        f"{name}: event {position} is left out; every other is in, up to {reached}" if not letters else _left(name, letters)
-    )
-
-
-def _left(name: str, letters: list[Letter]) -> str:
-    return (
-        f"{name}: {len(letters)} events are left that could not be applied: {', '.join(str(each.position) for each in letters)}"
-    )
-
-
-class _Silent:
-    """Nobody waits for the answer as a document."""
-
-    def accepted(self, _: Outcome) -> tuple[int, bytes]:
-        return 200, b""
-
-    def refused(self, rejection: Rejection) -> tuple[int, bytes]:
-        raise rejection
-
-
-async def _record(ledger_id: str, command: SkipProjectionEvent) -> None:
-    """By the same way as every event comes into the log."""
-    settings = read_settings()
-    metadata: dict[str, Any] = {
-        "command": type(command).__name__,
-        "request_id": new_id(),
-        "principal": f"operator:{getpass.getuser()}",
-        "key_id": None,
-        "network": None,
-    }
-    async with AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(open_postgres(settings, "daybook_command"))
-        waker = Waker(await stack.enter_async_context(open_redis(settings)), settings.wake_timeout_ms)
-        stack.push_async_callback(waker.close)
-        handler = CommandHandler(engine, settings, waker.wake)
-        stack.push_async_callback(handler.close)
+    async def record() -> None:
         try:
-            await handler.handle(ledger_id, [Request(command=command, replies=_Silent(), metadata=metadata)])
+            await run_operator_command(read_settings(), ledger, command, login_name())
         except Unavailable as error:
-            raise StackError(f"the skip could not be recorded ({error.detail}); run the same command again") from error
+            raise type(error)(f"the skip could not be recorded ({error.detail}); run the same command again") from error
+
+    async def leave_out(operations_of: OperationsOf) -> SkippedEvent:
+        return await skip_event(operations_of(name), position, record, show_rebuild)
+
+    done = run_operations(ledger, leave_out)
+    if not done.letters:
+        typer.echo(f"{name}: event {position} is left out; all other events up to {done.position} are applied")
+        return
+    left = ", ".join(str(letter.position) for letter in done.letters)
+    typer.echo(f"{name}: event {position} is left out; dead letters remain at these positions: {left}")

@@ -1,150 +1,104 @@
-"""`daybook dev`, `down` and `env`: the whole of Daybook on this machine, for development."""
+"""`daybook dev`, `down` and `env`: start, end and show a complete Daybook on this machine, for development."""
 
-import json
-import os
 import shlex
-import signal
-import subprocess
-import sys
-import time
-import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
-import httpx2
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from dev.children import alive
-from dev.folder import DATA_FOLDER, Running, find_running, held_by
-from dev.seed import ADA, ADAS_EUROS, bearer
-from dev.stack import Wishes, run
+from cli.tables import print_table
+from dev.data_folder import DATA_FOLDER, RunningStack, find_running
+from dev.detached_stack import end_stack, start_detached
+from dev.example_requests import curl_lines
+from dev.stack import STACK_VARIABLES, StackOptions, run
 from shared.errors import StackError
+from shared.setting_values import PORT_MAX
 
-DOWN_SECONDS: Final = 20.0
-LOOK_SECONDS: Final = 0.1
+DataDir = Annotated[Path, typer.Option(envvar="DAYBOOK_DATA_DIR", help="The folder for data and log files.", file_okay=False)]
+CommandPort = Annotated[
+    int, typer.Option(envvar="DAYBOOK_COMMAND_PORT", help="The port of the command API. 0 takes a free one.", min=0, max=PORT_MAX)
+]
+QueryPort = Annotated[
+    int, typer.Option(envvar="DAYBOOK_QUERY_PORT", help="The port of the query API. 0 takes a free one.", min=0, max=PORT_MAX)
+]
 
-DataDir = Annotated[Path, typer.Option(envvar="DAYBOOK_DATA_DIR", help="Where data and logs lie.", file_okay=False)]
-Port = Annotated[int, typer.Option(help="On 127.0.0.1; 0 lets the system choose.", min=0, max=65_535)]
+
+def _host(value: str) -> str:
+    try:
+        return str(ip_address(value))
+    except ValueError:
+        raise typer.BadParameter("give an IP address, such as 127.0.0.1 or 0.0.0.0") from None
 
 
 def dev(
     *,
-    detach: Annotated[bool, typer.Option("--detach", help="Return when it is ready; `daybook down` ends it.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when Daybook is ready. `daybook down` ends it.")] = False,
     data_dir: DataDir = DATA_FOLDER,
-    command_port: Port = Wishes.command_port,
-    query_port: Port = Wishes.query_port,
-    seed: Annotated[bool, typer.Option(help="Put a little money into an empty ledger.")] = Wishes.seed,
+    command_port: CommandPort = StackOptions.command_port,
+    query_port: QueryPort = StackOptions.query_port,
+    host: Annotated[
+        str, typer.Option(envvar="DAYBOOK_HOST", help="The IP address that both APIs listen on.", callback=_host)
+    ] = StackOptions.host,
+    seed: Annotated[
+        bool, typer.Option(help="If the ledger is empty, create example users, accounts and transfers.")
+    ] = StackOptions.seed,
 ) -> None:
-    """Start Daybook with everything that it needs and that is not configured.
+    """Start Daybook, and each database server that no environment variable configures.
 
     Example: daybook dev --detach --command-port 8100 --query-port 8101
     """
-    wishes = Wishes(data_dir.absolute(), command_port, query_port, seed)
+    if command_port == query_port != 0:
+        raise typer.BadParameter(f"both APIs have port {query_port}: give them different ports", param_hint="--query-port")
+    options = StackOptions(data_dir.absolute(), command_port, query_port, seed, host)
     if detach:
-        show(_start_detached(wishes), wishes.folder)
+        _print_stack(start_detached(options), options.folder)
     else:
-        run(wishes, lambda running: show(running, wishes.folder), lambda line: typer.echo(f"daybook: {line}", err=True))
+        run(options, lambda running: _print_stack(running, options.folder), lambda line: typer.echo(f"daybook: {line}", err=True))
 
 
 def down(data_dir: DataDir = DATA_FOLDER) -> None:
-    """End the running stack and wait until all of it has gone.
+    """End the development stack, and wait until all its processes have ended.
 
     Example: daybook down
     """
     folder = data_dir.absolute()
-    supervisor = held_by(folder)
-    if supervisor is None:
-        typer.echo(f"nothing runs on {folder}")
-        return
-    with suppress(ProcessLookupError):  # it was killed, and its servers are about to follow
-        os.kill(supervisor, signal.SIGTERM)
-    end = time.monotonic() + DOWN_SECONDS
-    while held_by(folder) is not None or alive(supervisor):
-        if time.monotonic() > end:
-            raise StackError(f"process {supervisor} was told to end and still has {folder}")
-        time.sleep(LOOK_SECONDS)
+    if not end_stack(folder):
+        typer.echo(f"no stack runs on {folder}")
 
 
-def env(data_dir: DataDir = DATA_FOLDER) -> None:
-    """Print the shell exports that lead to the running stack.
+def env(
+    *,
+    data_dir: DataDir = DATA_FOLDER,
+    unset: Annotated[bool, typer.Option("--unset", help="Print the line that removes these variables instead.")] = False,
+) -> None:
+    """Print shell exports of the variables of the running development stack.
+
+    After `daybook down`, remove them from the shell with --unset. Otherwise the next `daybook dev` looks for the ended servers.
 
     Example: eval "$(daybook env)" && curl "$DAYBOOK_QUERY_URL/v1/stats"
     """
+    if unset:
+        typer.echo(f"unset {' '.join(STACK_VARIABLES)}")
+        return
     running = find_running(data_dir.absolute())
     if running is None:
-        raise StackError(f"nothing runs on {data_dir.absolute()}; `daybook dev` starts it")
+        raise StackError(f"no stack runs on {data_dir.absolute()}; `daybook dev` starts one")
     for variable, value in running.environment.items():
         typer.echo(f"export {variable}={shlex.quote(value)}")
 
 
-def show(running: Running, folder: Path) -> None:
+def _print_stack(running: RunningStack, folder: Path) -> None:
     api_key = running.environment["DAYBOOK_API_KEY"]
     command_url, query_url = (running.environment[f"DAYBOOK_{api}_URL"] for api in ("COMMAND", "QUERY"))
-    table = Table("Daybook", "is ready")
-    table.add_row("command API", command_url)
-    table.add_row("query API", query_url)
-    table.add_row("documentation", f"{command_url}/docs\n{query_url}/docs")
-    table.add_row("API key", f"{api_key} (all scopes; `daybook env` exports it)")
-    table.add_row("data and logs", str(folder))
-    Console(soft_wrap=True).print(table)
+    rows = (
+        ("command API", command_url),
+        ("query API", query_url),
+        ("documentation", f"{command_url}/docs\n{query_url}/docs"),
+        ("API key", f"{api_key} (all scopes; `daybook env` exports it)"),
+        ("data and logs", folder),
+    )
+    print_table(("Daybook", "is ready"), rows)
     for line in curl_lines(command_url, query_url, api_key):
         typer.echo(f"\n{line}")
     typer.echo()
-
-
-def curl_lines(command_url: str, query_url: str, api_key: str) -> list[str]:
-    """Create, transfer, read back. Empty when the ledger does not hold the money that we seed."""
-    funds = httpx2.get(f"{query_url}/v1/accounts/{ADAS_EUROS}/balance", headers=bearer(api_key), trust_env=False)
-    if not funds.is_success:
-        return []
-    account_id = str(uuid.uuid4())
-    # The account is one event and the transfer another.
-    position = funds.json()["position"] + 2
-    account = {"id": account_id, "owner_id": ADA, "currency": "EUR"}
-    transfer = {"from_account_id": ADAS_EUROS, "to_account_id": account_id, "amount": 1250, "currency": "EUR"}
-    headers = f"-H '{_authorization(api_key)}' -H 'Daybook-Min-Position: {position}'"
-    return [
-        _curl_post(f"{command_url}/v1/accounts", api_key, f"open-{account_id}", account),
-        _curl_post(f"{command_url}/v1/transfers", api_key, f"fund-{account_id}", transfer),
-        f"curl -s {query_url}/v1/accounts/{account_id}/balance {headers}",
-    ]
-
-
-def _curl_post(url: str, api_key: str, key: str, body: Mapping[str, object]) -> str:
-    headers = (_authorization(api_key), "Content-Type: application/json", f"Idempotency-Key: {key}")
-    named = " ".join(f"-H '{header}'" for header in headers)
-    return f"curl -s {url} {named} -d '{json.dumps(body)}'"
-
-
-def _authorization(api_key: str) -> str:
-    return f"Authorization: Bearer {api_key}"
-
-
-def _start_detached(wishes: Wishes) -> Running:
-    """The same command again as a session of its own, which a closed terminal does not end."""
-    wishes.folder.mkdir(parents=True, exist_ok=True)
-    log = wishes.folder / "stack.log"
-    command = [
-        *(sys.executable, "-m", "cli.app", "dev", "--data-dir", str(wishes.folder)),
-        *("--command-port", str(wishes.command_port), "--query-port", str(wishes.query_port)),
-        "--seed" if wishes.seed else "--no-seed",
-    ]
-    with log.open("ab") as out:
-        said_before = out.tell()
-        supervisor = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
-    try:
-        while supervisor.poll() is None:
-            running = find_running(wishes.folder)
-            if running and running.pid == supervisor.pid:
-                return running
-            time.sleep(LOOK_SECONDS)
-    except KeyboardInterrupt:
-        supervisor.terminate()
-        supervisor.wait()
-        raise
-    said = log.read_bytes()[said_before:].decode(errors="replace")
-    raise StackError(said.strip().removeprefix("daybook: "))

@@ -1,28 +1,26 @@
-"""`daybook doctor`: what is unsafe about how Daybook is set up."""
+"""`daybook doctor`: shows what is unsafe in the settings and the stores."""
 
 import asyncio
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 import typer
 from rich.console import Console
 
-from shared.connections import Role
-from shared.doctor import Finding, examine
-from shared.settings import Settings, read_settings
-
-# Whichever of them the login may act as.
-ROLES: Final[tuple[Role, ...]] = ("daybook_query", "daybook_command", "daybook_projector")
+from cli.tables import terminal_columns
+from shared.settings import read_settings
+from shared.stores.doctor import examine_as_any_role
+from shared.stores.findings import Finding
 
 
 def doctor(*, json: Annotated[bool, typer.Option("--json", help="Print the findings as a JSON array.")] = False) -> None:
-    """Check settings and stores for what is unsafe, and say what to do; exit code 1 when something is dangerous.
+    """Check settings and stores, list what is unsafe, and say how to fix it. The exit code is 1 if a finding is dangerous.
 
-    With DAYBOOK_ENVIRONMENT=production, the processes do not start on what is dangerous.
+    With DAYBOOK_ENVIRONMENT=production, a process does not start if a finding is dangerous.
 
     Example: daybook doctor --json
     """
-    findings = asyncio.run(_examine(read_settings()))
+    findings = asyncio.run(examine_as_any_role(read_settings()))
     if json:
         typer.echo(msgspec.json.encode(findings).decode())
     else:
@@ -31,21 +29,12 @@ def doctor(*, json: Annotated[bool, typer.Option("--json", help="Print the findi
         raise typer.Exit(1)
 
 
-async def _examine(settings: Settings) -> list[Finding]:
-    findings: list[Finding] = []
-    for role in ROLES:
-        findings = await examine(settings, role)
-        if not any(finding.name == "no-answer" and finding.what.startswith("PostgreSQL") for finding in findings):
-            break
-    return findings
-
-
 def _show(findings: list[Finding]) -> None:
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, emoji=False, width=terminal_columns())
     for finding in findings:
         colour = "red" if finding.severity == "danger" else "yellow"
         console.print(f"[{colour}]{finding.severity}[/] [bold]{finding.name}[/]: ", end="")
         console.print(finding.what, markup=False)
         console.print(f"    {finding.fix}", markup=False)
     dangers = sum(finding.severity == "danger" for finding in findings)
-    console.print(f"{dangers} dangerous, {len(findings) - dangers} to think about")
+    console.print(f"{dangers} dangerous, {len(findings) - dangers} to consider")

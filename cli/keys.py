@@ -1,4 +1,4 @@
-"""`daybook keys`: makes, lists, rotates and revokes API keys. Needs a database login that may act as daybook_admin."""
+"""`daybook keys`: makes, lists, rotates and revokes API keys. The PostgreSQL login needs the role `daybook_admin`."""
 
 import asyncio
 import re
@@ -8,36 +8,35 @@ from typing import Annotated, Any, Final, TypeVar
 
 import typer
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
-from rich.table import Column, Table
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared import api_keys
-from shared.access import CUSTOMER_SCOPES, SCOPES
-from shared.api_keys import ApiKey
-from shared.connections import open_postgres
-from shared.errors import KeyRefused
-from shared.fields import LEDGER_ID, Id
+from cli.arguments import ledger_id, utf8
+from cli.tables import print_table
+from shared.identity import api_keys
+from shared.identity.access import CUSTOMER_SCOPES, SCOPES
+from shared.identity.api_keys import ApiKey
+from shared.identity.audit_records import ActCaller
+from shared.input_types import Id
+from shared.login_name import login_name
 from shared.settings import read_settings
+from shared.stores.postgres import open_postgres
 
 T = TypeVar("T")
 
 app = typer.Typer(help="Make, list, rotate and revoke API keys.", no_args_is_help=True)
 
 NEVER: Final = "never"
-WIDE: Final = 400
 _SPAN: Final = re.compile(r"([1-9][0-9]{0,4})([dhm])")
 _UNITS: Final = {"d": "days", "h": "hours", "m": "minutes"}
 
 
 def _span(value: str) -> timedelta | None:
-    """`90d`, `24h`, `30m`; `never` is None."""
+    """Parses a duration such as `90d`, `24h` or `30m`. Returns None for `never`."""
     if value == NEVER:
         return None
     found = _SPAN.fullmatch(value)
     if found is None:
-        raise typer.BadParameter("a number of days, hours or minutes: 90d, 24h, 30m")
+        raise typer.BadParameter("give a number of days, hours or minutes: 90d, 24h, 30m")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
@@ -48,7 +47,7 @@ def _overlap(value: str) -> timedelta:
 def _scopes(values: list[str], user_id: str | None) -> list[str]:
     unknown = [value for value in values if value not in SCOPES]
     if unknown:
-        raise typer.BadParameter(f"there is no scope {unknown[0]!r}; there are {', '.join(SCOPES)}", param_hint="--scope")
+        raise typer.BadParameter(f"there is no scope {unknown[0]!r}; the scopes are {', '.join(SCOPES)}", param_hint="--scope")
     return values or list(CUSTOMER_SCOPES if user_id else ())
 
 
@@ -56,38 +55,45 @@ def _user_id(value: str | None) -> str | None:
     try:
         return value and TypeAdapter[str](Id).validate_python(value)
     except ValidationError:
-        raise typer.BadParameter("a user's id is a UUID") from None
+        raise typer.BadParameter("give the id of a user, which is a UUID") from None
 
 
-def _ledger_id(value: str) -> str:
-    if not LEDGER_ID.fullmatch(value):
-        raise typer.BadParameter("a lower-case name of letters, digits and hyphens, at most 31 long")
-    return value
-
-
-KeyId = Annotated[str, typer.Argument(help="The part between the underscores, as `daybook keys list` shows it.")]
+KeyId = Annotated[
+    str,
+    typer.Argument(help="The id of the key: the part between its underscores, as `daybook keys list` shows it.", callback=utf8),
+]
 
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Option(help="Who has it; stands as principal in the events that it causes.")],
-    scope: Annotated[list[str] | None, typer.Option(help=f"May be repeated. One of {', '.join(SCOPES)}.")] = None,
-    user: Annotated[
-        str | None, typer.Option(help="A customer's key: reads and moves only what is this user's own.", callback=_user_id)
+    name: Annotated[
+        str,
+        typer.Option(help="The name of the key's holder. Events that the key causes name it as the principal.", callback=utf8),
+    ],
+    scope: Annotated[
+        list[str] | None, typer.Option(help=f"A scope of the key: {', '.join(SCOPES)}. Repeat the option for more.")
     ] = None,
-    ledger: Annotated[str, typer.Option(help="The only ledger that it opens.", callback=_ledger_id)] = "main",
-    expires: Annotated[str, typer.Option(help="90d, 24h, 30m, or never.")] = "90d",
+    user: Annotated[
+        str | None,
+        typer.Option(help="Make a customer's key, which can read and move only what this user owns.", callback=_user_id),
+    ] = None,
+    ledger: Annotated[str, typer.Option(help="The only ledger that the key gives access to.", callback=ledger_id)] = "main",
+    expires: Annotated[
+        str, typer.Option(help="How long the key is valid, such as 90d, 24h or 30m, or never to not expire.")
+    ] = "90d",
 ) -> None:
-    """Make a key and show it, once. A customer's key without a scope has all that customers have a use for.
+    """Make a key and show it. It cannot be shown again. A customer's key without --scope gets all scopes that customers can use.
 
     Example: daybook keys create --name billing --scope transfers:write --scope ledger:read --expires 90d
     """
     scopes, lifetime = _scopes(scope or [], user), _span(expires)
     if not scopes:
-        raise typer.BadParameter("give at least one", param_hint="--scope")
+        raise typer.BadParameter("give at least one scope", param_hint="--scope")
 
     async def make(connection: AsyncConnection) -> str:
-        return await api_keys.make_key(connection, name, scopes, ledger_id=ledger, user_id=user, lifetime=lifetime)
+        return await api_keys.make_key(
+            connection, name, scopes, ledger_id=ledger, user_id=user, lifetime=lifetime, caller=_operator()
+        )
 
     typer.echo(_as_admin(make))
 
@@ -98,15 +104,11 @@ def list_() -> None:
 
     Example: daybook keys list
     """
-    # Whole, however narrow the terminal: it is what `rotate` and `revoke` take.
-    key_id = Column("key", no_wrap=True, min_width=10)
-    table = Table(key_id, "ledger", "principal", "customer", "scopes", "state", "expires", "last used")
+    rows = []
     for key in _as_admin(api_keys.list_keys):
-        shown = (key.user_id or "", " ".join(key.scopes), _state(key), _moment(key.expires_at), _moment(key.last_used_at))
-        table.add_row(key.key_id, key.ledger_id, key.principal, *shown)
-    console = Console()
-    # A script that reads it has no width to keep to.
-    (console if console.is_terminal else Console(width=WIDE)).print(table)
+        shown = (key.user_id, " ".join(key.scopes), _state(key), _moment(key.expires_at), _moment(key.last_used_at))
+        rows.append((key.key_id, key.ledger_id, key.principal, *shown))
+    print_table(("key", "ledger", "principal", "customer", "scopes", "state", "expires", "last used"), rows)
 
 
 def _state(key: ApiKey) -> str:
@@ -121,13 +123,13 @@ def _moment(moment: datetime | None) -> str:
 
 @app.command()
 def revoke(key_id: KeyId) -> None:
-    """End a key. The APIs refuse it within 5 seconds.
+    """Revoke a key. The APIs stop accepting it within 5 seconds, and also the passwords and sessions that come from it.
 
     Example: daybook keys revoke k3vq7m2xnp
     """
 
     async def end(connection: AsyncConnection) -> None:
-        await api_keys.revoke_key(connection, key_id)
+        await api_keys.revoke_key(connection, key_id, _operator())
 
     _as_admin(end)
 
@@ -135,22 +137,27 @@ def revoke(key_id: KeyId) -> None:
 @app.command()
 def rotate(
     key_id: KeyId,
-    overlap: Annotated[str, typer.Option(help="How long the old key stays valid: 24h, 30m, 0.")] = "24h",
+    overlap: Annotated[str, typer.Option(help="How long the old key stays valid, such as 24h or 30m, or 0.")] = "24h",
 ) -> None:
-    """Make a new key for the same principal, and show it, once. Idempotency keys hold across the two.
+    """Replace a key: make and show a new one for the same principal. A request may be repeated with the new key.
 
     Example: daybook keys rotate k3vq7m2xnp --overlap 24h
     """
     span = _overlap(overlap)
 
     async def renew(connection: AsyncConnection) -> str:
-        return await api_keys.rotate_key(connection, key_id, span)
+        return await api_keys.rotate_key(connection, key_id, span, _operator())
 
     typer.echo(_as_admin(renew))
 
 
+def _operator() -> ActCaller:
+    """Returns the caller of these commands for audit records."""
+    return ActCaller.operator(login_name())
+
+
 def _as_admin(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-    """In one transaction, on the owner's URL."""
+    """Runs `work` in one transaction as the role `daybook_admin`, and returns its result. Uses the migration URL if it is set."""
     settings = read_settings()
     owners = settings.model_copy(update={"database_url": settings.migration_database_url or settings.database_url})
 
@@ -158,9 +165,5 @@ def _as_admin(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         async with open_postgres(owners, "daybook_admin") as engine, engine.begin() as connection:
             return await work(connection)
 
-    try:
-        result: T = asyncio.run(run())
-    except (OSError, DBAPIError) as error:
-        reason = str(getattr(error, "orig", error)).partition("\n")[0]
-        raise KeyRefused(f"PostgreSQL refuses or does not answer: {reason}") from error
+    result: T = asyncio.run(run())
     return result

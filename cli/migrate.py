@@ -1,35 +1,29 @@
-"""`daybook migrate`: brings the database's schema to what this code needs."""
+"""`daybook migrate`: brings PostgreSQL to the schema that this code needs."""
 
-import logging
-
-import asyncpg
 import typer
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationInfo
 from alembic.util import CommandError
-from sqlalchemy.exc import SQLAlchemyError
 
-from dev.folder import ROOT
+from dev.data_folder import ROOT
 from shared.errors import SchemaMismatch
 
 
-class _OneLineEach(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.getMessage().startswith("Running"):
-            typer.echo(record.getMessage())
+def _print_migration(*, step: MigrationInfo, **_: object) -> None:
+    typer.echo(f"ran migration {step.up_revision_id}")
 
 
 def migrate() -> None:
-    """Run the migrations that are new; needs DAYBOOK_MIGRATION_DATABASE_URL or DAYBOOK_DATABASE_URL.
+    """Run the missing migrations. Uses DAYBOOK_MIGRATION_DATABASE_URL, or DAYBOOK_DATABASE_URL if that is not set.
 
     Example: daybook migrate
     """
-    steps = logging.getLogger("alembic.runtime.migration")
-    steps.setLevel(logging.INFO)
-    steps.addHandler(_OneLineEach())
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "migrations").replace("%", "%%"))
+    config.attributes["on_version_apply"] = _print_migration
     try:
-        command.upgrade(Config(ROOT / "alembic.ini"), "head")
-    except (OSError, SQLAlchemyError, asyncpg.PostgresError, CommandError) as error:
-        reason = str(getattr(error, "orig", error)).splitlines()[0]
-        raise SchemaMismatch(f"cannot migrate: {reason}") from error
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise SchemaMismatch(f"cannot migrate: {error}") from error
     typer.echo("the schema is up to date")

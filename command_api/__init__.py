@@ -1,1 +1,1 @@
-"""Decides and records: takes commands over HTTP and appends the events that follow from them."""
+"""The command API: receives commands over HTTP, decides each one, and appends the resulting events to the log."""

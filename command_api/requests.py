@@ -1,36 +1,34 @@
-"""From an HTTP request to a command's arguments: one strict reading of the body, and the headers that go with it.
+"""Reads commands from HTTP requests, passes them to the writer, and builds the HTTP responses.
 
-FastAPI documents the routes and could read their arguments too. `CommandRoute` reads them instead, because
-FastAPI keeps the last of two equal keys and takes 1.0 for 1, and because this is the hot path: one parse, one validation.
+FastAPI documents the routes and could read their arguments too, but `CommandRoute` reads them, for two reasons. First, FastAPI
+accepts duplicate keys in a JSON object (the last one counts) and accepts 1.0 as an integer. Second, every command takes this
+path, so it must be fast: a body is parsed once and validated once.
 """
 
+import asyncio
 import hashlib
 import hmac
 import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from functools import cached_property
+from http import HTTPStatus
 from typing import Any, Final, TypeVar, get_type_hints
 
 import msgspec
 import orjson
-from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.routing import APIRoute
+from fastapi import Request, Response
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from starlette.types import Receive, Scope, Send
 
-from command_api import batch
-from command_api.batch import Outcome, Replies, Reply
-from command_api.command import Command
-from shared.access import Principal, rule_of
-from shared.addresses import network_of
+from command_api.domain.command import Command
+from command_api.writer.command_request import CommandRequest, Outcome, Reply, ReplyFormat
 from shared.errors import (
     AmountOutOfRange,
     BadRequest,
     CurrencyUnknown,
     IdempotencyKeyInvalid,
     IdempotencyKeyRequired,
+    LengthRequired,
     MalformedJson,
     PayloadTooLarge,
     Rejection,
@@ -38,37 +36,32 @@ from shared.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from shared.events import canonical
-from shared.fields import LEDGER_ID, Id
-from shared.headers import SentHeaders
-from shared.http import (
-    JSON,
-    LEDGER_ID_WRONG,
-    PROBLEM_JSON,
-    STATUS,
-    across_origins,
-    admit,
-    answer_error,
-    enveloped,
-    meet,
-    problem,
-    same_ledger,
-    validation_failed,
-)
+from shared.identity.access import Principal, access_rule_of
+from shared.identity.client_addresses import truncated_network
+from shared.input_types import LEDGER_ID, Id
 from shared.settings import Settings
+from shared.web.admission import LEDGER_ID_WRONG, admit_anonymous, authorize, own_ledger_id
+from shared.web.compression import SECRECY
+from shared.web.direct_routes import DirectRoute
+from shared.web.headers import SentRequest
+from shared.web.problems import JSON, PROBLEM_JSON, STATUS, problem, validation_failed
 
 IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
-IF_MATCH: Final = re.compile(r'"v(\d{1,18})"')
+
+_ENTITY_TAG: Final = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
+_ENTITY_TAGS: Final = re.compile(rf"[ \t]*{_ENTITY_TAG}(?:[ \t]*,[ \t]*{_ENTITY_TAG})*[ \t]*")
+_VERSION_TAG: Final = re.compile(r'"v(0|[1-9][0-9]{0,17})"')
+_ANY_VERSION: Final = range(1, 2**63)
 
 
 # ── the body ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def strict_json(raw: bytes) -> dict[str, Any]:
-    """A JSON object without duplicate keys, NaN or Infinity.
+def parse_json_object(raw: bytes) -> dict[str, Any]:
+    """Parses a request body as a JSON object.
 
     Raises:
-        MalformedJson: it is something else.
+        MalformedJson: the body is not JSON, is not an object, or contains duplicate keys, NaN or Infinity.
     """
     try:
         value = _DECODER.decode(raw.decode())
@@ -87,33 +80,41 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _refuse_constant(_: str) -> None:
+def _reject_constant(_: str) -> None:
     raise ValueError
 
 
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_reject_constant)
 
 
 async def read_body(request: Request, settings: Settings) -> bytes:
-    """Raises:
-    UnsupportedMediaType, PayloadTooLarge, RequestTimeout: it is not read to its end.
+    """Reads the whole body of a request.
+
+    Raises:
+        LengthRequired: the request has neither a Content-Length nor a Transfer-Encoding.
+        UnsupportedMediaType: the body is not JSON, or it is compressed.
+        PayloadTooLarge: the body is longer than `body_bytes_max` in the settings.
+        RequestTimeout: the client closed the connection before it sent the whole body.
     """
     bytes_max = settings.body_bytes_max
     headers = request.headers
+    length = headers.get("content-length")
+    if length is None and "transfer-encoding" not in headers:
+        raise LengthRequired
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != JSON or headers.get("content-encoding", "identity") != "identity":
+    if media_type != JSON or headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise UnsupportedMediaType
-    if int(headers.get("content-length", "0")) > bytes_max:
-        raise PayloadTooLarge
+    if int(length or "0") > bytes_max:
+        raise PayloadTooLarge(bytes_max=bytes_max)
     raw, more = b"", True
     while more:
         message = await request.receive()
         if message["type"] != "http.request":
-            raise RequestTimeout  # nobody is there any more: the time for it is `shared.protocol`'s to keep
+            raise RequestTimeout  # the client disconnected; `shared.web.protocol` limits how long a body may take
         raw += message.get("body", b"")
         more = message.get("more_body", False)
         if len(raw) > bytes_max:
-            raise PayloadTooLarge
+            raise PayloadTooLarge(bytes_max=bytes_max)
     return raw
 
 
@@ -121,117 +122,167 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validated(model: type[Model], fields: dict[str, Any]) -> Model:
-    """Raises:
-    ValidationFailed: the form is wrong somewhere; else AmountOutOfRange or CurrencyUnknown.
+    """Validates the fields of a body and returns them as an instance of the model.
+
+    Raises:
+        ValidationFailed: a field has the wrong form.
+        AmountOutOfRange: all fields have the right form, but an amount is out of range.
+        CurrencyUnknown: all other fields are valid, but the currency is unknown.
     """
     try:
         return model.model_validate(fields)
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False, include_input=False, include_context=False)
-        kinds = {_kind(error) for error in errors}
-        for kind in (ValidationFailed, AmountOutOfRange, CurrencyUnknown):
-            if kind in kinds:
-                raise validation_failed([{**e, "loc": ("body", *e["loc"])} for e in errors], kind) from None
+        found = {_error_type_of(error) for error in errors}
+        for error_type in (ValidationFailed, AmountOutOfRange, CurrencyUnknown):
+            if error_type in found:
+                raise validation_failed([{**e, "loc": ("body", *e["loc"])} for e in errors], error_type) from None
         raise
 
 
-def _kind(error: Any) -> type[BadRequest]:
-    """Which code an error of pydantic belongs to."""
+def _error_type_of(error: Any) -> type[BadRequest]:
+    """Returns the class of the Daybook error for an error of pydantic."""
     if error["type"] in {"greater_than_equal", "less_than_equal"} and error["loc"][-1] in {"amount", "overdraft_limit"}:
         return AmountOutOfRange
     return CurrencyUnknown if error["type"] == "currency_unknown" else ValidationFailed
 
 
-# ── the call ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the request ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-Describe = Callable[[Any, Outcome], dict[str, Any]]
-"""(command, outcome) → the members of the answer."""
+BuildBody = Callable[[Any, Outcome], dict[str, Any]]
+"""Takes a command and its outcome, and returns the members of the response body."""
 
 
-class Call(Request):
-    """An HTTP request that carries a command."""
+class HttpRequest(SentRequest):
+    """An HTTP request to the command API, with methods that run its commands and build the response."""
 
     principal: Principal
-    fields: dict[str, Any] = {}  # noqa: RUF012 # the body; replaced where there is one, never changed
+    expires_at: float
+    """When the command's deadline passes, on the event loop's clock in seconds. The time that the client takes is not counted."""
+    is_dry_run: bool = False
+    """True if the command is to be decided and answered, but not recorded."""
+    arguments: dict[str, Any] = {}  # noqa: RUF012 # what validation made of path and body; replaced as a whole, never changed in place
 
-    @cached_property
-    def headers(self) -> SentHeaders:
-        return SentHeaders(self.scope)
+    async def run(
+        self, command: Command, build_body: BuildBody, *, new: str | None = None, moves_money: bool = False
+    ) -> Response:
+        """Runs a command and returns a response with the body that `build_body` makes.
 
-    async def run(self, command: Command, describe: Describe, *, new: str | None = None, moves_money: bool = False) -> Response:
-        """Has the command handled and answers: 201 with the `Location` below `/v1/<new>/` for something new, 200 for a change."""
-        replies = _Replies(command, describe, 201 if new else 200, self.state.request_id)
-        # The hash of a request about a person must not be one that can be guessed at.
+        If the command creates something, `new` is the name of its collection: the response then has status 201 and a `Location`
+        below `/v1/<new>`. Without `new`, the status is 200. With `moves_money`, the request must have an idempotency key.
+        """
+        reply_format = _JsonReplyFormat(command, build_body, 201 if new else 200, self.state.request_id)
+        # Without a secret, somebody could guess personal data by hashing likely requests and comparing the hashes.
         secret = await self.pepper() if command.person_id() else b""
-        [reply] = await self._handle([(self._idempotency_key(required=moves_money), command, replies)], secret)
-        return self._response(reply, new)
+        key = self._idempotency_key(required=moves_money and not self.is_dry_run)
+        [reply] = await self._handle([(command, reply_format)], key, secret)
+        headers = {"Idempotency-Replayed": "true"} if reply.replayed else {}
+        if self.is_dry_run:
+            media_type = JSON if reply.status < HTTPStatus.BAD_REQUEST else PROBLEM_JSON
+            return Response(reply.body, reply.status, {"Daybook-Dry-Run": "true"}, media_type)
+        if reply.position is None:
+            return Response(reply.body, reply.status, headers, PROBLEM_JSON)
+        headers["Daybook-Position"] = str(reply.position)
+        # Taken from the body, because a stored reply has no headers.
+        members = orjson.loads(reply.body)
+        if new:
+            headers["Location"] = f"{self.state.settings.query_url}/v1/{new}/{members['id']}"
+        if "version" in members:
+            headers["ETag"] = f'"v{members["version"]}"'
+        return Response(reply.body, reply.status, headers, JSON)
 
-    def answer(self, members: dict[str, Any]) -> Response:
-        """For what is no command."""
+    async def count_commands(self, commands: int) -> None:
+        """Counts this request as several commands against the caller's rate limit.
+
+        Raises:
+            RateLimited: the caller has fewer permits left.
+        """
+        await self.state.authentication.count_commands(self.scope, commands)
+
+    def json_response(self, members: dict[str, Any]) -> Response:
+        """Returns a 200 response with these members, for a request that is not a command."""
         return Response(orjson.dumps(members), 200, media_type=JSON)
 
-    def ended_for(self, user_id: str) -> Response:
-        """Done, and some of the user's credentials may have ended by it."""
-        self.state.gate.forget(self.ledger_id(), user_id)
-        return Response(None, 204)
+    def secret_response(self, members: dict[str, Any]) -> Response:
+        """Returns a 200 response that contains a secret, and is therefore never compressed."""
+        self.scope["state"][SECRECY] = True
+        return self.json_response(members)
 
-    async def run_each(self, commands: Sequence[Command], describe: Describe) -> Response:
-        """Has each command handled by itself and answers 200 with the status and the body of each, in their order.
+    def forget_credentials(self, user_id: str) -> None:
+        """Removes the user's credentials from this process's cache. Call it when some of them may have ended."""
+        self.state.authentication.forget(self.ledger_id(), user_id)
 
-        Each has a key of its own, made of the request's with what no caller can send: a repeated request, also one that was
-        answered 503 half-way, has one effect for each command.
+    async def run_each(self, commands: Sequence[Command], build_body: BuildBody) -> Response:
+        """Runs the commands independently. Returns a 200 response with the status and the body of each command, in order.
+
+        The commands are parts of one request, to which the idempotency key belongs. Each has a stored reply of its own, so each
+        takes effect only once, even if only some were recorded before a 503 and the caller repeats the request.
         """
-        key, request_id = self._idempotency_key(required=True), self.state.request_id
+        request_id = self.state.request_id
         replies = await self._handle(
-            [(f"{key}\x1f{n}", command, _Replies(command, describe, 201, request_id)) for n, command in enumerate(commands)]
+            [(command, _JsonReplyFormat(command, build_body, 201, request_id)) for command in commands],
+            self._idempotency_key(required=not self.is_dry_run),
+            in_parts=True,
         )
         results = b",".join(b'{"status":%d,"body":%b}' % (reply.status, reply.body) for reply in replies)
-        headers = {}
+        headers = {"Daybook-Dry-Run": "true"} if self.is_dry_run else {}
         if positions := [reply.position for reply in replies if reply.position is not None]:
             headers["Daybook-Position"] = str(max(positions))
         if all(reply.replayed for reply in replies):
             headers["Idempotency-Replayed"] = "true"
         return Response(b'{"results":[%b]}' % results, 200, headers, JSON)
 
-    async def _handle(self, wanted: Sequence[tuple[str | None, Command, Replies]], secret: bytes = b"") -> list[Reply]:
-        request_hash, expected_version = self._hash(secret), self._expected_version()
+    async def _handle(
+        self, wanted: Sequence[tuple[Command, ReplyFormat]], key: str | None, secret: bytes = b"", *, in_parts: bool = False
+    ) -> list[Reply]:
+        expected_versions = expected_versions_of(self.headers.get("if-match"))
+        if self.is_dry_run:
+            key, in_parts = None, False  # a dry run uses no idempotency key
+        request_hash = self._request_hash(expected_versions, secret) if key else b""
         caller = self.principal
         metadata = {
-            "command": type(wanted[0][1]).__name__,
+            "command": type(wanted[0][0]).__name__,
             "request_id": self.state.request_id,
             "principal": caller.principal,
             "key_id": caller.key_id,
-            "network": network_of(self.state.address),
+            "network": truncated_network(self.state.address),
         }
         requests = [
-            batch.Request(
+            CommandRequest(
                 command=command,
-                replies=replies,
+                reply_format=reply_format,
                 metadata=metadata,
                 principal=caller.principal,
                 customer=caller.user_id,
                 idempotency_key=key,
+                part=number if in_parts else None,
                 request_hash=request_hash,
-                expected_version=expected_version,
+                expected_versions=expected_versions,
             )
-            for key, command, replies in wanted
+            for number, (command, reply_format) in enumerate(wanted)
         ]
-        answers: list[Reply] = await self.state.handler.handle(self.ledger_id(), requests)
-        return answers
+        if self.is_dry_run:
+            requests = [msgspec.structs.replace(requests[0], rehearsed=requests)]
+        answers: list[Reply] = await self.state.handler.handle(self.ledger_id(), requests, self.expires_at)
+        return [*answers[0].rehearsed] if self.is_dry_run else answers
 
     def ledger_id(self) -> str:
-        return same_ledger(self, self.principal)
+        return own_ledger_id(self, self.principal)
 
-    def any_ledger_id(self) -> str:
-        """The ledger that somebody asks for whom nobody knows yet; it may not exist."""
+    def unchecked_ledger_id(self) -> str:
+        """Returns the ledger id that a caller sends before logging in. Does not check that the ledger exists.
+
+        Raises:
+            ValidationFailed: `Daybook-Ledger` has the wrong form.
+        """
         ledger_id: str = self.headers.get("daybook-ledger", "main")
         if not LEDGER_ID.fullmatch(ledger_id):
             raise ValidationFailed(LEDGER_ID_WRONG)
         return ledger_id
 
     async def pepper(self) -> bytes:
-        """The secret that the ledger's addresses are hashed with."""
-        pepper: bytes = await self.state.handler.pepper(self.ledger_id())
+        """Returns the secret that keys the hashes of this ledger's e-mail addresses."""
+        pepper: bytes = await self.state.handler.pepper(self.ledger_id(), self.expires_at)
         return pepper
 
     def _idempotency_key(self, *, required: bool) -> str | None:
@@ -242,48 +293,60 @@ class Call(Request):
             raise IdempotencyKeyInvalid
         return keys[0] if keys else None
 
-    def _expected_version(self) -> int | None:
-        value = self.headers.get("if-match")
-        if value is None:
-            return None
-        if not (version := IF_MATCH.fullmatch(value)):
-            msg = 'If-Match must be one ETag of the form "v7".'
-            raise ValidationFailed(msg)
-        return int(version[1])
+    def _request_hash(self, expected_versions: Sequence[int] | None, secret: bytes) -> bytes:
+        """Returns a hash of what the request means, keyed with `secret` if there is one.
 
-    def _hash(self, secret: bytes) -> bytes:
-        """The same for requests of the same content, however their JSON is written."""
-        content = canonical((self.method, self.scope["path"], self.headers.get("if-match"), self.fields))
+        Covers the route, the expected versions, the ids in the path and the body, as validation made them. So it does not depend
+        on how the request is written: the case of ids, the zone of a moment, defaults, null, and the order of members.
+        """
+        versions = "*" if expected_versions is _ANY_VERSION else expected_versions
+        content = _encode_meaning((self.method, self.state.route, versions, self.arguments))
         return hmac.digest(secret, content, "sha256") if secret else hashlib.sha256(content).digest()
 
-    def _response(self, reply: Reply, new: str | None) -> Response:
-        headers = {}
-        if reply.replayed:
-            headers["Idempotency-Replayed"] = "true"
-        if reply.position is None:
-            return Response(reply.body, reply.status, headers, PROBLEM_JSON)
-        headers["Daybook-Position"] = str(reply.position)
-        # Taken from the body, since a replayed answer has nothing else.
-        members = orjson.loads(reply.body)
-        if new:
-            headers["Location"] = f"{self.state.settings.query_url}/v1/{new}/{members['id']}"
-        if "version" in members:
-            headers["ETag"] = f'"v{members["version"]}"'
-        return Response(reply.body, reply.status, headers, JSON)
+
+def expected_versions_of(if_match: str | None) -> Sequence[int] | None:
+    """Returns the versions that `If-Match` names (RFC 9110, 13.1.1), or None if the header is missing. `*` names all versions.
+
+    A weak ETag, and an ETag that is not ours, never match.
+
+    Raises:
+        ValidationFailed: the header is neither `*` nor a list of ETags.
+    """
+    if if_match is None:
+        return None
+    if if_match.strip() == "*":
+        return _ANY_VERSION
+    if not _ENTITY_TAGS.fullmatch(if_match):
+        msg = 'If-Match must be * or a list of ETags of the form "v7".'
+        raise ValidationFailed(msg)
+    found = (_VERSION_TAG.fullmatch(tag) for tag in re.findall(_ENTITY_TAG, if_match))
+    return sorted({int(version[1]) for version in found if version})
 
 
-class _Replies(msgspec.Struct, frozen=True):
-    """How one call is answered (see `batch.Replies`)."""
+def _given(fields: Any) -> dict[str, Any]:
+    """Returns the members of a validated body that the caller gave and that differ from their defaults.
+
+    So an id that Daybook made is left out, and a member that is added to a command later does not change older hashes.
+    """
+    known = type(fields).model_fields
+    return {name: value for name in fields.model_fields_set if (value := getattr(fields, name)) != known[name].default}
+
+
+_encode_meaning: Final = msgspec.json.Encoder(order="sorted", enc_hook=_given).encode
+
+
+class _JsonReplyFormat(msgspec.Struct, frozen=True):
+    """Writes the outcome or the rejection of one command as JSON, for its caller and for the stored reply."""
 
     command: Command
-    describe: Describe
+    build_body: BuildBody
     status: int
     request_id: str
 
     def accepted(self, outcome: Outcome) -> tuple[int, bytes]:
-        return self.status, orjson.dumps(self.describe(self.command, outcome))
+        return self.status, orjson.dumps(self.build_body(self.command, outcome))
 
-    def refused(self, rejection: Rejection) -> tuple[int, bytes]:
+    def rejected(self, rejection: Rejection) -> tuple[int, bytes]:
         return STATUS[rejection.code], orjson.dumps({**problem(rejection), "request_id": self.request_id})
 
 
@@ -291,85 +354,88 @@ def _header(name: str, description: str, example: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "schema": {"type": "string"}, "description": description, "example": example}
 
 
-LEDGER_HEADER: Final = _header("Daybook-Ledger", "The ledger; the caller's own, which is the only one it can be.", "main")
-CALL_HEADERS: Final = [
-    _header("Idempotency-Key", "1 to 255 printable ASCII characters; required where money moves.", "order-1042-payment"),
-    _header("If-Match", "The version that the first stream of the command must have.", '"v7"'),
-    LEDGER_HEADER,
+COMMAND_LEDGER_HEADER: Final = _header("Daybook-Ledger", "The ledger: the caller's own (the default) and no other.", "main")
+DRY_RUN: Final[dict[str, Any]] = {
+    "name": "dry_run",
+    "in": "query",
+    "schema": {"type": "boolean", "default": False},
+    "description": "`true`: answer as the command would be answered now, but record nothing and use no idempotency key. "
+    "`position` is where the event would be.",
+    "example": False,
+}
+COMMAND_HEADERS: Final = [
+    _header(
+        "Idempotency-Key", "1 to 255 printable ASCII characters, for one request. Required if money moves.", "order-1042-payment"
+    ),
+    _header("If-Match", "`*`, or the versions of which the command requires its first stream to have one.", '"v7"'),
+    COMMAND_LEDGER_HEADER,
+    DRY_RUN,
 ]
 
 # ── the route ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-_ID: Final = TypeAdapter(Id)
+_ID_TYPE: Final = TypeAdapter(Id)
 
 
-class CommandRoute(APIRoute):
-    """Calls the endpoint with `call`, the ids of the path, and the body as the model that the endpoint declares for it."""
+class CommandRoute(DirectRoute):
+    """A route that calls its endpoint with the request, the ids from the path, and the body as the model of its parameter."""
+
+    request_class = HttpRequest
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         endpoint: Callable[..., Awaitable[Response]] = self.endpoint
         template = self.path
-        rule = rule_of(template, self.openapi_extra)
+        rule = access_rule_of(template, self.openapi_extra)
+        is_command = DRY_RUN in (self.openapi_extra or {}).get("parameters", ())
         bodies = [(name, kind) for name, kind in get_type_hints(endpoint).items() if _is_model(kind)]
 
-        async def respond(request: Request) -> Response:
-            request.scope["state"]["route"] = template
-            call = request if isinstance(request, Call) else Call(request.scope, request.receive)
+        async def respond(plain: Request) -> Response:
+            plain.scope["state"]["route"] = template
+            request = plain if isinstance(plain, HttpRequest) else HttpRequest(plain.scope, plain.receive)
+            loop = asyncio.get_running_loop()
+            request.expires_at = loop.time() + request.state.settings.command_deadline_ms / 1000
             if rule.anybody:
-                await meet(call)
+                await admit_anonymous(request)
             else:
-                call.principal = await admit(call, rule)
-            arguments: dict[str, Any] = {name: _path_id(value) for name, value in call.path_params.items()}
+                request.principal = await authorize(request, rule)
+            request.is_dry_run = _asks_for_dry_run(request, is_command=is_command)
+            arguments: dict[str, Any] = {name: _path_id(value) for name, value in request.path_params.items()}
             for name, model in bodies:
-                call.fields = strict_json(await read_body(call, call.state.settings))
-                arguments[name] = validated(model, call.fields)
-            return await endpoint(call=call, **arguments)
+                began = loop.time()
+                body = await read_body(request, request.state.settings)
+                request.expires_at += loop.time() - began
+                arguments[name] = validated(model, parse_json_object(body))
+            request.arguments = arguments
+            return await endpoint(request=request, **arguments)
 
         return respond
-
-
-class CommandApp(FastAPI):
-    """FastAPI, with a short way for the busiest requests.
-
-    A command whose path has no parameter is looked up in a dictionary and answered at once. Everything else, and the
-    documentation of these too, goes the whole way: middleware, router, dependencies. Both ways read, answer and fail alike.
-    """
-
-    def include_commands(self, router: APIRouter, origins: str) -> None:
-        """Takes the router's routes, all of them made by then. `origins` are those whose pages may send commands."""
-        self.include_router(router)
-        self._short_way = {
-            (method, route.path): route.get_route_handler()
-            for route in router.routes
-            if isinstance(route, CommandRoute) and "{" not in route.path
-            for method in route.methods or ()
-        }
-        self._answer_across = across_origins(self._answer, origins)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._answer_across(scope, receive, send)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        respond = self._short_way.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
-        if respond is None:
-            await super().__call__(scope, receive, send)
-            return
-        send = enveloped(scope, send)
-        call = Call(scope, receive)
-        try:
-            response = await respond(call)
-        except Exception as error:  # noqa: BLE001 # each has its problem document, a mistake of ours too
-            response = await answer_error(call, error)
-        await response(scope, receive, send)
 
 
 def _is_model(kind: Any) -> bool:
     return inspect.isclass(kind) and issubclass(kind, BaseModel)
 
 
+def _asks_for_dry_run(request: Request, *, is_command: bool) -> bool:
+    """Returns True if the query asks for a dry run.
+
+    Raises:
+        ValidationFailed: `dry_run` is neither true nor false, or the route records no events and so cannot be rehearsed.
+    """
+    if "dry_run" not in request.scope["query_string"].decode("latin-1"):
+        return False
+    values = request.query_params.getlist("dry_run")
+    if not set(values) <= {"true", "false"} or len(values) > 1:
+        msg = "dry_run is true or false, and is sent once."
+        raise ValidationFailed(msg)
+    if values == ["true"] and not is_command:
+        msg = "This request has no dry run, because it records no event."
+        raise ValidationFailed(msg)
+    return values == ["true"]
+
+
 def _path_id(value: str) -> str:
     try:
-        return _ID.validate_python(value)
+        return _ID_TYPE.validate_python(value)
     except ValidationError:
         msg = "An id is a UUID."
         raise ValidationFailed(msg) from None

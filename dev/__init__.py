@@ -1,1 +1,1 @@
-"""Servers and processes for development and tests; production never imports this room."""
+"""Run servers and processes for development and tests. Production code never imports this room."""

@@ -1,12 +1,11 @@
-"""A little money to look at: two people, three accounts, a few transfers. Sent through the command API as any client would."""
+"""Seeds an empty ledger through the command API, with two users, three accounts and a few transfers."""
 
-import asyncio
 from typing import Any, Final
 
 import httpx2
 
-from dev.children import LOOK_SECONDS
 from shared.errors import StackError
+from shared.web.api_client import bearer
 
 ADA: Final = "ada00000-0000-4000-8000-000000000000"
 GRACE: Final = "9ace0000-0000-4000-8000-000000000000"
@@ -36,15 +35,11 @@ SEED: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
 )
 
 
-def bearer(api_key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
-
-
 async def seed(command_url: str, query_url: str, api_key: str) -> None:
-    """Does nothing to a ledger that has events, unless they are ours: then it finishes what was interrupted.
+    """Seeds the ledger if it is empty. If a seeding was interrupted, finishes it. Does nothing in any other ledger.
 
     Raises:
-        StackError: the command API refused.
+        StackError: an API answered with an error.
     """
     async with httpx2.AsyncClient(headers=bearer(api_key), timeout=10, trust_env=False) as client:
         log = await client.get(f"{query_url}/v1/events", params={"limit": 1})
@@ -57,26 +52,3 @@ async def seed(command_url: str, query_url: str, api_key: str) -> None:
             answer = await client.post(command_url + path, json=body, headers={"Idempotency-Key": f"seed-{number}"})
             if not answer.is_success:
                 raise StackError(f"cannot seed the ledger: POST {path} was answered {answer.status_code}: {answer.text}")
-
-
-async def caught_up(query_url: str, api_key: str, within_seconds: float) -> bool:
-    """Waits until every read model shows every event, for so long at most; says whether they do."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + within_seconds
-    async with httpx2.AsyncClient(headers=bearer(api_key), timeout=2, trust_env=False) as client:
-        while loop.time() < end:
-            projections = await list_projections(client, query_url)
-            if projections and all(each["lag_events"] == 0 for each in projections):
-                return True
-            await asyncio.sleep(LOOK_SECONDS)
-    return False
-
-
-async def list_projections(client: httpx2.AsyncClient, query_url: str) -> list[dict[str, Any]]:
-    """None while the query API cannot tell."""
-    try:
-        answer = await client.get(f"{query_url}/v1/projections")
-    except httpx2.TransportError:
-        return []
-    items: list[dict[str, Any]] = answer.json()["items"] if answer.is_success else []
-    return items

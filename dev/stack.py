@@ -1,7 +1,8 @@
-"""The whole of Daybook on one machine: starts what is not configured, migrates, serves, and keeps it running.
+"""Runs a complete Daybook on one machine, and restarts a server or process that ends by itself.
 
-Order is everything here: servers, migrations, processes; and backwards when it ends, so that no process loses its database on a
-Ctrl-C. Whatever fails on the way up ends what was started before it.
+First it starts the database servers that are not configured, then it runs the migrations, and then it starts the processes. On a
+Ctrl-C it ends them in the opposite order, so that no process loses a store while it still runs. If a server or process cannot be
+started, all servers and processes are ended.
 """
 
 import asyncio
@@ -14,30 +15,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dev.children import Child
-from dev.folder import DATA_FOLDER, Running, hold, publish, withdraw
-from dev.keys import development_key
-from dev.processes import command_api, migrate, query_api, require_running, start_processes, worker
-from dev.seed import caught_up, seed
-from dev.servers import (
-    Mongo,
-    Postgres,
-    Redis,
-    Server,
-    free_port,
-    keep_secret,
-    port_is_free,
-    start_all,
-    stop_all,
-)
-from shared.errors import StackError
-from shared.seals import new_seed
+from dev.child_processes import Child
+from dev.configured_servers import require_answers
+from dev.data_folder import DATA_FOLDER, RunningStack, hold, publish, withdraw
+from dev.daybook_processes import LOCALHOST, command_api, local_url, migrate, query_api, require_running, start_processes, worker
+from dev.development_key import development_key
+from dev.kept_secrets import keep_secret
+from dev.ports import free_port, port_is_free
+from dev.seed import seed
+from dev.servers import Mongo, Postgres, Redis, Server, start_all, stop_all
+from shared.errors import SettingsInvalid, StackError
+from shared.proof.seals import new_seed
+from shared.settings import MISSING, read_settings
+from shared.web.api_client import wait_until_caught_up
 
 SERVERS: Final[dict[str, tuple[str, type[Server]]]] = {
     "DAYBOOK_DATABASE_URL": ("postgres", Postgres),
     "DAYBOOK_MONGO_URL": ("mongo", Mongo),
     "DAYBOOK_REDIS_URL": ("redis", Redis),
 }
+STACK_VARIABLES: Final = (
+    *("DAYBOOK_COMMAND_URL", "DAYBOOK_QUERY_URL", "DAYBOOK_API_KEY", *SERVERS, "DAYBOOK_MIGRATION_DATABASE_URL"),
+    *("DAYBOOK_SECRET", "DAYBOOK_SEAL_KEY", "DAYBOOK_SEAL_FILE", "DAYBOOK_MASTER_KEYS"),
+)
+"""The variables with which programs reach a running stack."""
 CATCH_UP_SECONDS: Final = 5.0
 STEADY_SECONDS: Final = 30.0
 PAUSE_SECONDS_MIN: Final = 0.5
@@ -48,50 +49,64 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What `daybook dev` was asked for. A port of 0 is chosen by the system."""
+class StackOptions:
+    """The options of `daybook dev`. A port of 0 takes a free one."""
 
     folder: Path = DATA_FOLDER
     command_port: int = 8000
     query_port: int = 8001
     seed: bool = True
+    host: str = LOCALHOST
 
 
-def run(wishes: Wishes, ready: Callable[[Running], None], say: Say) -> None:
-    """Runs until SIGINT, SIGTERM or SIGHUP. `ready` is told once; `say` takes lines about what goes wrong and what is done.
+def run(options: StackOptions, ready: Callable[[RunningStack], None], say: Say) -> None:
+    """Runs a stack until SIGINT, SIGTERM or SIGHUP. Calls `ready` once, and `say` with a line about each problem.
 
     Raises:
-        StackError: it could not start; nothing is left running.
+        StackError: the stack could not start. All its processes have ended.
+        SettingsInvalid: a variable of the environment is wrong. Nothing was started.
     """
-    with hold(wishes.folder) as lock:
+    _require_valid_settings()
+    with hold(options.folder) as lock:
         try:
-            asyncio.run(_run(wishes, lock, ready, say))
+            asyncio.run(_run(options, lock, ready, say))
         except asyncio.CancelledError:
             return
 
 
-async def _run(wishes: Wishes, lock: int, ready: Callable[[Running], None], say: Say) -> None:
+def _require_valid_settings() -> None:
+    """Checks the settings that the environment has. The stack itself makes those that are missing."""
+    try:
+        read_settings()
+    except SettingsInvalid as invalid:
+        if wrong := [problem for problem in invalid.problems if not problem.endswith(MISSING)]:
+            raise SettingsInvalid(wrong) from None
+
+
+async def _run(options: StackOptions, lock: int, ready: Callable[[RunningStack], None], say: Say) -> None:
     _cancel_on_signal()
     async with AsyncExitStack() as exits:
-        servers = await _start_servers(exits, wishes, lock)
-        environment = _environment(wishes, servers)
-        await migrate(wishes.folder, environment)
-        environment["DAYBOOK_API_KEY"] = api_key = await development_key(wishes.folder, environment)
-        processes = await _start_processes(exits, wishes, environment, lock)
-        if wishes.seed:
+        # Made before the servers have data, so that a secret that is missing later was lost.
+        secrets = _secrets(options.folder)
+        servers = await _start_servers(exits, options, lock)
+        environment = _environment(options, servers) | secrets
+        await migrate(options.folder, environment)
+        environment["DAYBOOK_API_KEY"] = api_key = await development_key(options.folder, environment)
+        processes = await _start_processes(exits, options, environment, lock)
+        if options.seed:
             await seed(environment["DAYBOOK_COMMAND_URL"], environment["DAYBOOK_QUERY_URL"], api_key)
-        if not await caught_up(environment["DAYBOOK_QUERY_URL"], api_key, CATCH_UP_SECONDS):
-            say("the read models are still catching up: `daybook status` shows how far they are")
+        if not await wait_until_caught_up(environment["DAYBOOK_QUERY_URL"], api_key, CATCH_UP_SECONDS):
+            say("the read models are still catching up: `daybook status` shows their positions")
         require_running(*processes)
-        running = Running(os.getpid(), environment)
-        exits.callback(withdraw, wishes.folder)
-        publish(wishes.folder, running)
+        running = RunningStack(os.getpid(), environment)
+        exits.callback(withdraw, options.folder)
+        publish(options.folder, running)
         ready(running)
         await asyncio.gather(*(_keep(child, say) for child in (*servers.values(), *processes)))
 
 
 def _cancel_on_signal() -> None:
-    """Once: a second Ctrl-C does not interrupt the orderly end that the first one asked for."""
+    """Cancels this task on the first signal only, so that a second Ctrl-C does not interrupt the shutdown."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
     def end() -> None:
@@ -104,44 +119,61 @@ def _cancel_on_signal() -> None:
         loop.add_signal_handler(each, end)
 
 
-async def _start_servers(exits: AsyncExitStack, wishes: Wishes, lock: int) -> dict[str, Server]:
-    """Those that are not configured, by the variable that would have configured them."""
-    for process, port in (("command", wishes.command_port), ("query", wishes.query_port)):
-        if not port_is_free(port):
-            raise StackError(f"port {port} of the {process} API is taken: free it, or choose another with --{process}-port")
+async def _start_servers(exits: AsyncExitStack, options: StackOptions, lock: int) -> dict[str, Server]:
+    """Starts the servers that are not configured. Returns each under the name of the variable that would configure it."""
+    for process, port in (("command", options.command_port), ("query", options.query_port)):
+        if not port_is_free(port, options.host):
+            raise StackError(
+                f"port {port} of the {process} API is in use: free it, or choose another with --{process}-port"
+                if port_is_free(0, options.host)
+                else f"{options.host!r} is no address of this machine: choose another with --host"
+            )
     servers = {
-        variable: server(name, wishes.folder, inherit=[lock])
+        variable: server(name, options.folder, inherit=[lock])
         for variable, (name, server) in SERVERS.items()
         if not os.environ.get(variable)
     }
+    await require_answers({variable: os.environ[variable] for variable in SERVERS if variable not in servers})
     exits.push_async_callback(stop_all, *servers.values())
     await start_all(*servers.values())
     return servers
 
 
-def _environment(wishes: Wishes, servers: Mapping[str, Server]) -> dict[str, str]:
-    """What leads a process to this stack: what was configured, and what was started."""
+def _environment(options: StackOptions, servers: Mapping[str, Server]) -> dict[str, str]:
+    """Returns the variables for the processes of this stack: configured ones, and those of the servers started here."""
     urls = {variable: servers[variable].url if variable in servers else os.environ[variable] for variable in SERVERS}
-    owner = os.environ.get("DAYBOOK_MIGRATION_DATABASE_URL", urls["DAYBOOK_DATABASE_URL"])
+    owner = os.environ.get("DAYBOOK_MIGRATION_DATABASE_URL") or urls["DAYBOOK_DATABASE_URL"]
     return {
-        "DAYBOOK_COMMAND_URL": f"http://127.0.0.1:{wishes.command_port or free_port()}",
-        "DAYBOOK_QUERY_URL": f"http://127.0.0.1:{wishes.query_port or free_port()}",
+        "DAYBOOK_COMMAND_URL": local_url(options.host, options.command_port or free_port()),
+        "DAYBOOK_QUERY_URL": local_url(options.host, options.query_port or free_port()),
         **urls,
         "DAYBOOK_MIGRATION_DATABASE_URL": owner,
-        # Kept, so that a list's cursor outlives a restart.
-        "DAYBOOK_SECRET": os.environ.get("DAYBOOK_SECRET") or keep_secret(wishes.folder / "cursors.secret"),
-        "DAYBOOK_SEAL_KEY": os.environ.get("DAYBOOK_SEAL_KEY") or keep_secret(wishes.folder / "seals.secret", new_seed),
-        "DAYBOOK_SEAL_FILE": os.environ.get("DAYBOOK_SEAL_FILE") or str(wishes.folder.resolve() / "seals.jsonl"),
-        # Kept, or every name in the stack's ledger would be erased.
-        "DAYBOOK_MASTER_KEYS": os.environ.get("DAYBOOK_MASTER_KEYS") or keep_secret(wishes.folder / "master.key"),
+        "DAYBOOK_SEAL_FILE": os.environ.get("DAYBOOK_SEAL_FILE") or str(options.folder.resolve() / "seals.jsonl"),
     }
 
 
-async def _start_processes(exits: AsyncExitStack, wishes: Wishes, environment: Mapping[str, str], lock: int) -> tuple[Child, ...]:
+def _secrets(folder: Path) -> dict[str, str]:
+    """Returns the secrets of the stack. Those that are not configured are kept in files, so that they stay after a restart.
+
+    Raises:
+        StackError: the master key or the seal key was lost, and the folder has a ledger that was made with it.
+    """
+    ledger = folder / "postgres" / "data"
+    given = os.environ.get
+    return {
+        "DAYBOOK_SECRET": given("DAYBOOK_SECRET") or keep_secret(folder / "cursors.secret"),
+        "DAYBOOK_SEAL_KEY": given("DAYBOOK_SEAL_KEY") or keep_secret(folder / "seals.secret", new_seed, ledger),
+        "DAYBOOK_MASTER_KEYS": given("DAYBOOK_MASTER_KEYS") or keep_secret(folder / "master.key", needed_by=ledger),
+    }
+
+
+async def _start_processes(
+    exits: AsyncExitStack, options: StackOptions, environment: Mapping[str, str], lock: int
+) -> tuple[Child, ...]:
     processes = (
-        command_api(wishes.folder, _port(environment["DAYBOOK_COMMAND_URL"]), environment, [lock]),
-        query_api(wishes.folder, _port(environment["DAYBOOK_QUERY_URL"]), environment, [lock]),
-        worker(wishes.folder, environment, [lock]),
+        command_api(options.folder, _port(environment["DAYBOOK_COMMAND_URL"]), environment, [lock], options.host),
+        query_api(options.folder, _port(environment["DAYBOOK_QUERY_URL"]), environment, [lock], options.host),
+        worker(options.folder, environment, [lock]),
     )
     exits.push_async_callback(stop_all, *processes)
     await start_processes(*processes)
@@ -153,14 +185,14 @@ def _port(url: str) -> int:
 
 
 async def _keep(child: Child, say: Say) -> None:
-    """Starts the child again whenever it has ended: at once the first time, then after growing pauses."""
+    """Restarts the child whenever it ends. The first restart is immediate; later ones come after growing pauses."""
     pause = 0.0
     while True:
         since = time.monotonic()
         await child.ended()
         if time.monotonic() - since > STEADY_SECONDS:
             pause = 0.0
-        say(f"{child.name} ended ({child.outcome()}) and is started again; its log: {child.log}")
+        say(f"{child.name} ended ({child.outcome()}) and is started again; its log file is {child.log}")
         await asyncio.sleep(pause)
         pause = min(max(2 * pause, PAUSE_SECONDS_MIN), PAUSE_SECONDS_MAX)
         try:

@@ -1,4 +1,4 @@
-"""Runs the migrations on the owner's URL, in one transaction, behind one lock; with `--sql` prints them instead."""
+"""Runs the migrations as the owner of the database, in one transaction and under a lock. With `--sql`, prints them instead."""
 
 import asyncio
 import os
@@ -8,9 +8,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from shared.connections import postgres_address
 from shared.errors import SettingsInvalid
-from shared.tables import metadata
+from shared.log.tables import metadata
+from shared.stores.postgres import postgres_address
+from shared.stores.store_errors import reading_url
 
 MIGRATION_LOCK = 0x6461_7962_6F6F_6B  # "daybook"
 
@@ -29,8 +30,14 @@ def migrate_offline() -> None:
 
 
 def migrate(connection: Connection) -> None:
-    """Two `upgrade head` at once: the second waits for the first and then finds nothing left to do."""
-    context.configure(connection=connection, target_metadata=metadata, compare_type=True, compare_server_default=True)
+    """Runs the migrations under a lock. If two processes migrate at once, the second waits and then has nothing to do."""
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        compare_type=True,
+        compare_server_default=True,
+        on_version_apply=context.config.attributes.get("on_version_apply"),  # `daybook migrate` prints each migration
+    )
     with context.begin_transaction():
         connection.execute(text("SET LOCAL lock_timeout = '5s'"))
         connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
@@ -38,7 +45,8 @@ def migrate(connection: Connection) -> None:
 
 
 async def migrate_online() -> None:
-    url, tls = postgres_address(owner_url())
+    with reading_url("DAYBOOK_DATABASE_URL, or DAYBOOK_MIGRATION_DATABASE_URL"):
+        url, tls = postgres_address(owner_url())
     engine = create_async_engine(url, poolclass=NullPool, connect_args=tls)
     async with engine.connect() as connection:
         await connection.run_sync(migrate)

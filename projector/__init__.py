@@ -1,1 +1,1 @@
-"""Derives: folds the log into read models, and can prove that they are what the log says."""
+"""Derives read models from the log, keeps them up to date, and verifies that they match the log."""

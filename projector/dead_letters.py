@@ -1,9 +1,10 @@
-"""What happens to an event that cannot be applied to a read model.
+"""Decides what happens to an event that cannot be applied to a read model.
 
-It is tried again, with growing pauses, a bounded number of times. Then it is put aside and its streams are parked: for this read
-model nothing more of them is folded, while all others go on. So a document is never folded from a stream with a hole in it, and
-what is put aside is a function of the log, of the letters and of the skips alone: `Parking.sift` tells it to who writes a read
-model and to who verifies one. `shared.dead_letters` says how it is stored. An outage of a store is no such failure.
+The event is tried again a bounded number of times, with growing pauses. Then it becomes a dead letter and its streams are parked:
+this read model folds no more of their events, and continues with all other streams. So no document is folded from a stream that
+has a gap. The events that a generation leaves out follow from the log, its dead letters and the skips, and from nothing else.
+Therefore the projector and `daybook verify` compute the same ones. An outage of a store makes no dead letters.
+`shared.read_models.dead_letters` describes how dead letters are stored.
 """
 
 import traceback
@@ -12,88 +13,86 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from projector.projections import Projection
-from shared.dead_letters import NOTHING_ASIDE, Aside, Letter
-from shared.errors import DaybookError, EventRefused
-from shared.event_store import read_stream
-from shared.events import NO_KEYS, ProjectionEventSkipped, RecordedEvent, UserErased, projection_stream, timestamp
+from projector.projections.projection import Projection
+from projector.sinks.protocols import StepDeadLetters
+from shared.errors import DaybookError, EventNotApplied
+from shared.log.encoding import NO_KEYS
+from shared.log.events import RecordedEvent
+from shared.log.projection_events import ProjectionEventSkipped
+from shared.log.read import read_stream
+from shared.log.streams import projection_stream
+from shared.log.user_events import UserErased
 from shared.logs import kind_of
-from shared.read_models import COPY_MARK
+from shared.read_models.dead_letters import NO_DEAD_LETTERS, DeadLetter, DeadLetterSummary
+from shared.read_models.shapes import COPY_MARK
+from shared.timestamps import timestamp
 
-ATTEMPTS_MAX: Final = 5
+APPLY_ATTEMPTS_MAX: Final = 5
 LETTERS_MAX: Final = 100
-REFUSED: Final = "event {position} ("
-"""How an error begins that names an event."""
 
-_HERE: Final = str(Path(__file__).parents[1])
+_SOURCES: Final = str(Path(__file__).parents[1])
 _LIBRARIES: Final = "site-packages"
-_ALSO_OF_OTHERS: Final = "transfer-"
-"""What happens in such a stream happens in those of its accounts too: parking these is enough, and there are far fewer."""
+_NEVER_PARKED: Final = "transfer-"
+"""The prefix of streams that are never parked. Every event in a transfer's stream is also in the stream of an account, so parking
+the account streams is enough. There are far fewer account streams."""
 
 
-class PutAside(msgspec.Struct):
-    """What one step puts aside: new letters, streams that get parked, how many events behind them, and what was skipped."""
+class DeadLetterTracker:
+    """Decides which events a generation leaves out while the events are folded in the order of the log.
 
-    letters: list[Letter] = msgspec.field(default_factory=list)
-    parked: dict[str, int] = msgspec.field(default_factory=dict)
-    put_aside: int = 0
-    skipped: list[int] = msgspec.field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.letters or self.parked or self.put_aside or self.skipped)
-
-
-class Parking:
-    """What one generation leaves out. `letters` and `skips` are positions, `parked` names streams."""
+    `letters` and `skips` are sets of positions. `parked` is a set of stream ids.
+    """
 
     def __init__(self, letters: Iterable[int] = (), parked: Iterable[str] = (), skips: frozenset[int] = frozenset()) -> None:
         self.letters = set(letters)
         self.parked = set(parked)
         self.skips = skips
 
-    def sift(self, projection: Projection[Any], page: list[RecordedEvent], aside: PutAside) -> list[RecordedEvent]:
-        """The events to fold; those that are to be put aside are noted in `aside`, which `settle` makes part of this."""
-        if not (self.parked or self.letters or self.skips or aside.parked):
-            return page
-        return [recorded for recorded in page if self._is_folded(projection, recorded, aside)]
+    def sift(self, projection: Projection[Any], events: list[RecordedEvent], added: StepDeadLetters) -> list[RecordedEvent]:
+        """Returns the events to fold, and records in `added` what is left out. Call `settle` after `added` is written."""
+        if not (self.parked or self.letters or self.skips or added.parked):
+            return events
+        return [recorded for recorded in events if self._is_folded(projection, recorded, added)]
 
-    def _is_folded(self, projection: Projection[Any], recorded: RecordedEvent, aside: PutAside) -> bool:
+    def _is_folded(self, projection: Projection[Any], recorded: RecordedEvent, added: StepDeadLetters) -> bool:
         if recorded.position in self.skips:
-            aside.skipped.append(recorded.position)
+            added.skipped.append(recorded.position)
             return False
         if type(recorded.event) not in projection.handles:
             return False
-        streams = _own_streams(recorded)
+        streams = _parkable_streams(recorded)
         is_letter = recorded.position in self.letters
-        if not is_letter and self.parked.isdisjoint(streams) and aside.parked.keys().isdisjoint(streams):
+        if not is_letter and self.parked.isdisjoint(streams) and added.parked.keys().isdisjoint(streams):
             return True
-        # What is known of an erased person has to go, whatever else is put aside.
+        # An erasure must remove a person's data, even if the person's stream is parked.
         if not is_letter and projection.model.personal and type(recorded.event) is UserErased:
             return True
-        aside.put_aside += not is_letter
-        self.park(recorded, aside)
+        added.put_aside += not is_letter
+        self.park(recorded, added)
         return False
 
-    def park(self, recorded: RecordedEvent, aside: PutAside) -> None:
-        """The streams of the event that are not parked yet."""
-        for stream_id in _own_streams(recorded):
+    def park(self, recorded: RecordedEvent, added: StepDeadLetters) -> None:
+        """Adds to `added` the streams of an event that are not parked yet."""
+        for stream_id in _parkable_streams(recorded):
             if stream_id not in self.parked:
-                aside.parked.setdefault(stream_id, recorded.position)
+                added.parked.setdefault(stream_id, recorded.position)
 
-    def settle(self, aside: PutAside) -> None:
-        """What the step put aside is written."""
-        self.letters.update(letter.position for letter in aside.letters)
-        self.parked.update(aside.parked)
+    def settle(self, added: StepDeadLetters) -> None:
+        """Remembers what a step added. Call this after the step is written."""
+        self.letters.update(letter.position for letter in added.letters)
+        self.parked.update(added.parked)
 
 
-class LeftOut:
-    """The same for any events and not all of them in order, of a generation whose parked streams are known."""
+class DeadLetterFilter:
+    """Decides which events a generation left out, for events in any order. Its parked streams must be known."""
 
     def __init__(
-        self, aside: Aside = NOTHING_ASIDE, letters: Iterable[Letter] = (), parked: Mapping[str, int] | None = None
+        self,
+        aside: DeadLetterSummary = NO_DEAD_LETTERS,
+        letters: Iterable[DeadLetter] = (),
+        parked: Mapping[str, int] | None = None,
     ) -> None:
         self.aside = aside
         self._letters = {letter.position for letter in letters}
@@ -101,10 +100,11 @@ class LeftOut:
 
     @property
     def events(self) -> int:
+        """The number of events that the generation leaves out."""
         return self.aside.letters + self.aside.put_aside + len(self.aside.skipped)
 
     def sift(self, projection: Projection[Any], events: Iterable[RecordedEvent]) -> Iterable[RecordedEvent]:
-        """The events that were folded."""
+        """Returns the events that the generation has folded."""
         if not self.events:
             return events
         return [recorded for recorded in events if self._is_folded(projection, recorded)]
@@ -114,60 +114,70 @@ class LeftOut:
             return False
         if projection.model.personal and type(recorded.event) is UserErased:
             return True
-        return all(self._parked.get(stream_id, recorded.position + 1) > recorded.position for stream_id in _own_streams(recorded))
+        streams = _parkable_streams(recorded)
+        return all(self._parked.get(stream_id, recorded.position + 1) > recorded.position for stream_id in streams)
 
 
-def _own_streams(recorded: RecordedEvent) -> list[str]:
-    return [stream_id for stream_id in recorded.event.streams() if not stream_id.startswith(_ALSO_OF_OTHERS)]
+def _parkable_streams(recorded: RecordedEvent) -> list[str]:
+    return [stream_id for stream_id in recorded.event.streams() if not stream_id.startswith(_NEVER_PARKED)]
 
 
-class Attempts:
-    """How often a process has tried what cannot be applied to one read model.
+class ApplyAttempts:
+    """Counts the attempts of this process to apply an event to a read model, and decides when the event becomes a dead letter.
 
-    A cause that has outlasted all attempts once is not waited for again: a mistake in the code that hits a thousand events
-    would hold up all others for a thousand times the pauses.
+    After one event has failed in all attempts, other events that fail with the same cause become dead letters at their first
+    failure. Otherwise a bug that affects a thousand events would delay all other events by a thousand series of pauses.
     """
 
-    def __init__(self, attempts_max: int = ATTEMPTS_MAX, letters_max: int = LETTERS_MAX, *, parks: bool = True) -> None:
-        """`parks`: what cannot be applied is put aside in the end; else it is an error for good."""
+    def __init__(
+        self, attempts_max: int = APPLY_ATTEMPTS_MAX, letters_max: int = LETTERS_MAX, *, makes_dead_letters: bool = True
+    ) -> None:
+        """If `makes_dead_letters` is False, an event that fails in all attempts raises an error and makes no dead letter."""
         self.attempts_max = attempts_max
         self.letters_max = letters_max
-        self.parks = parks
+        self.makes_dead_letters = makes_dead_letters
         self.position = 0
-        """Of the event that was refused last; the next attempt is at it alone."""
+        """The position of the event that failed last. The next attempt applies this event in a batch of its own."""
         self.careful = False
-        """The store has refused something: ask it beforehand, where a failure could not be undone."""
-        self._count = 0
+        """True after the store failed to apply a batch. Before each later batch, `require_fits` then looks for an event whose
+        changes are too large for the store, so that only that event becomes a dead letter."""
+        self.tries = 0
+        """How often the event at `position` was tried without success."""
         self._known: set[str] = set()
 
-    def refused(self, recorded: RecordedEvent, error: Exception, letters: int) -> Letter:
-        """The letter for an event that shall be put aside now.
+    def failed(self, recorded: RecordedEvent, error: Exception, letters: int) -> DeadLetter:
+        """Counts a failed attempt. Returns the dead letter to write if it was the last attempt.
+
+        `letters` is the number of dead letters that the generation has already.
 
         Raises:
-            EventRefused: it is to be tried again, or nothing more may be put aside.
+            EventNotApplied: the event must be tried again, or the generation may have no more dead letters.
         """
-        self._count = self._count + 1 if recorded.position == self.position else 1
+        self.tries = self.tries + 1 if recorded.position == self.position else 1
         self.position = recorded.position
         cause, kind = cause_of(error), type(recorded.event).__name__
-        is_tried = self._count >= self.attempts_max or f"{kind} {cause}" in self._known
+        is_tried = self.tries >= self.attempts_max or f"{kind} {cause}" in self._known
         is_full = letters >= self.letters_max
-        if not is_tried or is_full or not self.parks:
-            full = f"; {letters} events are put aside already, and more are not" if is_full and self.parks else ""
-            which = REFUSED.format(position=recorded.position)
-            what = f"{which}{kind} {recorded.event_id}) cannot be applied: {cause}; tried {self._count} times{full}"
-            raise EventRefused(what, position=recorded.position, is_final=is_tried) from error
+        if not is_tried or is_full or not self.makes_dead_letters:
+            full = f"; no more dead letters are allowed (there are {letters})" if is_full and self.makes_dead_letters else ""
+            event = f"event {recorded.position} ({kind} {recorded.event_id})"
+            what = f"{event} cannot be applied: {cause}; tried {self.tries} times{full}"
+            raise EventNotApplied(what, position=recorded.position, is_final=is_tried) from error
         self._known.add(f"{kind} {cause}")
         now = timestamp(datetime.now(UTC))
         streams = list(recorded.event.streams())
-        return Letter(recorded.position, recorded.event_id, kind, streams, cause, self._count, now)
+        return DeadLetter(recorded.position, recorded.event_id, kind, streams, cause, self.tries, now)
 
 
 def cause_of(error: Exception) -> str:
-    """What kind of error, and the last place in our code that it came through. What it says is told only if it is ours."""
+    """Returns the type of an error and the last line of Daybook's code that it passed through.
+
+    The error's message is left out, because it may contain personal data.
+    """
     if isinstance(error, DaybookError):
         return kind_of(error)
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if frame.filename.startswith(_HERE) and _LIBRARIES not in frame.filename]
+    ours = [frame for frame in frames if frame.filename.startswith(_SOURCES) and _LIBRARIES not in frame.filename]
     if not frames:
         return kind_of(error)
     place = (ours or frames)[-1]
@@ -175,12 +185,12 @@ def cause_of(error: Exception) -> str:
 
 
 async def read_skips(engine: AsyncEngine, ledger_id: str, name: str) -> frozenset[int]:
-    """The positions that operators had left out of a read model."""
+    """Returns the positions that operators decided to skip in a read model."""
     stream_id, version = projection_stream(name.partition(COPY_MARK)[0]), 0
     skips: set[int] = set()
     async with engine.connect() as connection:
-        while page := await read_stream(connection, ledger_id, stream_id, version):
-            version += len(page)
-            events = [stored.decoded(NO_KEYS.keys).event for stored in page]
-            skips.update(event.position for event in events if type(event) is ProjectionEventSkipped)
+        while events := await read_stream(connection, ledger_id, stream_id, version):
+            version += len(events)
+            decoded = [stored.decoded(NO_KEYS.keys).event for stored in events]
+            skips.update(event.position for event in decoded if type(event) is ProjectionEventSkipped)
     return frozenset(skips)

@@ -1,8 +1,8 @@
-"""The log as those who follow it see it: each page is read and decoded once, however many they are.
+"""Reads the log of one ledger for all its followers. Each slice of the log is read and decoded once, then shared.
 
-What a feed gives is dense: where an event is missing or cannot be read, it stops there and says so. And it continues what the
-reader has: with each request comes the hash of the last event that the reader knows, so that nobody goes on with a log that was
-restored from a backup and then went another way.
+A feed has no gaps: if an event is missing or cannot be read, the feed stops there and raises an error. With each request, a
+reader sends the hash of the last event that it knows. If the log was restored from a backup and then got other events, the hash
+does not match, and the reader gets an error instead of events that do not continue what it has read.
 """
 
 import asyncio
@@ -17,34 +17,47 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from projector.dead_letters import read_skips
-from shared.connections import DRIVER_ERRORS, KeptConnection
 from shared.errors import LogDamaged, UnknownEvent
-from shared.event_store import PAGE_EVENTS, StoredEvent, count_types, read_at, read_head, read_next, read_stored, read_streams
-from shared.events import NO_KEYS, RecordedEvent, UserErased
-from shared.person_keys import PERSONAL_TYPES, PersonKeys
-from shared.personal_data import Keys
+from shared.log.encoding import PERSONAL_TYPES
+from shared.log.events import RecordedEvent
+from shared.log.heads import read_head
+from shared.log.read import (
+    READ_EVENTS_MAX,
+    StoredEvent,
+    count_types,
+    people_in_events,
+    read_at,
+    read_next,
+    read_stored,
+    read_streams,
+)
+from shared.log.user_events import UserErased
+from shared.privacy.encryption import KeysByPerson
+from shared.privacy.person_keys import PersonKeys
+from shared.stores.kept_connection import KeptConnection
+from shared.stores.store_errors import ASYNCPG_ERRORS
 
-PAGES_KEPT: Final = 8
-AHEAD_MAX: Final = (PAGES_KEPT - 2) * PAGE_EVENTS
-"""How far a reader may be ahead of another one, so that what it read is still there for the other."""
+SLICES_KEPT: Final = 8
+AHEAD_MAX: Final = (SLICES_KEPT - 2) * READ_EVENTS_MAX
+"""How many events a reader may be ahead of the slowest one. Within this distance, the slices that the slowest reader needs next
+are still in memory."""
 
 AHEAD_SECONDS: Final = 5.0
-"""A reader that has not asked for so long is not waited for: its store hangs."""
+"""Other readers no longer wait for a reader that has asked for nothing in this time, because its store hangs."""
 
-LOOK_SECONDS: Final = 0.005
-READS_AT_ONCE: Final = 3
-"""So that many followers that start together do not fight for connections."""
-
+AHEAD_LOOK_SECONDS: Final = 0.005
+FEED_READS_AT_ONCE: Final = 3
+"""The number of reads at the same time, so that many followers that start together do not compete for connections."""
 
 COUNTED_AT_ONCE: Final = 200_000
 
 
 class LogChangedError(Exception):
-    """The log is not, or no longer, the one that the reader knows up to its position."""
+    """The log has changed: the event at the reader's position is missing, or its hash is not the one that the reader knows."""
 
 
-class Page(msgspec.Struct, frozen=True):
-    """Events without a gap; `hash_before` is that of the event before the first."""
+class LogSlice(msgspec.Struct, frozen=True):
+    """Consecutive events of the log. `hash_before` is the hash of the event before the first one."""
 
     hash_before: bytes
     events: list[RecordedEvent]
@@ -53,8 +66,10 @@ class Page(msgspec.Struct, frozen=True):
         return bool(self.events) and self.events[0].position <= position <= self.events[-1].position
 
     def after(self, position: int, log_hash: bytes) -> list[RecordedEvent]:
-        """Raises:
-        LogChangedError: the event at `position` has another hash.
+        """Returns the events after `position`.
+
+        Raises:
+            LogChangedError: the hash of the event at `position` is not `log_hash`.
         """
         place = position + 1 - self.events[0].position if self.events else 0
         if log_hash != (self.events[place - 1].hash if place else self.hash_before):
@@ -63,84 +78,108 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Feed:
-    """One ledger's log. `head` is its last position as far as is known: it may already be further."""
+    """Reads the log of one ledger. `head` is the last position that the feed knows of; the log may have more events by now."""
 
     def __init__(
         self, engine: AsyncEngine, ledger_id: str, person_keys: PersonKeys, reading: asyncio.Semaphore | None = None
     ) -> None:
-        """`reading` limits the reads at once, where several feeds have one engine."""
+        """Creates a feed. Pass the same `reading` to all feeds of an engine to limit how many of them read at the same time."""
         self.ledger_id = ledger_id
         self.head = 0
+        self.doubts = 0
         self._person_keys = person_keys
-        # Reading needs no transaction, and without one it is one round trip.
+        # A read needs no transaction. Without a transaction it takes a single round trip.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._pages: deque[Page] = deque(maxlen=PAGES_KEPT)
+        self._slices: deque[LogSlice] = deque(maxlen=SLICES_KEPT)
         self._readers: WeakKeyDictionary[object, tuple[int, float]] = WeakKeyDictionary()
-        self._reads: dict[int, asyncio.Task[Page]] = {}
-        self._reading = reading or asyncio.Semaphore(READS_AT_ONCE)
+        self._reads: dict[int, asyncio.Task[LogSlice]] = {}
+        self._reading = reading or asyncio.Semaphore(FEED_READS_AT_ONCE)
         self._moved = asyncio.Event()
         self._kept = KeptConnection(self._engine)
-        self._listening = asyncio.Lock()
+        self._looking = asyncio.Lock()
+
+    @property
+    def is_looking(self) -> bool:
+        """True while a call of `look` uses the kept connection."""
+        return self._looking.locked()
 
     async def close(self) -> None:
-        """To be called by who has looked. A look that is under way keeps its connection until it ends."""
-        async with self._listening:
+        """Releases the connection that `look` keeps, after a running `look` has ended. Required once `look` was called."""
+        async with self._looking:
             await self._kept.release()
 
-    async def page(self, after: int, log_hash: bytes, reader: object) -> list[RecordedEvent]:
-        """The next events, at most `PAGE_EVENTS`; none at the end of the log.
+    # ── following ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def next_events(self, after: int, log_hash: bytes, reader: object) -> list[RecordedEvent]:
+        """Returns the next events after a position, at most `READ_EVENTS_MAX`, or none at the end of the log.
+
+        Waits while this reader is more than `AHEAD_MAX` events ahead of another one.
 
         Raises:
-            LogChangedError: `log_hash` is not that of the event at `after`.
-            UnknownEvent, LogDamaged: the very next event cannot be read, or is missing.
+            LogChangedError: `log_hash` is not the hash of the event at `after`.
+            UnknownEvent, LogDamaged: the event right after `after` cannot be read, or is missing.
         """
-        while self._is_far_ahead(after, reader):  # noqa: ASYNC110 # also time ends this
-            await asyncio.sleep(LOOK_SECONDS)
-        page = next((page for page in self._pages if page.holds(after + 1)), None)
+        while self._is_far_ahead(after, reader):  # noqa: ASYNC110 # ends after `AHEAD_SECONDS` even if no reader moves
+            await asyncio.sleep(AHEAD_LOOK_SECONDS)
+        found = next((each for each in self._slices if each.holds(after + 1)), None)
         try:
-            return (page or await self._read_once(after)).after(after, log_hash)
+            return (found or await self._read_once(after)).after(after, log_hash)
         except LogChangedError:
-            self._pages.clear()
+            self._slices.clear()
             raise
 
     async def look(self) -> bool:
-        """Reads what is new, for all followers, before they ask for it. False where that is not all.
+        """Reads the new events before the followers ask for them. Returns False if the log may have more.
 
         Raises:
-            LogChangedError, UnknownEvent, LogDamaged: those who follow find the same.
+            LogChangedError, UnknownEvent, LogDamaged: the log was changed or is damaged. The followers get the same error.
         """
-        # What is being read already was perhaps asked for before the news came.
-        page = await self._read_once(self.head, anew=True)
-        return len(page.events) < PAGE_EVENTS
+        # `anew`: a read that is running already may have begun before the newest events were recorded.
+        found = await self._read_once(self.head, anew=True)
+        return len(found.events) < READ_EVENTS_MAX
 
-    async def _read_once(self, after: int, *, anew: bool = False) -> Page:
-        read = self._reads.get(after)
-        if read is None or read.done() or anew:  # done, and only not forgotten yet: the head may have moved since
-            read = self._reads[after] = asyncio.create_task(self._read(after, at_once=anew))
-            read.add_done_callback(partial(self._forget, after))
-        # Others may be waiting for the same page.
-        return await asyncio.shield(read)
+    async def refresh(self) -> int:
+        """Reads the head of the log from PostgreSQL and returns its position.
+
+        Raises:
+            NotFound: the ledger does not exist.
+        """
+        async with self._reading, self._engine.connect() as connection:
+            self.move_to((await read_head(connection, self.ledger_id)).position)
+        return self.head
+
+    def move_to(self, head: int) -> None:
+        """Sets the head, and wakes the followers if it changed. The head is lower if the log was restored from a backup."""
+        if head != self.head:
+            self.head = head
+            self.nudge()
+
+    def nudge(self) -> None:
+        """Wakes all callers of `moved`."""
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    def doubt(self) -> None:
+        """Makes the followers examine their read models now, because one may have lost data."""
+        self.doubts += 1
+        self.nudge()
+
+    async def moved(self) -> None:
+        """Waits until the head changes or `nudge` is called."""
+        await self._moved.wait()
 
     def _is_far_ahead(self, after: int, reader: object) -> bool:
         now = time.monotonic()
         self._readers[reader] = after, now
         return any(after - other > AHEAD_MAX and now - asked < AHEAD_SECONDS for other, asked in self._readers.values())
 
-    async def refresh(self) -> int:
-        """The head as it is now.
-
-        Raises:
-            NotFound: there is no such ledger.
-        """
-        async with self._reading, self._engine.connect() as connection:
-            self.move_to((await read_head(connection, self.ledger_id)).position)
-        return self.head
+    # ── single questions ─────────────────────────────────────────────────────────────────────────────────────────────
 
     async def hash_at(self, position: int) -> str:
-        """The hash of the event at a position up to the head, hexadecimal.
+        """Returns the hash of the event at a position, in hexadecimal. The position must not be beyond the head.
 
         Raises:
-            LogDamaged: there is no such event.
+            LogDamaged: the log has no event at this position.
         """
         async with self._reading, self._engine.connect() as connection:
             stored = await read_stored(connection, self.ledger_id, position - 1, 1)
@@ -149,109 +188,114 @@ class Feed:
         return stored[0].hash.hex()
 
     async def skips(self, name: str) -> frozenset[int]:
-        """The positions that operators had left out of a read model."""
+        """Returns the positions that operators decided to skip in a read model."""
         async with self._reading:
             return await read_skips(self._engine, self.ledger_id, name)
 
-    async def at(self, positions: list[int]) -> list[RecordedEvent]:
-        """The events at some positions, without the pages between them.
+    async def events_at(self, positions: list[int]) -> list[RecordedEvent]:
+        """Returns the events at the given positions.
 
         Raises:
-            UnknownEvent: this code cannot read one of them.
+            UnknownEvent: this code cannot read one of the events.
         """
         if not positions:
             return []
         async with self._reading, self._engine.connect() as connection:
             stored = await read_at(connection, self.ledger_id, positions)
-            keys = await self._person_keys.read_for(connection, stored)
+            keys = await self._person_keys.read(connection, self.ledger_id, people_in_events(stored))
         return [row.decoded(keys) for row in stored]
 
-    async def streams(self, stream_ids: list[str], events_max: int) -> dict[str, list[RecordedEvent]]:
-        """Stream → its events, in order; without the longest ones where all together have more than `events_max`.
+    async def read_streams(self, stream_ids: list[str], events_max: int) -> dict[str, list[RecordedEvent]]:
+        """Returns the events of each stream, in order. Leaves out the longest streams if there are more than `events_max` events.
 
-        Raises what `at` raises.
+        Raises:
+            UnknownEvent: this code cannot read one of the events.
         """
         if not stream_ids:
             return {}
         async with self._reading, self._engine.connect() as connection:
             stored = await read_streams(connection, self.ledger_id, stream_ids, events_max)
-            keys = await self._person_keys.read_for(connection, chain.from_iterable(stored.values()))
+            keys = await self._person_keys.read(
+                connection, self.ledger_id, people_in_events(chain.from_iterable(stored.values()))
+            )
         return {stream_id: [row.decoded(keys) for row in rows] for stream_id, rows in stored.items()}
 
     async def count_types(self, up_to: int) -> Counter[str]:
-        """Type → how many events of it there are up to a position; slice by slice, each well within a statement's time."""
+        """Returns the number of events of each type up to a position. Counts in slices, to stay below the statement timeout."""
         numbers: Counter[str] = Counter()
         for after in range(0, up_to, COUNTED_AT_ONCE):
             async with self._reading, self._engine.connect() as connection:
                 numbers.update(await count_types(connection, self.ledger_id, after, min(after + COUNTED_AT_ONCE, up_to)))
         return numbers
 
-    def move_to(self, head: int) -> None:
-        """Wakes who waits, if this is news. Backwards too: a log can be restored from a backup."""
-        if head != self.head:
-            self.head = head
-            self.nudge()
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def nudge(self) -> None:
-        """Wakes everyone who waits."""
-        self._moved.set()
-        self._moved = asyncio.Event()
+    async def _read_once(self, after: int, *, anew: bool = False) -> LogSlice:
+        read = self._reads.get(after)
+        if read is None or read.done() or anew:  # a read that is done but not yet forgotten may miss the newest events
+            read = self._reads[after] = asyncio.create_task(self._read(after, at_once=anew))
+            read.add_done_callback(partial(self._forget, after))
+        # If the caller is cancelled, the read must continue, because other readers may wait for the same slice.
+        return await asyncio.shield(read)
 
-    async def moved(self) -> None:
-        """Waits for the head to move, or for a nudge."""
-        await self._moved.wait()
-
-    def _forget(self, after: int, read: asyncio.Task[Page]) -> None:
-        """A failure counts as seen even when all who waited for it have given up."""
+    def _forget(self, after: int, read: asyncio.Task[LogSlice]) -> None:
+        """Removes a finished read. Also fetches its exception, because asyncio warns about a failure that nobody fetched."""
         if self._reads.get(after) is read:
             del self._reads[after]
         if not read.cancelled():
             read.exception()
 
-    async def _read(self, after: int, *, at_once: bool = False) -> Page:
+    async def _read(self, after: int, *, at_once: bool = False) -> LogSlice:
         head = self.head
-        stored = await self._read_kept(after) if at_once and not self._listening.locked() else None
-        # What is personal is rare, and needs its keys.
+        stored = await self._read_kept(after) if at_once and not self.is_looking else None
+        # Events with personal data need person keys, so they are read again together with the keys. They are rare.
         if stored is None or any(row.type in PERSONAL_TYPES for row in stored):
             async with self._reading, self._engine.connect() as connection:
-                stored = await read_stored(connection, self.ledger_id, max(after - 1, 0), PAGE_EVENTS + 1)
-                keys = await self._person_keys.read_for(connection, stored)
+                stored = await read_stored(connection, self.ledger_id, max(after - 1, 0), READ_EVENTS_MAX + 1)
+                keys = await self._person_keys.read(connection, self.ledger_id, people_in_events(stored))
         else:
-            keys = NO_KEYS.keys
+            keys = {}
         hash_before = b""
         if after:
             if not stored or stored[0].position != after:
                 raise LogChangedError
             hash_before = stored.pop(0).hash
-        page = Page(hash_before, self._decoded(after, stored, keys))
-        if page.events:
-            if any(type(recorded.event) is UserErased for recorded in page.events):
-                self._pages.clear()  # they may hold what was just erased
-            self._keep(page)
-            self.move_to(max(self.head, page.events[-1].position))
+        found = LogSlice(hash_before, self._decoded(after, stored, keys))
+        if found.events:
+            if any(type(recorded.event) is UserErased for recorded in found.events):
+                self._slices.clear()  # older slices may hold the personal data that was just erased
+            self._keep(found)
+            self.move_to(max(self.head, found.events[-1].position))
         elif after < head and after < await self.refresh():
             raise self._missing(after + 1)
-        return page
+        return found
 
     async def _read_kept(self, after: int) -> list[StoredEvent] | None:
-        """Without taking a connection each time; None where that one fails: then another one says why."""
-        async with self._listening:
+        """Reads over the kept connection. Returns None if that fails; the read that follows on another connection says why."""
+        async with self._looking:
             try:
                 async with self._kept.connected() as driver:
-                    return await read_next(driver, self.ledger_id, max(after - 1, 0), PAGE_EVENTS + 1)
-            except DRIVER_ERRORS:
+                    return await read_next(driver, self.ledger_id, max(after - 1, 0), READ_EVENTS_MAX + 1)
+            except ASYNCPG_ERRORS:
                 return None
 
-    def _keep(self, page: Page) -> None:
-        """A page that goes on where the last one ends becomes a part of it: pages that are read as events come are small."""
-        last = self._pages[-1] if self._pages else None
-        if last and last.events[-1].hash == page.hash_before and len(last.events) + len(page.events) <= PAGE_EVENTS:
-            last.events.extend(page.events)
-        else:
-            self._pages.append(page)
+    def _keep(self, found: LogSlice) -> None:
+        """Keeps a slice in memory. If it continues the last slice and both together are small enough, joins the two.
 
-    def _decoded(self, after: int, stored: list[StoredEvent], keys: Keys) -> list[RecordedEvent]:
-        """Up to the first that is missing or cannot be read; it raises only if that is the very first."""
+        This matters because a wake-up often brings only a few events.
+        """
+        last = self._slices[-1] if self._slices else None
+        if last and last.events[-1].hash == found.hash_before and len(last.events) + len(found.events) <= READ_EVENTS_MAX:
+            last.events.extend(found.events)
+        else:
+            self._slices.append(found)
+
+    def _decoded(self, after: int, stored: list[StoredEvent], keys: KeysByPerson) -> list[RecordedEvent]:
+        """Returns the events before the first one that is missing or cannot be read.
+
+        Raises:
+            UnknownEvent, LogDamaged: the first of all the events is missing or cannot be read.
+        """
         events: list[RecordedEvent] = []
         for position, row in enumerate(stored, after + 1):
             try:

@@ -1,18 +1,18 @@
-"""How a worker's time goes, for one read model: see `shared.pace`."""
+"""Measures how a worker spends its time on one read model: see `shared.read_models.worker_reports`."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from shared.pace import Pace, Phase
+from shared.read_models.worker_reports import Phase, PhaseTimes
 
 FADING: Final = 0.8
-"""What is left of the past each time that the pace is told: it speaks of the last seconds."""
+"""The factor by which earlier times are multiplied after each report, so that a report mostly shows the last seconds."""
 
 
 class Stopwatch:
-    """Measures the phases of one follower, which are one after another."""
+    """Measures how long one follower spends in each phase. Only one phase runs at a time."""
 
     def __init__(self) -> None:
         self._seconds: dict[Phase, float] = {"reading": 0.0, "folding": 0.0, "writing": 0.0}
@@ -31,14 +31,14 @@ class Stopwatch:
             self._phase, self._since = "waiting", now
 
     def count(self, events: int) -> None:
-        """So many events are in."""
+        """Adds a number of events that were written."""
         self._events += events
 
-    def pace(self) -> Pace:
-        """The last seconds; what is told now counts for less the next time."""
+    def progress(self) -> PhaseTimes:
+        """Returns the seconds of each phase and the number of events. Then multiplies these by `FADING` for the next report."""
         now = time.monotonic() - self._since
         seconds = {phase: total + (now if phase == self._phase else 0.0) for phase, total in self._seconds.items()}
-        told = Pace(self._phase, now, seconds["reading"], seconds["folding"], seconds["writing"], self._events)
+        reported = PhaseTimes(self._phase, now, seconds["reading"], seconds["folding"], seconds["writing"], self._events)
         self._seconds = {phase: total * FADING for phase, total in self._seconds.items()}
         self._events *= FADING
-        return told
+        return reported

@@ -1,7 +1,7 @@
-"""The projector as an arq worker: `arq projector.worker.WorkerSettings`.
+"""Runs the projector as an arq worker: `arq projector.worker.WorkerSettings`.
 
-arq hosts: it keeps the process alive through restarts of Redis, reports health under `HEALTH_KEY`, and wakes the runner now
-and then. It never carries an event, and nothing is lost with its queue: the log is what there is to do.
+arq keeps the process alive while Redis restarts, reports its health under `HEALTH_KEY`, and wakes the runner twice a minute. No
+event goes through arq's queue. If the queue is lost, nothing else is: the projector reads its work from the log.
 """
 
 import asyncio
@@ -27,47 +27,50 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from projector.projections import PROJECTIONS, Projection
+from projector.due_holds import tell_due_holds
+from projector.projections.projection import Projection
+from projector.projections.registry import PROJECTIONS
 from projector.runner import Runner
-from projector.sealing import make_sealer
-from shared.connections import (
-    STORE_ERRORS,
-    open_stores,
-    redis_tls,
-    require_durable_postgres,
-    require_lasting_redis,
-    require_schema,
-)
-from shared.doctor import require_safe
+from projector.sealing.sealer import make_sealer
 from shared.errors import DaybookError, StoreUnavailable
-from shared.garbage import calm_collector
-from shared.logs import configure_logs, kind_of, say
-from shared.read_models import HEALTH_KEY
+from shared.garbage_collection import calm_collector
+from shared.logs import configure_logs, kind_of, report_loop_errors, say
+from shared.read_models.worker_reports import HEALTH_KEY
 from shared.settings import Settings, read_settings
+from shared.stores.all_stores import open_stores
+from shared.stores.doctor import require_safe
+from shared.stores.postgres import require_durable_postgres
+from shared.stores.redis import redis_tls, require_lasting_redis
+from shared.stores.schema import require_schema
+from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
+from shared.supervision import end_tasks
 
 log = structlog.get_logger()
 
 HEALTH_SECONDS: Final = 3
 QUEUE: Final = "daybook:projector:queue"
-ANSWER_SECONDS: Final = 2.0
-DRAIN_SECONDS: Final = 5.0
-CLOSE_SECONDS: Final = 2.0
-PAUSE_SECONDS: Final = 0.05
-PAUSE_SECONDS_MAX: Final = 1.0
+ANSWER_SECONDS_MAX: Final = 2.0
+RUNNER_DRAIN_SECONDS: Final = 5.0
+STORES_CLOSE_SECONDS: Final = 2.0
+RECONNECT_SECONDS: Final = 0.05
+RECONNECT_SECONDS_MAX: Final = 1.0
 TWICE_A_MINUTE: Final = {0, 30}
+EVERY_TEN_SECONDS: Final = set(range(5, 60, 10))
 MINUTE_SECONDS: Final = 60
 
-# arq's own commands are sound: when Redis refuses one, for want of memory or disk say, it does so only for now.
-_PASSING: Final[list[type[Exception]]] = [RedisConnectionError, RedisTimeoutError, ResponseError]
+# arq's own commands are correct. If Redis answers one with an error, for example because memory is full, a later retry succeeds.
+_RETRIED_BY_ARQ: Final[list[type[Exception]]] = [RedisConnectionError, RedisTimeoutError, ResponseError]
 _FOR_EVER: Final = -1
 
 Context = dict[str, Any]
 
 
 async def require_stores(settings: Settings) -> None:
-    """Raises:
-    OperatorError: the schema is not ours, or a store could lose what was acknowledged.
-    StoreUnavailable: one does not answer.
+    """Checks that all stores answer and are safe to use.
+
+    Raises:
+        OperatorError: the schema is not the one of this code, or a store could lose acknowledged data.
+        StoreUnavailable: a store does not answer.
     """
     async with open_stores(settings, "daybook_projector") as (engine, mongo, redis):
         await _require("PostgreSQL", require_schema(engine, settings.schema_wait_seconds), settings.schema_wait_seconds)
@@ -79,24 +82,26 @@ async def require_stores(settings: Settings) -> None:
 
 async def _require(store: str, check: Awaitable[Any], wait_seconds: int = 0) -> None:
     try:
-        async with asyncio.timeout(wait_seconds + ANSWER_SECONDS):
+        async with asyncio.timeout(wait_seconds + ANSWER_SECONDS_MAX):
             await check
-    except (*STORE_ERRORS, PyMongoError) as error:
+    except (*POSTGRES_AND_REDIS_ERRORS, PyMongoError) as error:
         raise StoreUnavailable(f"{store} does not answer ({type(error).__name__})") from error
 
 
 async def start(context: Context, settings: Settings, projections: Sequence[Projection[Any]]) -> None:
-    """Opens the stores and lets the runner go."""
+    """Opens the stores and starts the runner."""
     configure_logs(settings.log_level)
+    report_loop_errors()
     logging.getLogger("arq").setLevel(logging.WARNING)
     context["stack"] = stack = AsyncExitStack()
     stores = await stack.enter_async_context(open_stores(settings, "daybook_projector"))
     context["runner"] = runner = Runner(*stores, settings, projections)
+    context["stores"] = stores
     context["sealer"] = make_sealer(stores.engine, settings)
     if context["sealer"] is None:
         log.warning("no seals are made: DAYBOOK_SEAL_KEY is not set")
     context["running"] = running = asyncio.create_task(runner.run())
-    # Without a runner the worker ends, so that whoever supervises it starts another.
+    # If the runner ends by itself, end the process, so that its supervisor starts a new one.
     running.add_done_callback(lambda _: signal.raise_signal(signal.SIGTERM))
     main = asyncio.current_task()
     if main is not None:
@@ -106,19 +111,20 @@ async def start(context: Context, settings: Settings, projections: Sequence[Proj
 
 
 def _drain(context: Context) -> None:
-    """The loop of arq has ended. Its closing waits for Redis, for ever if need be; ours does not."""
+    """Stops the runner after arq's loop has ended, and ends the process if arq still waits for Redis some seconds later."""
     context["runner"].stop()
-    asyncio.get_running_loop().call_later(DRAIN_SECONDS + CLOSE_SECONDS, sys.exit, "daybook projector: Redis does not answer")
+    asyncio.get_running_loop().call_later(
+        RUNNER_DRAIN_SECONDS + STORES_CLOSE_SECONDS, sys.exit, "daybook projector: Redis does not answer"
+    )
 
 
 async def stop(context: Context) -> None:
-    """Lets the batches under way end. A runner that had ended by itself makes the process fail."""
+    """Stops the runner after its current batches, and closes the stores. Exits with 1 if the runner failed before."""
     running: asyncio.Task[None] | None = context.get("running")
     if running is not None:
         context["runner"].stop()
-        await asyncio.wait([running], timeout=DRAIN_SECONDS)
-        running.cancel()
-        await asyncio.wait([running])
+        await asyncio.wait([running], timeout=RUNNER_DRAIN_SECONDS)
+        await end_tasks(running)
     await context["stack"].aclose()
     if running is not None and not running.cancelled() and (error := running.exception()):
         log.error("projector failed", exc_info=error)
@@ -127,15 +133,15 @@ async def stop(context: Context) -> None:
 
 
 async def look(ctx: Context, *_args: Any, **_kwargs: Any) -> None:
-    """One more way in which a projector that missed something comes to look."""
+    """Wakes the runner, in case it missed a wake-up."""
     ctx["runner"].wake()
 
 
 class PatientConnection(AbstractConnection):
-    """Waits until Redis is back, however long that takes: arq itself would end the worker."""
+    """A connection that retries until Redis answers again. Without it, arq would end the worker."""
 
     async def connect(self) -> None:
-        seconds = PAUSE_SECONDS
+        seconds = RECONNECT_SECONDS
         while True:
             try:
                 await super().connect()  # type: ignore[no-untyped-call]
@@ -144,33 +150,38 @@ class PatientConnection(AbstractConnection):
             else:
                 return
             await asyncio.sleep(seconds)
-            seconds = min(seconds * 2, PAUSE_SECONDS_MAX)
+            seconds = min(seconds * 2, RECONNECT_SECONDS_MAX)
 
 
 def make_pool(settings: Settings) -> ArqRedis:
-    """For arq alone; what the runner uses has time limits."""
+    """Returns a Redis client for arq only, which waits for Redis without a limit. The runner's client has time limits."""
     pool = ConnectionPool.from_url(
         settings.redis_url,
         socket_connect_timeout=settings.redis_timeout_ms / 1000,
-        retry=Retry(ExponentialBackoff(cap=PAUSE_SECONDS_MAX, base=PAUSE_SECONDS), _FOR_EVER),
-        retry_on_error=_PASSING,
+        retry=Retry(ExponentialBackoff(cap=RECONNECT_SECONDS_MAX, base=RECONNECT_SECONDS), _FOR_EVER),
+        retry_on_error=_RETRIED_BY_ARQ,
         **redis_tls(settings.redis_url),
     )
-    # Over TLS, TCP or a socket, as the URL says.
+    # `from_url` has chosen a connection class by the URL: for TLS, TCP or a socket. Keep it as the base class.
     pool.connection_class = type("Connection", (PatientConnection, pool.connection_class), {})
     return ArqRedis(pool, default_queue_name=QUEUE, job_serializer=msgspec.json.encode, job_deserializer=msgspec.json.decode)
 
 
 async def seal(ctx: Context, *_args: Any, **_kwargs: Any) -> None:
-    """What fails now is sealed the next time."""
+    """Seals all ledgers. If a store fails, the next run seals what is missing."""
     try:
         await ctx["sealer"].seal_all()
-    except (*STORE_ERRORS, OSError) as error:
+    except (*POSTGRES_AND_REDIS_ERRORS, OSError) as error:
         log.warning("not sealed", error=type(error).__name__)
 
 
+async def find_due_holds(ctx: Context, *_args: Any, **_kwargs: Any) -> None:
+    """Tells the command APIs which holds have expired, so that they record it."""
+    await tell_due_holds(ctx["stores"])
+
+
 def _cron_jobs(settings: Settings) -> list[CronJob]:
-    jobs = [cron(look, second=TWICE_A_MINUTE)]
+    jobs = [cron(look, second=TWICE_A_MINUTE), cron(find_due_holds, second=EVERY_TEN_SECONDS)]
     if settings.seal_key is not None:
         minutes = settings.seal_seconds // MINUTE_SECONDS
         if minutes:
@@ -181,7 +192,7 @@ def _cron_jobs(settings: Settings) -> list[CronJob]:
 
 
 def make_worker_settings(settings: Settings, projections: Sequence[Projection[Any]] = PROJECTIONS) -> type:
-    """What the command `arq` takes: a class whose attributes are the arguments of `arq.Worker`."""
+    """Returns the class that the command `arq` needs. Its attributes are the arguments of `arq.Worker`."""
 
     async def on_startup(context: Context) -> None:
         await start(context, settings, projections)
@@ -202,7 +213,7 @@ def make_worker_settings(settings: Settings, projections: Sequence[Projection[An
 
 
 def __getattr__(name: str) -> type:
-    """`WorkerSettings` is made when `arq` asks for it: importing this module reads no settings and needs no store."""
+    """Makes `WorkerSettings` when `arq` first accesses it. Importing this module reads no settings and needs no store."""
     if name != "WorkerSettings":
         raise AttributeError(name)
     try:

@@ -1,1 +1,1 @@
-"""Answers questions from the read models, and says as of which position of the log each answer is."""
+"""The query API: answers queries from the read models and the log, and names the position of the log for each answer."""

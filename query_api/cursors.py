@@ -1,7 +1,7 @@
-"""Cursors: where a page ended, opaque to clients and signed.
+"""Cursors: signed texts that say where the next page of a list begins.
 
-A cursor is bound to its scope: the list, the ledger, the filters and the order that it was issued for. In any other scope it
-is as invalid as a forged one, so a cursor can never carry a reader into data that the request itself could not ask for.
+A cursor is bound to the list, the ledger, the customer, the filters and the order that it was made for. In any other request, it
+is as invalid as a forged cursor. So a cursor gives no access to data that the request could not ask for without it.
 """
 
 import base64
@@ -15,40 +15,44 @@ import orjson
 
 from shared.errors import CursorInvalid
 
-Key = list[Any]
+CursorKey = list[Any]
 """The values of the fields that a list is ordered by, from the last item of a page."""
-Scope = Mapping[str, Any]
+CursorBinding = Mapping[str, Any]
+"""The parts of a request that a cursor is bound to: list, ledger, customer, filters and order."""
 
 _PURPOSE: Final = b"daybook cursor 1\n"
 _MAC_BYTES: Final = 16
 
 
 class Cursors:
-    """Seals and opens cursors with one secret."""
+    """Signs and verifies cursors with one secret."""
 
     def __init__(self, secret: str) -> None:
-        # Begun once: to make ready for a key is most of the work.
-        self._begun = hmac.new(secret.encode(), _PURPOSE, hashlib.sha256)
+        # Making an HMAC object for a key takes longer than signing a cursor with it, so the object is made once and copied.
+        self._prepared = hmac.new(secret.encode(), _PURPOSE, hashlib.sha256)
 
-    def seal(self, scope: Scope, key: Key) -> str:
+    def sign(self, binding: CursorBinding, key: CursorKey) -> str:
+        """Returns the cursor of the page that begins after `key`."""
         text = orjson.dumps(key)
-        return base64.urlsafe_b64encode(self._mac(scope, text) + text).rstrip(b"=").decode()
+        return base64.urlsafe_b64encode(self._mac(binding, text) + text).rstrip(b"=").decode()
 
-    def open(self, scope: Scope, cursor: str) -> Key:
-        """Raises:
-        CursorInvalid: the cursor was not sealed with this secret for this scope.
+    def verify(self, binding: CursorBinding, cursor: str) -> CursorKey:
+        """Checks the signature of a cursor. Returns the key in the cursor, after which the page begins.
+
+        Raises:
+            CursorInvalid: the cursor was not signed with this secret for this binding.
         """
         try:
-            sealed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars="-_", validate=True)
+            signed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars="-_", validate=True)
         except (binascii.Error, ValueError):
             raise CursorInvalid from None
-        mac, text = sealed[:_MAC_BYTES], sealed[_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(scope, text)):
+        mac, text = signed[:_MAC_BYTES], signed[_MAC_BYTES:]
+        if not hmac.compare_digest(mac, self._mac(binding, text)):
             raise CursorInvalid
-        key: Key = orjson.loads(text)
+        key: CursorKey = orjson.loads(text)
         return key
 
-    def _mac(self, scope: Scope, text: bytes) -> bytes:
-        mac = self._begun.copy()
-        mac.update(orjson.dumps(scope, option=orjson.OPT_SORT_KEYS) + b"\n" + text)
+    def _mac(self, binding: CursorBinding, text: bytes) -> bytes:
+        mac = self._prepared.copy()
+        mac.update(orjson.dumps(binding, option=orjson.OPT_SORT_KEYS) + b"\n" + text)
         return mac.digest()[:_MAC_BYTES]

@@ -1,10 +1,14 @@
-"""How a read model is read: data and checkpoint as of one moment, in one round trip, once it is as far as the caller needs.
+"""Reads the live generation of a read model, after waiting until it has reached the position that the caller needs.
 
-Those who ask at the same time share the round trip (see `rounds`), where what each of them asks is little.
+One round trip reads the data, the checkpoint and the pointer to the live generation, all as of the same moment. So a query never
+mixes two generations, even if one is replaced or dropped at that time. Small queries that arrive at the same time share a round
+trip (`shared.stores.shared_round_trips`).
 
-Which generation is live is asked in the same round trip as the data. MongoDB must be told a collection's name beforehand, so
-we name the one that was live last time and look again if it no longer is; Redis finds the keys by itself, in a script. A
-generation that is replaced or dropped between two questions is therefore never seen half. Nothing here writes.
+A query to MongoDB must name its collection in advance. So it names the generation that was live last time, and is repeated if
+another one is live now. In Redis, a script reads the pointer and finds the keys itself.
+
+Nothing here writes a read model, except that a generation that has lost a key loses its checkpoint too. So the other queries see
+the loss, and the worker builds the read model again.
 """
 
 import asyncio
@@ -16,62 +20,85 @@ from typing import Any, Final, Generic, NoReturn, TypeVar
 
 import msgspec
 import orjson
+import structlog
 from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from query_api.moves import Moves
-from shared.connections import MongoDatabase
+from query_api.log_clock import LogClock
+from query_api.read_model_positions import ReadModelPositions
 from shared.errors import NotFound, ProjectionBehind, Rebuilding
-from shared.event_store import read_head
-from shared.read_models import Generation, ReadModel, checkpoint_id, live_generation, pointer_id, pointer_key
-from shared.rounds import Rounds
+from shared.log.heads import read_head
+from shared.read_models.channels import LOST_CHANNEL
+from shared.read_models.generations import Generation, checkpoint_id, live_generation, pointer_id, pointer_key
+from shared.read_models.shapes import ReadModel
 from shared.settings import Settings
+from shared.stores.mongo import MongoDatabase
+from shared.stores.shared_round_trips import SharedRoundTrips
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 U = TypeVar("U")
-Document = dict[str, Any]
-Commands = Sequence[Sequence[str]]
+JsonObject = dict[str, Any]
+RedisCommands = Sequence[Sequence[str]]
 
 POLL_SECONDS: Final = 0.01
 TOLD_POLL_SECONDS: Final = 0.05
-"""How often to look for what should have been told."""
+"""How often to read a checkpoint, in seconds, while a message should arrive as soon as it changes."""
 LOOKS_MAX: Final = 5
 REDIS_QUESTIONS_MAX: Final = 100
-"""So many cost Redis well below a millisecond, in which it serves nobody else."""
+"""How many queries one call of the Redis script may carry. The call blocks Redis, but for well below a millisecond."""
 MONGO_QUESTIONS_MAX: Final = 30
-"""All answers of a round come as one document, which MongoDB bounds to 16 MiB."""
+"""How many queries may share a round trip to MongoDB. All their answers come in one document, which may have at most 16 MiB."""
 SWITCH_SECONDS: Final = 0.0005
-"""For `sys.setswitchinterval`: how long the event loop may keep a thread of motor waiting.
+"""For `sys.setswitchinterval`: how long the event loop may keep a thread of motor waiting, in seconds.
 
-By default it is 5 ms: the question of the next round is sent when this one is answered, and MongoDB and we work in turns.
+With Python's default of 5 ms, the next round trip is sent only after this process has sent the answers of the last one. So
+MongoDB and this process would work in turns instead of at the same time.
 """
 
-# The state at the last commit that a majority has: nothing that was read can be rolled back, and pointer,
-# checkpoint and documents belong to the same moment.
+# With this read concern, MongoDB reads a snapshot that a majority of its servers has committed. So nothing that a query reads can
+# be rolled back, and the pointer, the checkpoint and the documents are as of the same moment.
 _SNAPSHOT: Final = ReadConcern("snapshot")
 _SNAPSHOT_TOO_OLD: Final = 239
 _SNAPSHOT_UNAVAILABLE: Final = 246
 _QUERY_PLAN_KILLED: Final = 175
 
-# Runs the commands of ARGV[1], a JSON array of arrays, on the keys of the live generation. Redis runs a script as one step. A
-# command that fails is answered with its error, so that it spoils no other's answer.
+# Runs the commands in ARGV[1], a JSON array of arrays, on the keys of the live generation. Redis runs nothing else during the
+# script. If a command fails, or if its key was lost, its answer is the error, so that the other commands still get their answers.
 _READ_LIVE: Final = """
 local live = redis.call('HGET', KEYS[1], 'live')
 if not live then return {} end
 local prefix = KEYS[1] .. ':' .. live .. ':'
 local answers = {redis.call('GET', prefix .. 'checkpoint')}
+local names = prefix .. 'names'
 for _, command in ipairs(cjson.decode(ARGV[1])) do
-    command[2] = prefix .. command[2]
-    answers[#answers + 1] = redis.pcall(unpack(command))
+    local name = command[2]
+    command[2] = prefix .. name
+    if redis.call('EXISTS', command[2]) == 1 then answers[#answers + 1] = redis.pcall(unpack(command))
+    elseif redis.call('TYPE', names).ok == 'set' and redis.call('SISMEMBER', names, name) == 0 then
+        answers[#answers + 1] = redis.pcall(unpack(command))
+    else answers[#answers + 1] = redis.error_reply('LOST ' .. name) end
 end
 return answers
 """
 
+# Deletes the checkpoint of the live generation, so that the generation counts as lost.
+_GIVE_UP: Final = """
+local live = redis.call('HGET', KEYS[1], 'live')
+return live and redis.call('DEL', KEYS[1] .. ':' .. live .. ':checkpoint') or 0
+"""
+_SIGNS_OF_LOSS: Final = ("LOST", "WRONGTYPE")
+
 
 class Freshness(msgspec.Struct, frozen=True):
-    """What the caller needs to see. `strict`: rather no answer than one from before `min_position`."""
+    """The minimum position of an answer, and how long to wait until the read model has reached it.
+
+    If the time is not enough, `strict` queries fail, and other queries get an answer that is marked as stale.
+    """
 
     min_position: int = 0
     wait_seconds: float = 0
@@ -79,25 +106,26 @@ class Freshness(msgspec.Struct, frozen=True):
 
 
 class AsOf(msgspec.Struct, Generic[T], frozen=True):
-    """Data that hold everything up to `position`. `stale`: the caller needed a later one."""
+    """Data that include all events up to `position`. `stale` is True if the caller's minimum position is later."""
 
     position: int
     data: T
     stale: bool = False
 
     def holding(self, data: U) -> "AsOf[U]":
-        """Other data as of the same position."""
+        """Returns other data with the position and the `stale` of these data."""
         return AsOf(self.position, data, self.stale)
 
     def limiting(self, other: "AsOf[U]") -> "AsOf[U]":
-        """What was found with the help of this, and so holds no later than this does."""
+        """Returns `other` with the earlier of both positions. Call it if these data were needed to find `other`."""
         return AsOf(min(self.position, other.position), other.data, self.stale or other.stale)
 
 
-class View:
-    """The read models of one ledger, as fresh as one caller needs them, and with no more in them than the caller may see.
+class CallerView:
+    """Reads the read models of one ledger for one caller, as fresh as the caller needs them.
 
-    `customer` is the user whose own that is; None where it is everything.
+    `customer` is the id of the user if the caller is a customer, and otherwise None. Queries must add `own` to their filter or
+    check `sees`, so that customers see only what they own.
     """
 
     def __init__(self, reader: "Reader", ledger_id: str, freshness: Freshness, customer: str | None = None) -> None:
@@ -106,32 +134,42 @@ class View:
         self.freshness = freshness
         self.customer = customer
 
-    def own(self, field: str) -> Document:
-        """The filter that leaves a customer what is their own: `field` is that of the user's id."""
+    def own(self, field: str) -> JsonObject:
+        """Returns a filter for the documents that the caller may see. `field` is the field with the owner's user id."""
         return {} if self.customer is None else {field: self.customer}
 
     def sees(self, owner_id: str | None) -> bool:
         return self.customer is None or self.customer == owner_id
 
-    async def documents(self, model: ReadModel, pipeline: Sequence[Document], *, alone: bool = False) -> AsOf[list[Document]]:
-        """What an aggregation pipeline makes of a read model in MongoDB. `alone`: it may take long or find much.
+    async def now(self) -> str:
+        """Returns the time by PostgreSQL's clock, which decides what has expired, as RFC 3339 in UTC."""
+        return await self.reader.clock.now()
+
+    async def documents(self, model: ReadModel, pipeline: Sequence[JsonObject], *, alone: bool = False) -> AsOf[list[JsonObject]]:
+        """Runs an aggregation pipeline on a read model in MongoDB and returns its documents.
+
+        With `alone`, the query does not share a round trip. Use it for a query that may take long or return much.
 
         Raises:
             NotFound: there is no such ledger.
-            Rebuilding: the read model is not there yet, or no longer.
-            ProjectionBehind: the caller is strict, and waiting did not help.
+            Rebuilding: the ledger has no live generation of this read model.
+            ProjectionBehind: the query is strict, and the read model did not reach the minimum position in time.
         """
         return await self._fresh(model, lambda: self.reader.look_in_mongo(model, self.ledger_id, pipeline, alone=alone))
 
     async def values(self, model: ReadModel, *commands: Sequence[str]) -> AsOf[list[Any]]:
-        """The answers of Redis to reading commands whose keys, their second words, are those of the read model.
+        """Runs reading commands on a read model in Redis and returns their answers.
 
-        Raises what `documents` raises.
+        The second word of each command is a key within the read model, without the prefix of the generation. Raises the same
+        errors as `documents`.
         """
         return await self._fresh(model, lambda: self.reader.look_in_redis(model, self.ledger_id, commands))
 
     async def _fresh(self, model: ReadModel, look: Callable[[], Awaitable[AsOf[T]]]) -> AsOf[T]:
-        """Looks at once, unless it is known to be in vain, and again when the read model is where the caller needs it."""
+        """Reads until the data have reached the caller's minimum position or the waiting time has passed.
+
+        The first read is left out if the last message says that the read model is still behind.
+        """
         freshness, reader = self.freshness, self.reader
         loop = asyncio.get_running_loop()
         end = loop.time() + freshness.wait_seconds if freshness.wait_seconds else 0.0
@@ -148,7 +186,10 @@ class View:
 
 
 async def _look_before(end: float, look: Callable[[], Awaitable[AsOf[T]]]) -> AsOf[T] | None:
-    """None where there is no read model, and time to wait for one: the first events of a ledger make it."""
+    """Calls `look`. Returns None if there is no live generation yet and time is left to wait for one.
+
+    A new ledger has no generation until the worker has applied its first events.
+    """
     try:
         return await look()
     except Rebuilding:
@@ -158,8 +199,10 @@ async def _look_before(end: float, look: Callable[[], Awaitable[AsOf[T]]]) -> As
 
 
 def as_fresh_as_can_be(found: AsOf[T], freshness: Freshness) -> AsOf[T]:
-    """Raises:
-    ProjectionBehind: the caller is strict, and what was found is too old.
+    """Returns the data, marked as stale if they have not reached the caller's minimum position.
+
+    Raises:
+        ProjectionBehind: the query is strict, and the data have not reached the minimum position.
     """
     if found.position >= freshness.min_position:
         return found
@@ -169,7 +212,7 @@ def as_fresh_as_can_be(found: AsOf[T], freshness: Freshness) -> AsOf[T]:
 
 
 class Reader:
-    """Looks at the read models of all ledgers, as they are now."""
+    """Reads the live generations of the read models of all ledgers, without waiting for a position."""
 
     def __init__(self, postgres: AsyncEngine, mongo: MongoDatabase, redis: "Redis", settings: Settings) -> None:
         self.postgres = postgres
@@ -180,16 +223,25 @@ class Reader:
         self._redis_seconds = settings.redis_timeout_ms / 1000
         self._pointers = mongo.get_collection("read_models", read_concern=_SNAPSHOT)
         self._read_live = redis.register_script(_READ_LIVE)
-        self._mongo_rounds: dict[str, Rounds[Sequence[Document], AsOf[list[Document]] | None]] = {}
-        self._redis_rounds: dict[str, Rounds[Commands, AsOf[list[Any]] | None]] = {}
+        self._give_up = redis.register_script(_GIVE_UP)
+        self._mongo_rounds: dict[str, SharedRoundTrips[Sequence[JsonObject], AsOf[list[JsonObject]] | None]] = {}
+        self._redis_rounds: dict[str, SharedRoundTrips[RedisCommands, AsOf[list[Any]] | None]] = {}
         self._live_numbers: dict[str, int] = {}
-        self.moves = Moves(redis)
+        self.positions = ReadModelPositions(redis)
+        self.clock = LogClock(postgres)
         self.polls: dict[str, asyncio.Task[int]] = {}
 
     async def look_in_mongo(
-        self, model: ReadModel, ledger_id: str, pipeline: Sequence[Document], *, alone: bool = False
-    ) -> AsOf[list[Document]]:
-        """`alone`: it may take long, and nobody else shall wait for it."""
+        self, model: ReadModel, ledger_id: str, pipeline: Sequence[JsonObject], *, alone: bool = False
+    ) -> AsOf[list[JsonObject]]:
+        """Runs an aggregation pipeline on the live generation and returns its documents, with the checkpoint.
+
+        With `alone`, the query does not share a round trip, so that no other query waits for it.
+
+        Raises:
+            NotFound: there is no such ledger.
+            Rebuilding: the ledger has no live generation of this read model.
+        """
         if alone:
             [found] = await self._look_together(model, ledger_id, [pipeline])
         else:
@@ -197,14 +249,14 @@ class Reader:
             rounds = self._mongo_rounds.get(pointer)
             if rounds is None:
                 look = partial(self._look_together, model, ledger_id)
-                rounds = self._mongo_rounds[pointer] = Rounds(look, MONGO_QUESTIONS_MAX)
+                rounds = self._mongo_rounds[pointer] = SharedRoundTrips(look, MONGO_QUESTIONS_MAX)
             found = await rounds.ask(pipeline)
         return found or await self._missing(model, ledger_id)
 
     async def _look_together(
-        self, model: ReadModel, ledger_id: str, pipelines: Sequence[Sequence[Document]]
-    ) -> Sequence[AsOf[list[Document]] | None]:
-        """None for all where there is no read model. All are as of the same position."""
+        self, model: ReadModel, ledger_id: str, pipelines: Sequence[Sequence[JsonObject]]
+    ) -> Sequence[AsOf[list[JsonObject]] | None]:
+        """Runs the pipelines in one round trip, as of the same position. Returns None for each if no generation is live."""
         pointer = pointer_id(model, ledger_id)
         for _ in range(LOOKS_MAX):
             number = self._live_numbers.get(pointer, 1)
@@ -223,9 +275,12 @@ class Reader:
         return [None] * len(pipelines)
 
     async def _aggregate(
-        self, pointer: str, generation: Generation, pipelines: Sequence[Sequence[Document]]
-    ) -> list[Document] | None:
-        """None where the server cannot say now: a collection is being made or dropped, or what was true then is forgotten."""
+        self, pointer: str, generation: Generation, pipelines: Sequence[Sequence[JsonObject]]
+    ) -> list[JsonObject] | None:
+        """Runs the pipelines on one generation, and reads the pointer and the checkpoint with them.
+
+        Returns None if MongoDB cannot answer at the moment: a collection is being made or dropped, or the snapshot is too old.
+        """
         collection_name = generation.collection(self.mongo).name
         stages = [
             {"$match": {"_id": pointer}},
@@ -240,15 +295,35 @@ class Reader:
                 return None
             raise
 
-    async def look_in_redis(self, model: ReadModel, ledger_id: str, commands: Commands) -> AsOf[list[Any]]:
+    async def look_in_redis(self, model: ReadModel, ledger_id: str, commands: RedisCommands) -> AsOf[list[Any]]:
+        """Runs reading commands on the live generation. Raises the same errors as `look_in_mongo`."""
         pointer = pointer_key(model, ledger_id)
         rounds = self._redis_rounds.get(pointer)
         if rounds is None:
-            rounds = self._redis_rounds[pointer] = Rounds(partial(self._read_together, pointer), REDIS_QUESTIONS_MAX)
-        return await rounds.ask(commands) or await self._missing(model, ledger_id)
+            rounds = self._redis_rounds[pointer] = SharedRoundTrips(partial(self._read_together, pointer), REDIS_QUESTIONS_MAX)
+        try:
+            return await rounds.ask(commands) or await self._missing(model, ledger_id)
+        except ResponseError as error:
+            if str(error).startswith(_SIGNS_OF_LOSS):
+                await self.give_up(model, ledger_id)
+            raise
 
-    async def _read_together(self, pointer: str, asked: Sequence[Commands]) -> list[AsOf[list[Any]] | Exception | None]:
-        """None for all where there is no read model. All are as of the same position."""
+    async def give_up(self, model: ReadModel, ledger_id: str) -> NoReturn:
+        """Lets the worker build a read model again that has lost data in Redis.
+
+        Raises:
+            Rebuilding: always.
+        """
+        if await self._give_up(keys=[pointer_key(model, ledger_id)]):
+            log.error("read model lost data", projection=model.name, ledger_id=ledger_id)
+            await self.redis.publish(LOST_CHANNEL, ledger_id)
+        raise rebuilding(model)
+
+    async def _read_together(self, pointer: str, asked: Sequence[RedisCommands]) -> list[AsOf[list[Any]] | Exception | None]:
+        """Runs the commands of several queries in one script, as of the same position.
+
+        Returns None for each query if no generation is live, and the error for a query with a command that failed.
+        """
         words = orjson.dumps([command for commands in asked for command in commands])
         async with asyncio.timeout(self._redis_seconds):
             position, *answers = await self._read_live(keys=[pointer], args=[words]) or (None,)
@@ -258,12 +333,17 @@ class Reader:
         return [_of_one(int(position), list(islice(each, len(commands)))) for commands in asked]
 
     async def _missing(self, model: ReadModel, ledger_id: str) -> NoReturn:
-        """Only a ledger that exists can have read models to rebuild."""
+        """Raises the right error when no generation is live.
+
+        Raises:
+            NotFound: there is no such ledger.
+            Rebuilding: the ledger exists.
+        """
         await self.require_ledger(ledger_id)
         raise rebuilding(model)
 
     async def require_ledger(self, ledger_id: str) -> int:
-        """The last position of the ledger's log.
+        """Checks that the ledger exists. Returns the last position of its log.
 
         Raises:
             NotFound: there is no such ledger.
@@ -278,31 +358,32 @@ class Reader:
     # ── waiting ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def is_behind(self, model: ReadModel, ledger_id: str, position: int) -> bool:
-        """Whether it was told lately to have come less far than this."""
-        told = self.moves.position(pointer_id(model, ledger_id))
+        """True if the last message says that the read model has not reached this position."""
+        told = self.positions.position(pointer_id(model, ledger_id))
         return told is not None and told < position
 
     async def reached(self, model: ReadModel, ledger_id: str, position: int) -> None:
-        """Waits until a read model is told, or seen, to be as far as this."""
+        """Waits until a message or the checkpoint says that the read model has reached this position. Has no time limit."""
         while await self.checkpoint_soon(model, ledger_id, position) < position:
             pass
 
     def forget(self, model: ReadModel, ledger_id: str) -> None:
-        """What was told of the read model is not so."""
-        self.moves.forget(pointer_id(model, ledger_id))
+        """Forgets the last message about the read model. Call it if the message turned out to be wrong."""
+        self.positions.forget(pointer_id(model, ledger_id))
 
     async def checkpoint_soon(self, model: ReadModel, ledger_id: str, wanted: int) -> int:
-        """The checkpoint a moment from now, or what was told of it where that is enough; -1 where there is none.
+        """Returns the position in the last message if it is at least `wanted`. Otherwise polls, and returns the checkpoint.
 
-        All who wait for a read model share one poll: a projector that is behind is not made slower by those who wait for it.
+        The result may still be less than `wanted`, and is -1 if no generation is live. All queries that wait for a read model
+        share one poll, so that waiting queries do not slow down a worker that is behind.
         """
         key = pointer_id(model, ledger_id)
-        told = self.moves.position(key)
+        told = self.positions.position(key)
         if told is not None and told >= wanted:
             return told
         poll = self.polls.get(key)
-        # One that is done but not forgotten yet says nothing new. Who waits in a loop would get it for ever: to await what is
-        # done gives nobody else a turn, the forgetting included.
+        # A poll that is done has an old result. A query that waits in a loop could get the same poll for ever: awaiting a task
+        # that is done does not let other callbacks run, so `_forget` would never remove the poll.
         if poll is None or poll.done():
             poll = self.polls[key] = asyncio.create_task(self._poll(model, ledger_id))
             poll.add_done_callback(lambda done: self._forget(key, done))
@@ -310,9 +391,9 @@ class Reader:
 
     async def _poll(self, model: ReadModel, ledger_id: str) -> int:
         key = pointer_id(model, ledger_id)
-        before = self.moves.position(key)
-        await self.moves.next(key, TOLD_POLL_SECONDS if self.moves.is_heard else POLL_SECONDS)
-        told = self.moves.position(key)
+        before = self.positions.position(key)
+        await self.positions.next(key, TOLD_POLL_SECONDS if self.positions.is_heard else POLL_SECONDS)
+        told = self.positions.position(key)
         if told is not None and told != before:
             return told
         try:
@@ -321,7 +402,7 @@ class Reader:
             return -1
 
     def _forget(self, key: str, poll: asyncio.Task[int]) -> None:
-        """A failure counts as seen even when all who waited for this poll have given up."""
+        """Removes a finished poll. Reads its error, or asyncio would warn if every query that waited for it has ended."""
         if self.polls.get(key) is poll:
             del self.polls[key]
         if not poll.cancelled():
@@ -336,5 +417,5 @@ def _of_one(position: int, answers: list[Any]) -> AsOf[list[Any]] | Exception:
     return next((answer for answer in answers if isinstance(answer, Exception)), None) or AsOf(position, answers)
 
 
-def _lookup(collection_name: str, pipeline: Sequence[Document], name: str) -> Document:
+def _lookup(collection_name: str, pipeline: Sequence[JsonObject], name: str) -> JsonObject:
     return {"$lookup": {"from": collection_name, "pipeline": list(pipeline), "as": name}}

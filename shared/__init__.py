@@ -1,1 +1,1 @@
-"""The vocabulary and the log: what every process needs and none owns. Imports nothing of ours outside itself."""
+"""The code that every process uses. It imports no other package of Daybook."""

@@ -1,25 +1,30 @@
-"""Every error of ours, in one tree.
+"""All errors of Daybook, in one tree. A test compares the tree with the classes.
 
     DaybookError
-    ├── Rejection                    the command was understood and refused; no event was written
-    │   ├── SameAccount · NotFound · AccountClosed · AccountFrozen · UserInactive · CurrencyMismatch
-    │   ├── InsufficientFunds · BalanceOutOfRange · AccountNotEmpty · EmailTaken · IdTaken · UserIsErased
-    │   └── VersionMismatch
-    ├── BadRequest                   the request cannot be a command or a query; nothing was looked at
-    │   ├── Unauthorized (LoginRefused) · Forbidden · PasswordWrong
-    │   ├── MalformedRequest · HeadTooLarge · RequestTimeout
-    │   ├── MalformedJson · UnsupportedMediaType · PayloadTooLarge · ValidationFailed · CursorInvalid
-    │   └── AmountOutOfRange · CurrencyUnknown · IdempotencyKeyRequired · IdempotencyKeyInvalid · IdempotencyKeyReused
-    ├── Unavailable                  not now; the same request may succeed later
-    │   └── TooManyStreams · RateLimited · StoreUnavailable · Overloaded · Rebuilding · ProjectionBehind · NotSealedYet
-    └── OperatorError                a person must act: the processes and the CLI say it in one line and exit
-        ├── SettingsInvalid · MasterKeyUnknown · SchemaMismatch · UnsafeStore · UnsafeSettings · StackError · KeyRefused
-        ├── LedgerFileRefused
-        └── UnknownEvent · LogDamaged · ReadModelDamaged · EventRefused · GenerationRefused · NothingKept · ProjectionPaused
+    ├── Rejection             a rule said no to a command; no event was written
+    │   ├── about accounts    AccountIsClosed · AccountIsFrozen · AccountNotEmpty · CurrencyMismatch · SameAccount
+    │   ├── about amounts     BalanceOutOfRange · InsufficientFunds
+    │   ├── about users       EmailTaken · UserInactive · UserIsErased
+    │   └── about any         IdTaken · NotFound · VersionMismatch
+    ├── BadRequest            the request is not a valid command or query, or its caller may not send it
+    │   ├── access            Forbidden · PasswordWrong · Unauthorized (LoginDenied, ResetTokenInvalid)
+    │   ├── HTTP              HeadTooLarge · MalformedRequest · RequestTimeout
+    │   ├── body              LengthRequired · MalformedJson · PayloadTooLarge · UnsupportedMediaType
+    │   ├── content           AmountOutOfRange · CurrencyUnknown · CursorInvalid · ValidationFailed
+    │   └── repetition        IdempotencyKeyInvalid · IdempotencyKeyRequired · IdempotencyKeyReused
+    ├── Unavailable           the same request may succeed later
+    │   ├── limits            Overloaded · RateLimited · TooManyStreams
+    │   └── state             NotSealedYet · ProjectionBehind · Rebuilding · StoreUnavailable
+    └── OperatorError         a person must act; processes and the CLI print it in one line and exit
+        ├── set-up            MasterKeyUnknown · SchemaMismatch · SettingsInvalid · UnsafeSettings · UnsafeStore
+        ├── data              EventImpossible · LogDamaged · ReadModelDamaged · UnknownEvent
+        ├── projections       EventNotApplied · GenerationMismatch · NothingKept · ProjectionPaused
+        └── commands          ApiKeyError · FileUnusable · LedgerFileInvalid · StackError
 
-The first line of a docstring is the title that clients see; `code` is stable; `retryable` says whether the same
-command can succeed later; under a new Idempotency-Key, since an answered key keeps its answer. The HTTP status of each code
-stands in `shared.http`.
+The first line of each class's docstring is the title that clients see. A `code` never changes. `retryable` says whether the same
+command can succeed later. A retry needs a new Idempotency-Key, because the old key keeps its stored reply. `shared.web.problems`
+has the HTTP status of each code. The rejections about holds are in `shared.hold_errors`. An error that only one module raises is
+defined in that module.
 """
 
 from collections.abc import Sequence
@@ -27,15 +32,17 @@ from typing import Any, ClassVar
 
 
 class DaybookError(Exception):
-    """Something went wrong in Daybook."""
+    """The base class of all errors that Daybook raises."""
 
     code: ClassVar[str]
     retryable: ClassVar[bool] = False
+    message: ClassVar[str] = ""
+    """The detail of an error with `extra`, such as "available {available}". Without `extra`, the title is the detail."""
 
     def __init__(self, detail: str = "", **extra: Any) -> None:
-        """`extra` are members of the problem document that help the caller: `available`, `current_version`, …"""
-        super().__init__(detail or self.title())
-        self.detail = detail or self.title()
+        """Adds `extra` to the members of the problem document, such as `available` or `current_version`."""
+        self.detail = detail or (self.message.format(**extra) if extra else "") or self.title()
+        super().__init__(self.detail)
         self.extra = extra
 
     @classmethod
@@ -44,7 +51,7 @@ class DaybookError(Exception):
 
 
 class Rejection(DaybookError):
-    """The command was refused."""
+    """The command was rejected."""
 
 
 class SameAccount(Rejection):
@@ -59,13 +66,13 @@ class NotFound(Rejection):
     code = "not-found"
 
 
-class AccountClosed(Rejection):
+class AccountIsClosed(Rejection):
     """The account is closed."""
 
     code = "account-closed"
 
 
-class AccountFrozen(Rejection):
+class AccountIsFrozen(Rejection):
     """The account is frozen."""
 
     code = "account-frozen"
@@ -83,6 +90,7 @@ class CurrencyMismatch(Rejection):
     """The account is kept in another currency."""
 
     code = "currency-mismatch"
+    message = "The account is kept in another currency: {account_currency}."
 
 
 class UserIsErased(Rejection):
@@ -96,13 +104,15 @@ class InsufficientFunds(Rejection):
 
     code = "insufficient-funds"
     retryable = True
+    message = "The account has not enough available: available {available}, required {required}."
 
 
 class BalanceOutOfRange(Rejection):
-    """The amount, or the balance after it, is outside the range of 2^53 − 1 minor units."""
+    """The balance plus the overdraft limit would be larger than 2^53 − 1 minor units."""
 
-    code = "amount-out-of-range"
+    code = "balance-out-of-range"
     retryable = True
+    message = "The balance of an account plus its overdraft limit would be larger than 9007199254740991 minor units."
 
 
 class AccountNotEmpty(Rejection):
@@ -110,6 +120,7 @@ class AccountNotEmpty(Rejection):
 
     code = "account-not-empty"
     retryable = True
+    message = "The account still has a balance: posted {posted}, held {held}."
 
 
 class EmailTaken(Rejection):
@@ -129,10 +140,11 @@ class VersionMismatch(Rejection):
     """The version in If-Match is not the current one."""
 
     code = "stream-version-mismatch"
+    message = "The version in If-Match is not the current one, which is {current_version}."
 
 
 class BadRequest(DaybookError):
-    """The request cannot be read as what it should be."""
+    """The request is not valid."""
 
 
 class Unauthorized(BadRequest):
@@ -141,10 +153,16 @@ class Unauthorized(BadRequest):
     code = "unauthorized"
 
 
-class LoginRefused(Unauthorized):
+class LoginDenied(Unauthorized):
     """The e-mail address or the password is not right."""
 
     code = "login-refused"
+
+
+class ResetTokenInvalid(Unauthorized):
+    """The reset token is not valid, or no longer."""
+
+    code = "reset-token-invalid"
 
 
 class Forbidden(BadRequest):
@@ -154,7 +172,7 @@ class Forbidden(BadRequest):
 
 
 class MalformedRequest(BadRequest):
-    """This is not HTTP."""
+    """The request is not valid HTTP."""
 
     code = "malformed-request"
 
@@ -163,6 +181,12 @@ class HeadTooLarge(BadRequest):
     """The headers are too many or too large."""
 
     code = "head-too-large"
+
+
+class LengthRequired(BadRequest):
+    """The request has a body whose length it does not say."""
+
+    code = "length-required"
 
 
 class RequestTimeout(BadRequest):
@@ -194,6 +218,7 @@ class PayloadTooLarge(BadRequest):
     """The body is too large."""
 
     code = "payload-too-large"
+    message = "The body is too large: at most {bytes_max} bytes are read."
 
 
 class ValidationFailed(BadRequest):
@@ -209,13 +234,13 @@ class CursorInvalid(BadRequest):
 
 
 class AmountOutOfRange(BadRequest):
-    """The amount is not within 1 and 2^53 − 1 minor units."""
+    """The amount is smaller than this member allows, or larger than 2^53 − 1 minor units."""
 
     code = "amount-out-of-range"
 
 
 class CurrencyUnknown(BadRequest):
-    """The currency is not an ISO 4217 code with a minor unit."""
+    """The currency is not an ISO 4217 code with a minor unit, or was withdrawn and no setting allows it."""
 
     code = "currency-unknown"
 
@@ -248,9 +273,10 @@ class RateLimited(Unavailable):
     """There were too many requests."""
 
     code = "rate-limited"
+    message = "There were too many requests. Wait {retry_after_seconds} seconds."
 
     def __init__(self, headers: Sequence[tuple[bytes, bytes]] = (), retry_after_seconds: int = 1) -> None:
-        """`headers` say what the limit is."""
+        """Creates the error. `headers` are response headers that state the limit."""
         super().__init__(retry_after_seconds=retry_after_seconds)
         self.limit_headers = tuple(headers)
 
@@ -260,6 +286,7 @@ class TooManyStreams(Unavailable):
 
     code = "too-many-streams"
     retryable = True
+    message = "The caller has {streams_max} streams of events open, as many as it may have."
 
 
 class StoreUnavailable(Unavailable):
@@ -284,12 +311,14 @@ class ProjectionBehind(Unavailable):
     """The read model has not reached the position asked for."""
 
     code = "projection-behind"
+    message = "The read model is at position {position}, {lag_events} events before the position asked for."
 
 
 class NotSealedYet(Unavailable):
     """No seal covers this event yet."""
 
     code = "not-sealed-yet"
+    message = "No seal covers position {position} yet. The newest seal ends at position {sealed_position}."
 
 
 class OperatorError(DaybookError):
@@ -303,16 +332,17 @@ class SettingsInvalid(OperatorError):
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("settings: " + "; ".join(problems))
+        self.problems = problems
 
 
 class MasterKeyUnknown(OperatorError):
-    """Keys of people are wrapped by a master key that the settings do not name."""
+    """Some person keys are wrapped by a master key that the settings do not contain."""
 
     code = "master-key-unknown"
 
 
 class SchemaMismatch(OperatorError):
-    """The database's schema is not the one this code was written for."""
+    """The schema of PostgreSQL is not the one that this code was written for."""
 
     code = "schema-mismatch"
 
@@ -335,26 +365,32 @@ class UnknownEvent(OperatorError):
     code = "unknown-event"
 
 
+class EventImpossible(OperatorError):
+    """No command could have recorded this event here, or have got this stored reply."""
+
+    code = "event-impossible"
+
+
 class LogDamaged(OperatorError):
-    """The log is not what was written."""
+    """The log is damaged: its content differs from what was recorded."""
 
     code = "log-damaged"
 
 
 class ReadModelDamaged(OperatorError):
-    """A read model is not what was written."""
+    """A read model is damaged: its content differs from what was written."""
 
     code = "read-model-damaged"
 
 
-class EventRefused(OperatorError):
+class EventNotApplied(OperatorError):
     """An event cannot be applied to a read model."""
 
     code = "event-refused"
 
 
-class GenerationRefused(OperatorError):
-    """What was built of a read model is not what the log says."""
+class GenerationMismatch(OperatorError):
+    """The new generation of a read model does not match the log."""
 
     code = "generation-refused"
 
@@ -377,13 +413,19 @@ class StackError(OperatorError):
     code = "stack-error"
 
 
-class LedgerFileRefused(OperatorError):
+class FileUnusable(OperatorError):
+    """A file cannot be read or written."""
+
+    code = "file-unusable"
+
+
+class LedgerFileInvalid(OperatorError):
     """A file cannot be imported as a ledger."""
 
     code = "ledger-file-refused"
 
 
-class KeyRefused(OperatorError):
+class ApiKeyError(OperatorError):
     """The API key cannot be made, changed or ended."""
 
     code = "key-refused"

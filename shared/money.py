@@ -1,26 +1,24 @@
-"""Money is an integer count of a currency's minor units. Never make a float of it."""
+"""Money is an integer number of a currency's minor units. Never convert it to a float."""
 
 from decimal import Decimal
 from typing import Final
 
-from iso4217 import Currency
+from shared.currency_table import ACTIVE, HISTORICAL
 
 AMOUNT_MAX: Final = 2**53 - 1
-"""Largest magnitude of an amount and of a balance: what every JSON reader and a Redis score hold exactly."""
+"""The largest absolute value of an amount or a balance. Every JSON parser and every Redis score can represent it exactly."""
 
-_EXPONENTS: Final[dict[str, int]] = {c.code: c.exponent for c in Currency if c.exponent is not None}
-
-CURRENCIES: Final = frozenset(_EXPONENTS)
-"""ISO 4217 codes that have a minor unit; the codes for metals, tests and «no currency» have none."""
+CURRENCIES: Final = {**ACTIVE, **HISTORICAL}
+"""Code → definition of each currency that an account can have, active or historical."""
 
 
 def exponent(currency: str) -> int:
-    """Decimal places of a known currency: 2 for EUR, 0 for JPY, 3 for KWD."""
-    return _EXPONENTS[currency]
+    """Returns the number of decimal places of a currency: 2 for EUR, 0 for JPY, 3 for KWD. The code must be in `CURRENCIES`."""
+    return CURRENCIES[currency].exponent
 
 
 def to_minor_units(amount: Decimal, currency: str) -> int:
-    """Exact: `Decimal("12.50")`, EUR → 1250.
+    """Converts an amount to minor units without rounding: `Decimal("12.50")` in EUR becomes 1250.
 
     Raises:
         ValueError: the amount has more decimal places than the currency.

@@ -1,4 +1,4 @@
-"""Servers once per test run, a fresh database per test. What a test does not ask for is not started."""
+"""Fixtures: servers for the whole test run, and new databases for each test. Nothing starts that no test asks for."""
 
 import asyncio
 import gc
@@ -6,137 +6,190 @@ import itertools
 import os
 import signal
 import tempfile
+import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import asyncpg
 import pytest
 import pytest_asyncio
-from pymongo import MongoClient
 from redis.asyncio import Redis as RedisClient
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from dev.processes import migrate
+from dev.daybook_processes import migrate
 from dev.servers import Mongo, Postgres, Redis, start_all, stop_all
-from shared.connections import open_postgres
 from shared.settings import Settings
-from tests.keys import OPERATOR, add_key
-from tests.log import MASTER_KEY
-from tests.running import Servers, Stack, run_stack
+from shared.stores.postgres import open_postgres
+from tests.harness.databases import Databases, copy_postgres
+from tests.harness.keys import OPERATOR, add_key
+from tests.harness.log import MASTER_KEY
+from tests.harness.running import Servers, Stack, run_stack
 
-# A developer's shell may point at a running stack, which no test may touch.
+# A developer's shell may have settings of a running stack. No test may touch that stack.
 for variable in [name for name in os.environ if name.startswith("DAYBOOK_")]:
     del os.environ[variable]
 
-TEMPLATE = "daybook_template"
+SEEDS_TRIED = pytest.StashKey[list[str]]()
 REDIS_DATABASES = itertools.cycle(range(1, 64))
-NUMBERS = itertools.count(1)
 
 
-# A shell that runs the tests in its background has Ctrl-C ignored, also by what they start.
+# A shell that runs the tests in the background makes them, and the processes that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--prove", action="store_true", help="run only the tests that are marked as proofs, each in its long form")
+    parser.addoption("--first-seed", type=int, default=1, help="the seed that proofs with random tries begin with")
+    parser.addoption("--minutes", type=float, help="let each proof with random tries go on for this time, whatever its number")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs each proof with the fixture `seed` once for each seed, so that the name of a failed test contains the seed."""
+    if "seed" in metafunc.fixturenames and metafunc.definition.get_closest_marker("proof"):
+        metafunc.parametrize("seed", range(1, 1 + _repetitions(metafunc.definition)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if "servers" in getattr(item, "fixturenames", ()):
+        if not {"servers", "migrated_postgres"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("services")
+    if config.getoption("--prove"):
+        others = [item for item in items if not item.get_closest_marker("proof")]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item.get_closest_marker("proof")]
+
+
+def _repetitions(test: pytest.Item) -> int:
+    marker = test.get_closest_marker("proof")
+    assert marker, "only a test with the marker of proofs can use this fixture"
+    short, long = marker.args
+    return int(long if test.config.getoption("--prove") else short)
+
+
+@pytest.fixture
+def proving(pytestconfig: pytest.Config) -> bool:
+    """True with `--prove`: proofs run in their long form, which may take as much time as it needs and use the whole machine."""
+    return bool(pytestconfig.getoption("--prove"))
+
+
+@pytest.fixture
+def repetitions(request: pytest.FixtureRequest) -> int:
+    """Returns how often a proof repeats its check: the first number of its marker, or the second with `--prove`."""
+    return _repetitions(request.node)
+
+
+@pytest.fixture
+def seeds(request: pytest.FixtureRequest) -> Iterator[Iterator[int]]:
+    """The seeds of a proof with random tries: as many as its marker says, or as many as `--minutes` allows.
+
+    The run says at its end which seeds were tried, so that the next can begin with `--first-seed` after them.
+    """
+    minutes, first = request.config.getoption("--minutes"), request.config.getoption("--first-seed")
+    tried = first - 1
+
+    def tries() -> Iterator[int]:
+        nonlocal tried
+        end = None if minutes is None else time.monotonic() + 60 * minutes
+        for seed in itertools.count(first):
+            if seed - first >= _repetitions(request.node) if end is None else time.monotonic() >= end:
+                return
+            tried = seed
+            yield seed
+
+    yield tries()
+    request.config.stash.setdefault(SEEDS_TRIED, []).append(f"{request.node.nodeid}: seeds {first} to {tried}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.getoption("--prove"):
+        for line in config.stash.get(SEEDS_TRIED, []):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
-    """Not below pytest's own folders, which it keeps: three servers' data for each of the last runs are much."""
+    """Yields a folder for the servers' data. It is deleted after the run; pytest would keep its own folders of several runs."""
     with tempfile.TemporaryDirectory(prefix="daybook-tests-") as folder:
         yield Path(folder)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def servers(server_folder: Path) -> AsyncIterator[Servers]:
-    """PostgreSQL, MongoDB and Redis for the whole run. A test that kills or freezes one needs servers of its own."""
-    postgres, mongo, redis = (
-        Postgres("postgres", server_folder),
-        Mongo("mongo", server_folder),
-        Redis("redis", server_folder),
-    )
+async def migrated_postgres(server_folder: Path) -> Path:
+    """Returns the folder of a stopped PostgreSQL with all migrations and the operator's key, for `copy_postgres`."""
+    folder = server_folder / "migrated"
+    folder.mkdir()
+    postgres = Postgres("postgres", folder)
+    await start_all(postgres)
+    await migrate(folder, {"DAYBOOK_DATABASE_URL": postgres.url})
+    # A separate event loop ends together with everything that the connection leaves open. The loop of the run would stop here.
+    await asyncio.to_thread(asyncio.run, add_key(postgres.url, token=OPERATOR))
+    await stop_all(postgres)
+    return postgres.folder
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def servers(server_folder: Path, migrated_postgres: Path) -> AsyncIterator[Servers]:
+    """PostgreSQL, MongoDB and Redis for the whole run. A test that kills or freezes a server must start its own."""
+    postgres = copy_postgres(migrated_postgres, server_folder)
+    mongo, redis = Mongo("mongo", server_folder), Redis("redis", server_folder)
     await start_all(postgres, mongo, redis)
-    # Asked while a server was still starting, a driver can leave its socket to the collector; no test is to be blamed for that.
+    # A driver that asked a server during its start can leave a socket to the garbage collector. Without this, a test would fail.
     with warnings.catch_warnings(action="ignore", category=ResourceWarning):
         gc.collect()
     yield Servers(postgres, mongo, redis)
     await stop_all(postgres, mongo, redis)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def template_database(servers: Servers, server_folder: Path) -> str:
-    """The name of a database that has been through all migrations and has the operator's key, once per run."""
-    await _as_superuser(servers.postgres, f"CREATE DATABASE {TEMPLATE} OWNER daybook")
-    await migrate(server_folder, {"DAYBOOK_DATABASE_URL": _at(servers.postgres, TEMPLATE)})
-    # In a loop of its own, which ends with all that the connection leaves behind: the one of the session stops here.
-    await asyncio.to_thread(asyncio.run, add_key(_at(servers.postgres, TEMPLATE), token=OPERATOR))
-    return TEMPLATE
+@pytest.fixture(scope="session")
+def databases(servers: Servers) -> Iterator[Databases]:
+    """A supply of migrated databases without events, in the servers of this run."""
+    with Databases(servers.postgres, servers.mongo) as supply:
+        yield supply
 
 
 @pytest_asyncio.fixture
-async def settings(servers: Servers, template_database: str) -> AsyncIterator[Settings]:
+async def settings(servers: Servers, databases: Databases) -> AsyncIterator[Settings]:
     """Settings that point to a migrated, empty database, an empty MongoDB database and an empty Redis database."""
-    async with _fresh_settings(servers, template_database) as fresh:
+    async with _fresh_settings(servers, databases) as fresh:
         yield fresh
 
 
 @pytest_asyncio.fixture
-async def elsewhere(servers: Servers, template_database: str) -> AsyncIterator[Settings]:
-    """As `settings`, and others."""
-    async with _fresh_settings(servers, template_database) as fresh:
+async def elsewhere(servers: Servers, databases: Databases) -> AsyncIterator[Settings]:
+    """A second set of `settings` that points to other empty databases."""
+    async with _fresh_settings(servers, databases) as fresh:
         yield fresh
 
 
 @asynccontextmanager
-async def _fresh_settings(servers: Servers, template_database: str) -> AsyncIterator[Settings]:
-    name = f"daybook_test_{next(NUMBERS)}"
+async def _fresh_settings(servers: Servers, databases: Databases) -> AsyncIterator[Settings]:
     redis_url = servers.redis.url.removesuffix("/0") + f"/{next(REDIS_DATABASES)}"
-    await asyncio.gather(
-        _as_superuser(servers.postgres, f"CREATE DATABASE {name} TEMPLATE {template_database} OWNER daybook"),
-        _empty(redis_url),
-    )
+    name, _ = await asyncio.gather(databases.take(), _empty(redis_url))
     yield Settings(
-        database_url=_at(servers.postgres, name),
+        database_url=servers.postgres.url.removesuffix("daybook") + name,
         mongo_url=servers.mongo.url,
         mongo_database=name,
         redis_url=redis_url,
         secret="for tests only, and long enough to be taken",
         master_keys=MASTER_KEY,
     )
-    await _as_superuser(servers.postgres, f"DROP DATABASE {name} WITH (FORCE)")
-    with MongoClient[dict[str, object]](servers.mongo.url) as client:
-        client.drop_database(name)
+    databases.drop(name)
 
 
 @pytest_asyncio.fixture
 async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
-    """As the command API has it."""
+    """An engine with the database role of the command API."""
     async with open_postgres(settings, "daybook_command") as opened:
         yield opened
 
 
 @pytest_asyncio.fixture
 async def stack(settings: Settings, tmp_path: Path) -> AsyncIterator[Stack]:
-    """The two APIs and the worker as real processes. For more environment variables use `run_stack` itself."""
+    """Both APIs and the worker as real processes. To set more environment variables, use `run_stack` instead."""
     async with run_stack(settings, tmp_path) as running:
         yield running
-
-
-def _at(postgres: Postgres, database: str) -> str:
-    return postgres.url.removesuffix("daybook") + database
-
-
-async def _as_superuser(postgres: Postgres, statement: str) -> None:
-    connection = await asyncpg.connect(postgres.superuser_url)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
 
 
 async def _empty(redis_url: str) -> None:

@@ -1,1 +1,1 @@
-"""One module for each benchmark, or for a few that share what they run on. Each gives a section of the document."""
+"""Run the benchmarks. A module has one benchmark, or several that share a setup. Each benchmark makes a section of the report."""

@@ -1,4 +1,4 @@
-"""Transfers over HTTP, many at a time and one at a time, beside the framework's ceiling and what Daybook replaces."""
+"""Measures transfers over HTTP, many at once and one at a time. Compares them with the bare framework and with other programs."""
 
 import json
 from contextlib import AsyncExitStack
@@ -8,16 +8,16 @@ from typing import Final
 import asyncpg
 
 from bench.benchmarks.stores import insert_single, make_events_table
-from bench.filling import LIMIT
-from bench.load import run_program
+from bench.interleaving import Lane, Values, interleave, load_lane
+from bench.ledger_filling import LIMIT
+from bench.load_generators import run_program
 from bench.measurement import Section
 from bench.plots import bars
 from bench.rig import Rig, environment_of, running, say
-from bench.rounds import Lane, Values, interleave, load_lane
 from bench.scale import Scale
 from bench.workloads import Workload, account_id
-from bench.yardsticks import crud
-from dev.folder import ROOT
+from bench.yardsticks import crud_api
+from dev.data_folder import ROOT
 
 CONNECTIONS: Final = 64
 CROWD_CONNECTIONS: Final = 1_000
@@ -44,9 +44,9 @@ async def measure_commands(rig: Rig) -> Section:
         lanes = await _echo_lanes(rig, exits) | await _transfer_lanes(rig, exits) | await _rival_lanes(rig, exits, section)
         await interleave(section, lanes, rig.scale.rounds)
     section.notes.append(
-        "«echo» is a route of the same app in the same kind of process that validates a transfer and answers; «FastAPI alone» "
-        "has that route and nothing else. Transfers find their account's state uniformly over "
-        f"{rig.scale.accounts:,} accounts, or by Zipf's law (1.0) over {rig.scale.accounts_zipf:,}. «CRUD» is FastAPI with "
+        "`echo` is a route of the same app in the same kind of process: it validates a transfer and answers. `FastAPI alone` "
+        "has that route and nothing else. Transfers choose their accounts uniformly from "
+        f"{rig.scale.accounts:,} accounts, or by Zipf's law (1.0) from {rig.scale.accounts_zipf:,}. `CRUD` is FastAPI with "
         "SQLAlchemy's ORM: two rows FOR UPDATE, one insert, one commit; it has neither history nor idempotency keys."
     )
     section.plots["commands.svg"] = bars("Transfers a second, 64 connections", section.measurements.values(), "per second")
@@ -55,8 +55,8 @@ async def measure_commands(rig: Rig) -> Section:
 
 async def _echo_lanes(rig: Rig, exits: AsyncExitStack) -> dict[str, Lane]:
     environment = environment_of(await rig.ledger(rig.scale.accounts))
-    echo = rig.yardstick("echo:create_command_app", environment)
-    plain = rig.yardstick("echo:create_plain_app", environment)
+    echo = rig.yardstick("echo_apps:create_command_app", environment)
+    plain = rig.yardstick("echo_apps:create_plain_app", environment)
     await exits.enter_async_context(running(echo, plain))
     workload = Workload("POST", "/echo", rig.scale.accounts)
     return {name: load_lane(api.url, workload, rig.scale, CONNECTIONS) for name, api in ((ECHO, echo), (PLAIN_ECHO, plain))}
@@ -84,7 +84,7 @@ def batch_lane(url: str, scale: Scale) -> Lane:
     requests = load_lane(url, workload, scale, BATCH_CONNECTIONS)
 
     async def lane() -> Values:
-        """Counted in transfers; timed in requests."""
+        """Measures requests that carry a batch of transfers. The rate counts transfers; the times are those of requests."""
         values = await requests()
         return values | {"per second": values["per second"] * BATCH_TRANSFERS}
 
@@ -94,8 +94,8 @@ def batch_lane(url: str, scale: Scale) -> Lane:
 async def _rival_lanes(rig: Rig, exits: AsyncExitStack, section: Section) -> dict[str, Lane]:
     accounts = [account_id(number) for number in range(1, rig.scale.accounts + 1)]
     url = await rig.scratch()
-    await crud.make_tables(url, accounts, LIMIT)
-    api = rig.yardstick("crud:create_app", {crud.DATABASE_URL: url})
+    await crud_api.make_tables(url, accounts, LIMIT)
+    api = rig.yardstick("crud_api:create_app", {crud_api.DATABASE_URL: url})
     await exits.enter_async_context(running(api))
     lanes = {CRUD: load_lane(api.url, Workload("POST", "/transfers", rig.scale.accounts), rig.scale, CONNECTIONS)}
     return lanes | _package_lanes(rig, section)
@@ -107,7 +107,7 @@ async def _rival_lanes(rig: Rig, exits: AsyncExitStack, section: Section) -> dic
 def _package_lanes(rig: Rig, section: Section) -> dict[str, Lane]:
     python = ROOT / ".venv" / "bench" / "bin" / "python"
     if not python.exists():
-        missing = "`eventsourcing` is not installed (`make bench` does that): it is left out."
+        missing = "`eventsourcing` is left out, because it is not installed: run `make bench` to install it."
         say(missing)
         section.notes.append(missing)
         return {}
@@ -124,8 +124,8 @@ def _package_lane(rig: Rig, python: Path, threads: int) -> Lane:
 
 
 def packaged_script() -> Path:
-    """Run by path: the other environment does not have this package."""
-    return Path(crud.__file__).with_name("packaged.py")
+    """Returns the path of the script. It is run as a file, because its virtual environment does not have the package `bench`."""
+    return Path(crud_api.__file__).with_name("eventsourcing_package.py")
 
 
 # ── one at a time ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -141,7 +141,7 @@ async def measure_single(rig: Rig) -> Section:
     scale = rig.scale
     settings = await rig.ledger(scale.accounts)
     api = rig.command(settings)
-    echo = rig.yardstick("echo:create_command_app", environment_of(settings))
+    echo = rig.yardstick("echo_apps:create_command_app", environment_of(settings))
     url = await rig.scratch()
     await make_events_table(url)
     async with running(api, echo):
@@ -155,7 +155,7 @@ async def measure_single(rig: Rig) -> Section:
         await interleave(section, lanes, scale.rounds)
         await connection.close()
     section.notes.append(
-        "The bare INSERT writes one row of the event table over asyncpg, in process and without HTTP, BEGIN and COMMIT being one "
-        "statement's own; a transfer writes one event, three places in streams, three heads, a key and the log's head."
+        "The bare INSERT writes one row of the event table over asyncpg, in this process and without HTTP, in a transaction of "
+        "its own. A transfer writes one event, three rows of streams, three heads of streams, a stored reply and the log's head."
     )
     return section

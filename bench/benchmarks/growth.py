@@ -1,13 +1,13 @@
-"""What a command costs and a stored event weighs when the log is small and when it is large."""
+"""Measures the time of a command and the bytes of an event, in a small log and in a large one."""
 
 from typing import Final
 
 import asyncpg
 
-from bench.filling import append_uniform
+from bench.interleaving import Lane, interleave, load_lane
+from bench.ledger_filling import append_uniform
 from bench.measurement import Section
 from bench.rig import Rig, running, say
-from bench.rounds import Lane, interleave, load_lane
 from bench.workloads import Workload
 from shared.settings import Settings
 
@@ -28,8 +28,8 @@ async def measure_growth(rig: Rig) -> Section:
         lanes: dict[str, Lane] = {name: load_lane(api.url, workload, scale, 1) for name, api in apis.items()}
         await interleave(section, lanes, scale.rounds)
     section.notes.append(
-        "Logs with {:,} and {:,} transfers. One connection, one command at a time; bytes on disk for each transfer, with its "
-        "keys and indexes, measured after the tables were vacuumed.".format(*scale.growth_events)
+        "Logs with {:,} and {:,} transfers. One connection sends one command at a time. Bytes are those on disk for each "
+        "transfer, with its keys and indexes, after a vacuum of the tables.".format(*scale.growth_events)
     )
     return section
 

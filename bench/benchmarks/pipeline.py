@@ -1,4 +1,4 @@
-"""The whole of Daybook under a load that it has to hold, and how soon what was commanded can be read."""
+"""Measures all of Daybook under a steady load, and the time until a query shows the effect of a command."""
 
 import asyncio
 import time
@@ -9,17 +9,17 @@ from typing import Any, Final
 import httpx2
 import msgspec
 
-from bench.client import FIRST_ERROR, Answer, Connection, Order, connected, percentile
-from bench.load import columns, run_load
+from bench.interleaving import Values, load_seconds, processor_seconds
+from bench.load_client import FIRST_ERROR, HttpReply, LoadConnection, LoadOrder, connected, percentile
+from bench.load_generators import columns, run_load
 from bench.measurement import Section
 from bench.plots import lines
 from bench.rig import Rig, running, say
-from bench.rounds import Values, load_seconds, processor_seconds
 from bench.workloads import API_KEY, Workload, get
-from dev.children import Child, family
-from dev.processes import Api
-from dev.seed import bearer, caught_up, list_projections
+from dev.child_processes import Child, family
+from dev.daybook_processes import ApiProcess
 from shared.errors import StackError
+from shared.web.api_client import bearer, list_projections, wait_until_caught_up
 
 RATE: Final = 1_500
 CONNECTIONS: Final = 64
@@ -31,8 +31,8 @@ LAG: Final = "lag of the slowest read model"
 MEMORY: Final = "memory of both APIs and the worker"
 
 
-class Look(msgspec.Struct, frozen=True):
-    """One moment: seconds since the load began, the slowest read model's lag, and what our processes hold."""
+class PipelineSample(msgspec.Struct, frozen=True):
+    """A sample: seconds since the load began, lag of the slowest read model in seconds, and memory of the processes in MiB."""
 
     at: float
     lag_seconds: float
@@ -51,7 +51,7 @@ async def measure_pipeline(rig: Rig) -> Section:
         say(f"pipeline: {RATE:,} transfers a second for {seconds:g} s")
         workload = Workload("POST", "/v1/transfers", rig.scale.accounts)
         before = _seconds(processes)
-        load = asyncio.create_task(run_load(Order(command.url, workload, CONNECTIONS, seconds, per_second=RATE)))
+        load = asyncio.create_task(run_load(LoadOrder(command.url, workload, CONNECTIONS, seconds, per_second=RATE)))
         looks = await _watch(load, query, (command, query, worker))
         done = await load
         after = _seconds(processes)
@@ -63,11 +63,11 @@ async def measure_pipeline(rig: Rig) -> Section:
 
 
 def _seconds(processes: Mapping[str, Child]) -> dict[str, float]:
-    """Processor time so far, by name."""
+    """Returns the processor time that each process has used so far, by name."""
     return {name: processor_seconds(process) for name, process in processes.items()} | {"load": load_seconds()}
 
 
-def _describe(section: Section, looks: list[Look], seconds: float) -> None:
+def _describe(section: Section, looks: list[PipelineSample], seconds: float) -> None:
     lags = sorted(look.lag_seconds * 1000 for look in looks)
     spread: Values = {"p50 ms": percentile(lags, 50), "p99 ms": percentile(lags, 99), "growth": _growth(lags, looks)}
     section.measurement(LAG).add(spread)
@@ -75,28 +75,28 @@ def _describe(section: Section, looks: list[Look], seconds: float) -> None:
     points = [(look.at, look.lag_seconds * 1000) for look in looks]
     section.plots["pipeline.svg"] = lines(f"Lag of the slowest read model at {RATE:,} transfers a second", points, "s", "ms")
     section.notes.append(
-        f"For {seconds:g} s, with the load, both APIs, the worker and the three servers on the same cores; a request is timed "
-        "from when it was due. Lag is how long the oldest event that a read model does not show has been in the log, by "
+        f"For {seconds:g} s, with the load, both APIs, the worker and the three servers on the same cores. A request is timed "
+        "from when it was due. Lag is how long the oldest event that a read model does not show has been in the log, from "
         f"`GET /v1/projections`, {1 / LOOK_SECONDS:.0f} times a second. Growth compares the last third of the time with the "
         "middle third: 1 is none. Microseconds are processor time, user and system, divided by the requests that were answered."
     )
 
 
-async def _ready(query: Api) -> None:
-    if not await caught_up(query.url, API_KEY, SETTLE_SECONDS):
+async def _ready(query: ApiProcess) -> None:
+    if not await wait_until_caught_up(query.url, API_KEY, SETTLE_SECONDS):
         msg = f"the read models do not catch up: {query.last_words()}"
         raise StackError(msg)
 
 
-async def _watch(load: "asyncio.Task[Any]", query: Api, processes: Iterable[Child]) -> list[Look]:
+async def _watch(load: "asyncio.Task[Any]", query: ApiProcess, processes: Iterable[Child]) -> list[PipelineSample]:
     begin = time.perf_counter()
-    looks: list[Look] = []
+    looks: list[PipelineSample] = []
     async with httpx2.AsyncClient(headers=bearer(API_KEY), timeout=10, trust_env=False) as client:
         while not load.done():
             lags = [each["lag_seconds"] for each in await list_projections(client, query.url)]
             if lags:
                 at = time.perf_counter() - begin
-                looks.append(Look(at, max(lags), sum(_mebibytes(process.pid) for process in processes)))
+                looks.append(PipelineSample(at, max(lags), sum(_mebibytes(process.pid) for process in processes)))
             await asyncio.sleep(LOOK_SECONDS)
     return looks
 
@@ -106,19 +106,22 @@ def _mebibytes(pid: int) -> float:
     return pages * 4 / 1024
 
 
-def _growth(lags: list[float], looks: list[Look]) -> float:
-    """Of the mean lag; lags that are within the noise of a wake-up count as that."""
+def _growth(lags: list[float], looks: list[PipelineSample]) -> float:
+    """Returns the mean lag of the last third, divided by that of the middle third.
+
+    Each mean is at least the median lag: a smaller lag is normal, because a wake-up takes some time.
+    """
     floor = percentile(lags, 50) or 1.0
     middle, last = (max(sum(look.lag_seconds for look in part) / len(part) * 1000, floor) for part in _thirds(looks))
     return last / middle
 
 
-def _memory_growth(looks: list[Look]) -> float:
+def _memory_growth(looks: list[PipelineSample]) -> float:
     middle, last = (sum(look.mebibytes for look in part) / len(part) for part in _thirds(looks))
     return last / middle
 
 
-def _thirds(looks: list[Look]) -> tuple[list[Look], list[Look]]:
+def _thirds(looks: list[PipelineSample]) -> tuple[list[PipelineSample], list[PipelineSample]]:
     third = max(len(looks) // 3, 1)
     return looks[third : 2 * third] or looks, looks[-third:]
 
@@ -128,7 +131,7 @@ def _thirds(looks: list[Look]) -> tuple[list[Look], list[Look]]:
 VISIBLE: Final = "command → visible in both stores"
 VISIBLE_RATE: Final = 200
 VISIBLE_CONNECTIONS: Final = 16
-"""Of each kind. More than are ever busy at once, so that nothing waits for one."""
+"""The number of connections to each API. There are never as many requests at once, so no request waits for a connection."""
 
 
 async def measure_visible(rig: Rig) -> Section:
@@ -143,17 +146,17 @@ async def measure_visible(rig: Rig) -> Section:
             section.measurement(VISIBLE).add({"p50 ms": p50, "p99 ms": p99})
             say(f"visible, round {turn} of {rig.scale.rounds}: {p50:.1f} p50 ms, {p99:.1f} p99 ms")
     section.notes.append(
-        "From when a transfer is sent until two queries have answered that hold it: the payer's account (Redis) and the transfer "
-        "itself (MongoDB), both asked with `Daybook-Min-Position` and `handling=strict`. One transfer in ten is looked for; a "
-        "query that has to wait is told by the worker when to look."
+        "The time from sending a transfer until two queries have answered with it: the payer's account (Redis) and the transfer "
+        "itself (MongoDB), both with `Daybook-Min-Position` and `handling=strict`. One transfer in ten is followed. The worker "
+        "publishes its positions, so that a waiting query need not poll."
     )
     return section
 
 
-class Visits:
-    """Sends transfers at a steady rate, and follows one in ten to the query API."""
+class FollowedTransfers:
+    """Sends transfers, and measures for some of them the time until the query API shows them."""
 
-    def __init__(self, accounts: int, commands: list[Connection], queries: list[Connection]) -> None:
+    def __init__(self, accounts: int, commands: list[LoadConnection], queries: list[LoadConnection]) -> None:
         self._requests = Workload("POST", "/v1/transfers", accounts).requests()
         self._commands = _pool(commands)
         self._queries = _pool(queries)
@@ -176,7 +179,7 @@ async def _visible_times(accounts: int, command_url: str, query_url: str, second
         connected(query_url, VISIBLE_CONNECTIONS) as queries,
         asyncio.TaskGroup() as tasks,
     ):
-        visits = Visits(accounts, commands, queries)
+        visits = FollowedTransfers(accounts, commands, queries)
         begin = time.perf_counter()
         for number in range(int(seconds * VISIBLE_RATE)):
             if (early := begin + number / VISIBLE_RATE - time.perf_counter()) > 0:
@@ -185,19 +188,21 @@ async def _visible_times(accounts: int, command_url: str, query_url: str, second
     return visits.took
 
 
-Pool = asyncio.Queue[Connection]
+Pool = asyncio.Queue[LoadConnection]
 
 
-def _pool(connections: list[Connection]) -> Pool:
+def _pool(connections: list[LoadConnection]) -> Pool:
     pool: Pool = asyncio.Queue()
     for connection in connections:
         pool.put_nowait(connection)
     return pool
 
 
-async def _ask(pool: Pool, request: bytes) -> Answer:
-    """Raises:
-    StackError: the answer is not what was asked for.
+async def _ask(pool: Pool, request: bytes) -> HttpReply:
+    """Sends a request on a free connection.
+
+    Raises:
+        StackError: the answer is an error.
     """
     connection = await pool.get()
     try:

@@ -1,4 +1,4 @@
-"""How fast the read models follow the log, and how fast they are built anew."""
+"""Measures how many events per second the read models take from the log, and how many a rebuild takes."""
 
 import asyncio
 import json
@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Final
 
 from bench.benchmarks.stores import INSERT_MANY, insert_many
-from bench.filling import append_uniform
-from bench.following import LEDGER, Following, following
+from bench.interleaving import Lane, Values, interleave
+from bench.ledger_filling import append_uniform
 from bench.measurement import Section
+from bench.read_model_watch import LEDGER, ReadModelWatch, watch_read_models
 from bench.rig import Rig, environment_of, running, say
-from bench.rounds import Lane, Values, interleave
-from dev.children import Child
-from shared.connections import open_stores
+from dev.child_processes import Child
 from shared.errors import StackError
-from shared.read_models import READ_MODELS, live_generation
+from shared.read_models.generations import live_generation
+from shared.read_models.shapes import READ_MODELS
 from shared.settings import Settings
+from shared.stores.all_stores import open_stores
 
 LIVE: Final = "projecting live, both stores"
 REPLAY_SMALL: Final = "replay of both stores, small log"
@@ -28,7 +29,7 @@ async def measure_projecting(rig: Rig) -> Section:
     section = Section("projecting", "Projecting live")
     scale = rig.scale
     settings = await rig.ledger(scale.accounts)
-    async with following(settings) as follow:
+    async with watch_read_models(settings) as follow:
         say("projecting: building the read models for the first time")
         await _catch_up(rig, settings, follow)
 
@@ -38,14 +39,14 @@ async def measure_projecting(rig: Rig) -> Section:
 
         await interleave(section, {LIVE: lane}, scale.rounds)
     section.notes.append(
-        f"A worker that was away finds {scale.backlog_events:,} transfers. Events a second, from when its first read model moves "
-        "to when the last one is at the end of the log; each event is posted to all seven read models."
+        f"A worker that starts again finds {scale.backlog_events:,} transfers. The rate is in events per second, from when the "
+        "first read model moves until the last one is at the end of the log. Each event goes to all read models."
     )
     return section
 
 
-async def _catch_up(rig: Rig, settings: Settings, follow: Following) -> float:
-    """Starts a worker; how many events it posts in a second. The time that it needs to start does not count."""
+async def _catch_up(rig: Rig, settings: Settings, follow: ReadModelWatch) -> float:
+    """Starts a worker, and returns how many events per second it projects. The start of the worker is not measured."""
     async with running(rig.worker(settings)):
         looks = await follow.until(await follow.head())
     begin = [look for look in looks if look.most == looks[0].most][-1]
@@ -63,10 +64,10 @@ async def measure_replay(rig: Rig) -> Section:
     }
     await interleave(section, lanes, rig.scale.rounds)
     section.notes.append(
-        f"`daybook replay` of all seven read models, with indexes and digests, over logs with {small:,} and {large:,} "
-        f"transfers between {rig.scale.accounts:,} accounts. «per second»: events. «documents per second»: "
-        "what it leaves in MongoDB. A transfer becomes three documents there, and changes of two accounts and of Redis; "
-        "`insert_many` into one collection without indexes is the yardstick. Events beside documents compare one with three."
+        f"`daybook replay` of all read models, with indexes and digests, over logs with {small:,} and {large:,} "
+        f"transfers between {rig.scale.accounts:,} accounts. `per second` counts events; `documents per second` counts what "
+        "it leaves in MongoDB. A transfer becomes three documents there, changes of two accounts, and changes in Redis. The "
+        "yardstick is `insert_many` into one collection without indexes. Comparing events with documents compares one with three."
     )
     return section
 
@@ -79,7 +80,7 @@ async def _filled(rig: Rig, events: int) -> Settings:
 
 
 async def _replay(rig: Rig, settings: Settings) -> Values:
-    """Events a second, and the most memory that it held at once."""
+    """Runs `daybook replay`. Returns its rates and its peak memory use."""
     log = rig.log_folder() / "replay.log"
     replay = Child("replay", log, [sys.executable, "-m", "cli.app", "replay"], environment=environment_of(settings))
     peak = 0.0
@@ -99,7 +100,7 @@ async def _replay(rig: Rig, settings: Settings) -> Values:
 
 
 async def _documents(settings: Settings) -> int:
-    """How many the read models have in MongoDB."""
+    """Returns the number of documents of all read models in MongoDB."""
     async with open_stores(settings, "daybook_query") as (_, mongo, redis):
         live = [await live_generation(mongo, redis, model, LEDGER) for model in READ_MODELS if model.store == "mongo"]
         return sum([await generation.collection(mongo).count_documents({}) for generation in live])

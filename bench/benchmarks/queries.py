@@ -1,18 +1,18 @@
-"""Reads over HTTP beside a route of the same app that reads nothing."""
+"""Measures queries over HTTP, and compares them with a route of the same app that reads nothing."""
 
 from itertools import repeat
 from typing import Final
 
-from bench.client import Order
-from bench.filling import append_transfers, append_uniform
-from bench.following import following
-from bench.load import columns, run_load
+from bench.interleaving import Lane, Values, interleave, processor_seconds
+from bench.ledger_filling import append_transfers, append_uniform
+from bench.load_client import LoadOrder
+from bench.load_generators import columns, run_load
 from bench.measurement import Section
 from bench.plots import bars
+from bench.read_model_watch import watch_read_models
 from bench.rig import Rig, environment_of, running, say
-from bench.rounds import Lane, Values, interleave, processor_seconds
 from bench.workloads import Workload, account_id
-from dev.processes import Api
+from dev.daybook_processes import ApiProcess
 from shared.settings import Settings
 
 CONNECTIONS: Final = 64
@@ -37,7 +37,7 @@ async def measure_queries(rig: Rig) -> Section:
     await append_uniform(settings, accounts * ENTRIES_EACH // 2, accounts)
     for payee, entries in zip((few, many), scale.page_entries, strict=True):
         await append_transfers(settings, entries, repeat(1), repeat(payee))
-    api = rig.yardstick("echo:create_query_app", environment_of(settings))
+    api = rig.yardstick("echo_apps:create_query_app", environment_of(settings))
     await _project(rig, settings)
     async with running(api):
 
@@ -59,12 +59,12 @@ async def measure_queries(rig: Rig) -> Section:
     return section
 
 
-def _lane(rig: Rig, api: Api, workload: Workload) -> Lane:
-    """Beside the rate, which depends on who else is busy, what a request costs."""
+def _lane(rig: Rig, api: ApiProcess, workload: Workload) -> Lane:
+    """Measures the rate of a query and its processor time. Other load on the machine changes only the rate."""
 
     async def lane() -> Values:
         before = processor_seconds(api), processor_seconds(rig.mongo), processor_seconds(rig.redis)
-        load = await run_load(Order(api.url, workload, CONNECTIONS, rig.scale.seconds))
+        load = await run_load(LoadOrder(api.url, workload, CONNECTIONS, rig.scale.seconds))
         after = processor_seconds(api), processor_seconds(rig.mongo), processor_seconds(rig.redis)
         in_api, in_mongo, in_redis = ((b - a) / load.requests * 1e6 for a, b in zip(before, after, strict=True))
         return columns(load) | {"API µs": in_api, "MongoDB µs": in_mongo, "Redis µs": in_redis}
@@ -73,5 +73,5 @@ def _lane(rig: Rig, api: Api, workload: Workload) -> Lane:
 
 
 async def _project(rig: Rig, settings: Settings) -> None:
-    async with running(rig.worker(settings)), following(settings) as follow:
+    async with running(rig.worker(settings)), watch_read_models(settings) as follow:
         await follow.until(await follow.head())

@@ -1,4 +1,4 @@
-"""What the stores do when nobody asks them for more than to keep rows: the yardsticks of batches and of replays."""
+"""Measures how fast the stores write plain rows and documents. These figures are the yardsticks for batches and replays."""
 
 import json
 import time
@@ -12,12 +12,12 @@ import asyncpg
 from pymongo import AsyncMongoClient
 from pymongo.write_concern import WriteConcern
 
-from bench.filling import append_uniform
+from bench.interleaving import Lane, Values, interleave
+from bench.ledger_filling import append_uniform
 from bench.measurement import Section
 from bench.rig import Rig
-from bench.rounds import Lane, Values, interleave
 from bench.workloads import account_id, nonce
-from shared.events import timestamp
+from shared.timestamps import timestamp
 
 BATCH_ROWS: Final = 1_000
 
@@ -80,7 +80,7 @@ async def make_events_table(url: str) -> None:
 
 
 async def insert_single(connection: asyncpg.Connection, seconds: float) -> Values:
-    """One row, one transaction, one after another."""
+    """Inserts rows one after another, each in its own transaction."""
     rows = event_rows()
 
     async def insert() -> None:
@@ -99,7 +99,7 @@ async def repeated(work: Callable[[], Awaitable[None]], rows: int, seconds: floa
 
 
 def event_rows() -> Iterator[tuple[Any, ...]]:
-    """Rows as a transfer's event has them; no two calls use the same ledger."""
+    """Makes rows like the events of transfers. Each call uses a new ledger id, so that no two rows have the same key."""
     ledger_id = f"bench-{nonce()}"
     data = json.dumps(_transfer() | {"from_balance": -7, "to_balance": 7})
     metadata = json.dumps({"command": "TransferFunds", "request_id": str(uuid4())})
@@ -122,7 +122,7 @@ def _transfer() -> dict[str, Any]:
 
 
 async def insert_many(mongo_url: str, seconds: float) -> Values:
-    """Documents like those of the transfers read model, without its indexes, acknowledged as its own are."""
+    """Inserts documents like those of the read model `transfers`, with the same write concern but without its indexes."""
     async with AsyncMongoClient[dict[str, Any]](mongo_url) as client:
         concern = WriteConcern(w="majority", j=True)
         collection = client.bench.get_collection(f"raw_{nonce()}", write_concern=concern)

@@ -1,1 +1,1 @@
-"""What Daybook is measured against: the framework alone, the pattern that it replaces, another package, the bare stores."""
+"""Programs that Daybook is compared with: the bare framework, a plain CRUD API, another package, and slower command APIs."""

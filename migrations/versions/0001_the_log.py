@@ -1,4 +1,4 @@
-"""The log: events, the streams they belong to, heads, keys, and the roles that may touch them."""
+"""Creates the log: events, their streams, heads and idempotency keys. Also creates the PostgreSQL roles of the processes."""
 
 from alembic import op
 
@@ -42,7 +42,7 @@ TABLES = (
         CONSTRAINT stream_events_pkey PRIMARY KEY (ledger_id, stream_id, version)
     )
     """,
-    # Half of a page stays free, so that a new head fits beside the old one and no index is touched (a heap-only update).
+    # Part of each table page stays free. A changed row then fits on the same page, so no index changes (a heap-only update).
     """
     CREATE TABLE streams (
         ledger_id    text     NOT NULL,
@@ -68,8 +68,8 @@ TABLES = (
     """,
 )
 
-# Grants bind the application; the triggers bind the owner too. A superuser can go round both: that is what the hash chain
-# and `daybook verify` are for.
+# The grants keep the processes from changing the log. The triggers keep the owner of the tables from it too. Nothing can stop a
+# superuser, but the hash chain shows such a change to `daybook verify`.
 REFUSE_CHANGE = """
     CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -83,7 +83,7 @@ APPEND_ONLY = """
 
 ROLES = ("daybook_command", "daybook_projector", "daybook_query")
 
-# Roles belong to the whole cluster: another database of it may have made them already, or be making them now.
+# Roles belong to the whole PostgreSQL cluster, so the migrations of another database may have made them, or make them now.
 MAKE_ROLE = """
     DO $$ BEGIN
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
@@ -126,7 +126,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """The roles stay: another database of the cluster may use them, and without tables they may do nothing here."""
+    """Drops the tables and revokes all rights of the roles. Keeps the roles, because another database may use them."""
     op.execute("REVOKE SELECT ON alembic_version FROM daybook_command, daybook_projector, daybook_query")
     op.execute("DROP TABLE idempotency_keys, streams, stream_events, events, log_heads")
     op.execute("DROP FUNCTION refuse_change()")

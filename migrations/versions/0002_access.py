@@ -1,4 +1,4 @@
-"""API keys, and the role that makes them."""
+"""Creates the table of API keys, and the PostgreSQL role that makes keys."""
 
 from alembic import op
 
@@ -24,7 +24,7 @@ TABLE = """
 """
 INDEX = "CREATE INDEX api_keys_principal_idx ON api_keys (ledger_id, principal)"
 
-# Roles belong to the whole cluster: another database of it may have made them already, or be making them now.
+# Roles belong to the whole PostgreSQL cluster, so the migrations of another database may have made them, or make them now.
 MAKE_ROLE = """
     DO $$ BEGIN
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'daybook_admin') THEN
@@ -41,7 +41,7 @@ JOIN_ROLE = """
     EXCEPTION WHEN unique_violation THEN NULL;
     END $$
 """
-# Whoever recognises keys cannot make one, nor give one more power or a longer life.
+# The APIs can check keys. They cannot make a key, add scopes to a key, or extend its validity.
 GRANTS = (
     "GRANT SELECT, UPDATE (last_used_at) ON api_keys TO daybook_command, daybook_query",
     "GRANT SELECT, INSERT, UPDATE ON api_keys TO daybook_admin",
@@ -55,6 +55,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """The role stays, as those of the log do."""
+    """Drops the table and revokes all rights of the role. Keeps the role, because another database may use it."""
     op.execute("REVOKE SELECT ON log_heads, alembic_version FROM daybook_admin")
     op.execute("DROP TABLE api_keys")

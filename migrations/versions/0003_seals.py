@@ -1,4 +1,4 @@
-"""Seals: signed roots of the Merkle tree over a ledger's events, and the part of the tree that is stored."""
+"""Creates the tables of seals (signed roots of the Merkle tree over a ledger's events) and of the stored tree nodes."""
 
 from alembic import op
 
@@ -49,5 +49,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """What has been published outside stays true; the worker seals the whole log anew after an upgrade."""
+    """Drops all seals. Published seals stay valid. After the next upgrade, the worker seals the whole log again."""
     op.execute("DROP TABLE seals, seal_nodes")

@@ -1,4 +1,4 @@
-"""The keys that personal data are sealed with, one for each person; deleting one erases the person."""
+"""Creates the table of person keys, which encrypt personal fields. Deleting a key erases the person."""
 
 from alembic import op
 
@@ -7,7 +7,7 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-# A deleted key is to be gone from the table's pages as soon as may be: every dead row calls for a vacuum.
+# A deleted key must disappear from the table's file as soon as possible, so a single dead row is enough to start a vacuum.
 TABLE = """
     CREATE TABLE person_keys (
         ledger_id     text  NOT NULL,
@@ -18,7 +18,7 @@ TABLE = """
     ) WITH (autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0)
 """
 INDEX = "CREATE INDEX person_keys_master_key_id_idx ON person_keys (master_key_id)"
-# Nobody may change a key but the owner, who rewraps them.
+# Only the owner of the table may update a row, which wraps a key with a new master key.
 GRANTS = (
     "GRANT SELECT, INSERT, DELETE ON person_keys TO daybook_command",
     "GRANT SELECT ON person_keys TO daybook_projector, daybook_query",
@@ -33,5 +33,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Refused by nothing, and final: without the keys, every name and address in the log is erased."""
+    """Deletes all person keys, without asking. All names and e-mail addresses in the log become unreadable permanently."""
     op.execute("DROP TABLE person_keys")

@@ -1,4 +1,4 @@
-"""Passwords of users who log in. Outside the log, and never a part of it."""
+"""Creates the table of password hashes of users. Passwords are never part of the log."""
 
 from alembic import op
 
@@ -7,7 +7,7 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-# As with the keys of people: what is deleted is to be gone from the table's pages as soon as may be.
+# A deleted row must disappear from the table's file as soon as possible, as for person keys.
 TABLE = """
     CREATE TABLE passwords (
         ledger_id  text        NOT NULL,
@@ -18,7 +18,7 @@ TABLE = """
         CONSTRAINT passwords_pkey PRIMARY KEY (ledger_id, user_id)
     ) WITH (autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0)
 """
-# Who only recognises sessions never sees a hash.
+# The query API reads the version to check sessions. It cannot read a password hash.
 GRANTS = (
     "GRANT SELECT, INSERT, UPDATE, DELETE ON passwords TO daybook_command",
     "GRANT SELECT (ledger_id, user_id, version) ON passwords TO daybook_query",
@@ -32,5 +32,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Everybody must be given a password anew."""
+    """Deletes all passwords. Afterwards, every user needs a new password."""
     op.execute("DROP TABLE passwords")

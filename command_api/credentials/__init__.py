@@ -1,0 +1,1 @@
+"""Logins and passwords: checks passwords, slows down guessing, and stores no password in plain text."""

@@ -1,0 +1,218 @@
+"""Decides the events of a log again: makes from each event the command that it came from, and lets the decider decide it.
+
+So no rule is written twice. An event is right if its command, decided on the states before it, makes exactly this event. The
+fields of the event are thereby checked like those of a request. This module does no I/O.
+
+The states of all users, addresses, accounts and holds are kept, but not those of transfers: their ids would need too much memory.
+The callers see in the versions of a transfer's stream that it has one event.
+"""
+
+import re
+from collections import Counter
+from typing import Any, Final, assert_never
+
+import msgspec
+from pydantic import ValidationError
+
+from command_api.domain import account, hold, projection, transfer, user
+from command_api.domain.command import Command
+from command_api.domain.stream_folds import at_moment, fold_of
+from shared.errors import EventImpossible, Rejection
+from shared.log import account_events, hold_events, money_events, projection_events, user_events
+from shared.log.events import Event
+from shared.privacy.encryption import ERASED
+
+_NOT_KEPT: Final = "transfer-"
+_EMAIL_HASH: Final = re.compile(r"[0-9a-f]{32}")
+
+
+class _KeptStates(dict[str, Any]):
+    """The states of streams. A stream without events has the initial state of its fold."""
+
+    def __missing__(self, stream_id: str) -> Any:
+        return fold_of(stream_id).initial
+
+
+class PastDecisions:
+    """Decides the events of one log again, in order. `states` are the states of the streams after the last of them."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, Any] = _KeptStates()
+        self.versions: Counter[str] = Counter()
+        """The version of each stream whose state is kept."""
+
+    def decide_again(self, position: int, event: Event, recorded_at: str) -> Command:
+        """Checks that a command makes exactly this event at this moment, applies the event, and returns the command.
+
+        An event is recorded at the moment that it was decided at.
+
+        Raises:
+            EventImpossible: the command of the event is not valid, is rejected, or makes another event.
+        """
+        nameless = _without_names(position, event)
+        try:
+            if nameless is not event:
+                _require_personal_form(event)
+            command = command_of(nameless)
+            decided = command.decide(self.states_of(command, recorded_at))
+        except ValidationError as invalid:
+            raise EventImpossible(_faults(invalid)) from None
+        except Rejection as rejection:
+            raise EventImpossible(f"its command would be rejected here: {rejection.code}") from None
+        if decided != [nameless]:
+            raise EventImpossible(_first_difference(decided, nameless))
+        if isinstance(event, projection_events.ProjectionEventSkipped) and event.position >= position:
+            raise EventImpossible(f"it skips the event at {event.position}, which did not exist yet")
+        for stream_id in nameless.streams():
+            if stream_id.startswith(_NOT_KEPT):
+                continue
+            self.states[stream_id] = fold_of(stream_id).evolve(self.states[stream_id], nameless)
+            self.versions[stream_id] += 1
+        return command
+
+    def states_of(self, command: Command, now: str) -> dict[str, Any]:
+        """Returns the states that the command depends on, as of a moment."""
+        states = {stream_id: at_moment(self.states[stream_id], now) for stream_id in command.streams()}
+        return states | {stream_id: at_moment(self.states[stream_id], now) for stream_id in command.further_streams(states)}
+
+
+def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for each event: the type check names a new one
+    """Returns the command that an event came from.
+
+    Raises:
+        ValidationError: a field of the event has a value that no command can have.
+    """
+    match event:
+        case user_events.UserCreated():
+            return user.CreateUser(
+                user=user.NewUser(id=event.user_id, name=event.name, email=event.email), email_hash=event.email_hash
+            )
+        case user_events.UserChanged():
+            return user.ChangeUser(
+                user_id=event.user_id,
+                changes=user.UserChanges(name=event.name, email=event.email),
+                email_hash=event.email_hash,
+            )
+        case user_events.UserDeactivated():
+            return user.DeactivateUser(user_id=event.user_id)
+        case user_events.UserReactivated():
+            return user.ReactivateUser(user_id=event.user_id)
+        case user_events.UserErased():
+            return user.EraseUser(user_id=event.user_id)
+        case account_events.AccountOpened():
+            return account.OpenAccount(
+                id=event.account_id,
+                owner_id=event.owner_id,
+                currency=event.currency,
+                overdraft_limit=event.overdraft_limit,
+            )
+        case account_events.AccountFrozen():
+            return account.FreezeAccount(account_id=event.account_id)
+        case account_events.AccountUnfrozen():
+            return account.UnfreezeAccount(account_id=event.account_id)
+        case account_events.AccountClosed():
+            return account.CloseAccount(account_id=event.account_id)
+        case account_events.OverdraftLimitChanged():
+            return account.ChangeOverdraftLimit(account_id=event.account_id, overdraft_limit=event.overdraft_limit)
+        case hold_events.HoldPlaced() | money_events.HoldCaptured() | hold_events.HoldReleased() | hold_events.HoldExpired():
+            return _of_hold(event)
+        case money_events.FundsDeposited():
+            return transfer.Deposit(account_id=event.account_id, **_money(event))
+        case money_events.FundsWithdrawn():
+            return transfer.Withdraw(account_id=event.account_id, **_money(event))
+        case money_events.FundsTransferred():
+            return transfer.TransferFunds(
+                from_account_id=event.from_account_id, to_account_id=event.to_account_id, **_money(event)
+            )
+        case projection_events.ProjectionEventSkipped():
+            return projection.SkipProjectionEvent(projection=event.projection, position=event.position, reason=event.reason)
+        case _:
+            assert_never(event)
+
+
+def _of_hold(
+    event: hold_events.HoldPlaced | money_events.HoldCaptured | hold_events.HoldReleased | hold_events.HoldExpired,
+) -> Command:
+    match event:
+        case hold_events.HoldPlaced():
+            return hold.PlaceHold(
+                id=event.hold_id,
+                account_id=event.from_account_id,
+                to_account_id=event.to_account_id,
+                amount=event.amount,
+                currency=event.currency,
+                expires_at=event.expires_at,
+                reference=event.reference,
+                metadata=event.metadata,
+            )
+        case money_events.HoldCaptured():
+            return _capture(event)
+        case hold_events.HoldReleased():
+            return hold.ReleaseHold(hold_id=event.hold_id)
+        case hold_events.HoldExpired():
+            return hold.ExpireHold(hold_id=event.hold_id)
+        case _:
+            assert_never(event)
+
+
+def _capture(event: money_events.HoldCaptured) -> hold.CaptureHold:
+    capture = hold.HoldCapture(
+        id=event.transfer_id,
+        amount=event.amount,
+        to_account_id=event.to_account_id,
+        final=event.remaining == 0,
+        occurred_at=event.occurred_at,
+        reference=event.reference,
+        metadata=event.metadata,
+    )
+    return hold.CaptureHold(hold_id=event.hold_id, capture=capture)
+
+
+def _money(event: money_events.FundsDeposited | money_events.FundsWithdrawn | money_events.FundsTransferred) -> dict[str, Any]:
+    return {
+        "id": event.transfer_id,
+        "amount": event.amount,
+        "currency": event.currency,
+        "occurred_at": event.occurred_at,
+        "reference": event.reference,
+        "metadata": event.metadata,
+    }
+
+
+def _without_names(position: int, event: Event) -> Event:
+    """Returns the event with stand-ins for its name and address, so that no names are kept in memory.
+
+    The stand-in for a name is a new one each time, because an event of an erased person does not show if the name changed.
+    """
+    if not isinstance(event, user_events.UserCreated | user_events.UserChanged):
+        return event
+    if not _EMAIL_HASH.fullmatch(event.email_hash):
+        raise EventImpossible("its hash of an address is not one that Daybook makes")
+    return msgspec.structs.replace(event, name=f"name {position}", email=f"{event.email_hash}@example.com")
+
+
+def _require_personal_form(event: Event) -> None:
+    """Validates the name and the address of an event as those of a request, if they can be read.
+
+    Raises:
+        ValidationError: no request could have them.
+    """
+    if isinstance(event, user_events.UserCreated | user_events.UserChanged):
+        readable = {name: value for name in ("name", "email") if (value := getattr(event, name)) != ERASED}
+        if readable:
+            user.UserChanges(**readable)
+
+
+def _faults(invalid: ValidationError) -> str:
+    """Returns what is wrong with which fields, without their values."""
+    errors = invalid.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, error['loc'])) or 'fields'}: {error['msg']}" for error in errors)
+
+
+def _first_difference(decided: list[Event], event: Event) -> str:
+    """Returns what a command would have recorded instead of the event. Names no value, because it may be a person's."""
+    if len(decided) != 1 or type(decided[0]) is not type(event):
+        names = ", ".join(type(each).__name__ for each in decided)
+        return f"its command would record {names or 'nothing'} here"
+    fields = [name for name in event.__struct_fields__ if getattr(decided[0], name) != getattr(event, name)]
+    return f"its command would record another {', '.join(fields)} here"

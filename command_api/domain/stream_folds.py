@@ -1,0 +1,52 @@
+"""Finds the fold of a stream. The part of the stream id before the first hyphen is the kind of stream, and each kind has a fold.
+
+To add a kind of stream, add a line to `STREAM_FOLDS`.
+"""
+
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+import msgspec
+
+from command_api.domain.account import ACCOUNT_FOLD, AccountState
+from command_api.domain.hold import HOLD_FOLD, HoldState
+from command_api.domain.projection import PROJECTION_FOLD
+from command_api.domain.transfer import TRANSFER_FOLD
+from command_api.domain.user import EMAIL_FOLD, USER_FOLD
+from shared.log.events import Event
+from shared.log.stream_fold import StreamFold
+
+STREAM_FOLDS: Final = {
+    "account": ACCOUNT_FOLD,
+    "email": EMAIL_FOLD,
+    "hold": HOLD_FOLD,
+    "projection": PROJECTION_FOLD,
+    "transfer": TRANSFER_FOLD,
+    "user": USER_FOLD,
+}
+
+
+def fold_of(stream_id: str) -> StreamFold:
+    return STREAM_FOLDS[stream_id.partition("-")[0]]
+
+
+def evolve_states(states: MutableMapping[str, Any], event: Event) -> None:
+    """Updates `states`: applies the event to the state of each stream that the event belongs to."""
+    for stream_id in event.streams():
+        states[stream_id] = fold_of(stream_id).evolve(states[stream_id], event)
+
+
+def at_moment(state: Any, now: str) -> Any:
+    """Returns a state as of a moment: holds that have expired by then no longer count. `now` is RFC 3339 in UTC.
+
+    Decisions are made on such states. They are never stored, because a snapshot is the fold of the events and of nothing else.
+    """
+    if isinstance(state, AccountState):
+        return msgspec.structs.replace(state, now=now) if state.holds else state
+    return msgspec.structs.replace(state, now=now) if isinstance(state, HoldState) else state
+
+
+def owner_of(stream_id: str, state: Any) -> str | None:
+    """Returns the id of the user who owns a stream, or None for a kind of stream that no user owns."""
+    kind, _, stream_key = stream_id.partition("-")
+    return {"user": stream_key, "account": getattr(state, "owner_id", None)}.get(kind)

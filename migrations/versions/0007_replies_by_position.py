@@ -1,0 +1,23 @@
+"""Lets `daybook verify` read stored replies, in the order of the events that they are about."""
+
+from alembic import op
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+# New replies have the highest positions, so an insert changes only the last page of the index.
+INDEX = "CREATE INDEX idempotency_keys_position_idx ON idempotency_keys (ledger_id, position)"
+GRANT = "GRANT SELECT ON idempotency_keys TO daybook_projector"
+
+
+def upgrade() -> None:
+    op.execute(INDEX)
+    op.execute(GRANT)
+
+
+def downgrade() -> None:
+    """Drops the index. Stored replies stay as they are."""
+    op.execute("REVOKE SELECT ON idempotency_keys FROM daybook_projector")
+    op.execute("DROP INDEX idempotency_keys_position_idx")

@@ -1,0 +1,29 @@
+"""The read model `transfers`: one document per movement of money, written once."""
+
+from typing import Final, get_args
+
+from projector.projections.changes import DocumentChanges
+from projector.projections.money_movements import transfer_fields
+from projector.projections.projection import Projection
+from shared.log.events import RecordedEvent
+from shared.log.money_events import HoldCaptured, MoneyEvent
+from shared.log.streams import transfer_stream
+from shared.read_models.shapes import TRANSFERS
+
+
+def project_transfers(changes: DocumentChanges, recorded: RecordedEvent, event: MoneyEvent) -> None:
+    fields = transfer_fields(recorded, event)
+    account_ids = [account_id for account_id in (fields["from_account_id"], fields["to_account_id"]) if account_id]
+    hold_id = event.hold_id if isinstance(event, HoldCaptured) else None
+    changes.insert(event.transfer_id, fields | {"account_ids": account_ids, "metadata": event.metadata, "hold_id": hold_id})
+
+
+TRANSFERS_PROJECTION: Final = Projection(
+    TRANSFERS,
+    DocumentChanges,
+    handles=frozenset(get_args(MoneyEvent)),
+    project=project_transfers,
+    write_once=True,
+    makes=dict.fromkeys(get_args(MoneyEvent), 1),
+    origin=transfer_stream,
+)

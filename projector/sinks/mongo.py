@@ -1,0 +1,380 @@
+"""Writes read models to MongoDB. A transaction writes a batch and moves the checkpoint.
+
+Each generation is a collection. All pointers are in one collection, and so are all checkpoints, dead letters and parked streams:
+see `shared.read_models`. Never write a read model outside a transaction that moves its checkpoint.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+import bson
+import msgspec
+import pymongo
+from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS
+from pymongo import IndexModel, UpdateOne
+from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
+from pymongo.results import UpdateResult
+
+from projector.projections.changes import REMOVED, DocumentChange, DocumentChanges, StoredDocument, removed
+from projector.sinks.mongo_transactions import MongoRaceLostError, MongoTransactions
+from projector.sinks.protocols import TOGETHER_CHANGES_MAX, Checkpoint, Pointer, Step, damaged
+from shared.read_models.dead_letters import (
+    DeadLetter,
+    dead_letters_in_mongo,
+    ids_of_generation,
+    parked_streams_in_mongo,
+    summary_in_document,
+)
+from shared.read_models.generations import Generation, checkpoint_id, pointer_id
+from shared.read_models.shapes import COPY_MARK, READ_MODELS, ReadModel
+from shared.stores.mongo import BlockingMongoSession, MongoDatabase, MongoSession, blocking
+from shared.stores.shared_round_trips import SharedRoundTrips
+
+_NAMESPACE_EXISTS: Final = 48
+_MAY_MOVE: Final = {"retired": {"$ne": True}, "paused": {"$ne": True}}
+_NO_NOTES: Final = {"_id", "live", "building", "previous"}
+
+_CODES_OF_DATA: Final = {
+    *(2, 9, 14, 28, 40),  # values, types and paths that no update may have
+    *(52, 55, 56, 57, 66),  # names of fields
+    *(121, 10334, 17280, 17419, 17420),  # not valid, or too large
+}
+"""The error codes that are caused by the written data and not by the server. Writing the same data again always fails."""
+
+DIGEST_DOCUMENTS: Final = 2_000
+"""The number of documents that are held in memory at the same time."""
+
+SCAN_SECONDS_MAX: Final = 24 * 3_600.0
+"""The timeout for work on millions of documents, such as building an index. None would mean the client's own timeout."""
+
+DocumentBatch = tuple[Generation, Step, DocumentChanges]
+
+
+class MongoSink:
+    """The read models in MongoDB."""
+
+    def __init__(self, mongo: MongoDatabase) -> None:
+        self._mongo = mongo
+        self._transactions = MongoTransactions(mongo)
+        self._together = SharedRoundTrips(self._apply_together, len(READ_MODELS))
+
+    # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def read_checkpoint(self, generation: Generation) -> Checkpoint | None:
+        found = await self._mongo.checkpoints.find_one({"_id": checkpoint_id(generation)})
+        if found is None or found["collection_uuid"] != await self._collection_uuid(generation):
+            return None
+        return Checkpoint(found["position"], found["log_hash"], found["model_version"], summary_in_document(found))
+
+    async def find_loss(self, generation: Generation) -> None:
+        """Finds nothing: MongoDB deletes no single document by itself, and `read_checkpoint` notices a lost collection."""
+
+    async def read_position(self, generation: Generation, session: MongoSession) -> int | None:
+        """Returns the position of the checkpoint in the snapshot that the MongoDB session reads, or None if there is none."""
+        found = await self._mongo.checkpoints.find_one({"_id": checkpoint_id(generation)}, session=session)
+        return found["position"] if found else None
+
+    async def read_letters(self, generation: Generation) -> list[DeadLetter]:
+        return await dead_letters_in_mongo(self._mongo, generation)
+
+    async def read_parked(self, generation: Generation) -> dict[str, int]:
+        return await parked_streams_in_mongo(self._mongo, generation)
+
+    async def _collection_uuid(self, generation: Generation) -> str | None:
+        """Returns the collection's UUID, or None. A collection that was dropped and created again has another UUID."""
+        name = generation.collection(self._mongo).name
+        async for found in await self._mongo.list_collections(filter={"name": name}):
+            return bytes(found["info"]["uuid"]).hex()
+        return None
+
+    # ── batches ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def apply(self, generation: Generation, step: Step, changes: DocumentChanges) -> bool:
+        """Applies a batch. Small batches of several read models that are ready at the same time share a transaction.
+
+        If the shared transaction fails, each batch gets its own transaction. So a batch that has an error or waits for locks does
+        not delay the other batches.
+        """
+        batch = generation, step, changes
+        if len(changes) <= TOGETHER_CHANGES_MAX and not step.dead_letters and await self._together.ask(batch):
+            return True
+        return await self._apply_alone(batch)
+
+    async def require_fits(self, generation: Generation, step: Step, changes: DocumentChanges) -> None:
+        """Does nothing: MongoDB rolls back a transaction that fails."""
+
+    async def _apply_together(self, batches: Sequence[DocumentBatch]) -> Sequence[bool]:
+        """Applies all batches or none. Returns for each whether it was applied."""
+        if len(batches) == 1:
+            return [False]
+        try:
+            await asyncio.to_thread(self._write_together, batches)
+        # One of the batches failed. The caller applies each in its own transaction, which shows which one failed and why.
+        except Exception:  # noqa: BLE001
+            return [False] * len(batches)
+        return [True] * len(batches)
+
+    def _write_together(self, batches: Sequence[DocumentBatch]) -> None:
+        """Writes several batches in one transaction. Blocks its thread, so run it outside the event loop.
+
+        Raises:
+            MongoRaceLostError: a checkpoint is not where its step begins, or a document to change is missing.
+        """
+        database = blocking(self._mongo)
+        with database.client.start_session() as session, session.start_transaction():
+            for command, count in self._commands_together(batches):
+                if database.command(command, session=session)["n"] != count:
+                    raise MongoRaceLostError
+
+    def _commands_together(self, batches: Sequence[DocumentBatch]) -> Iterator[tuple[StoredDocument, int]]:
+        """Yields the MongoDB commands of a shared transaction, each with the number of documents that it must write."""
+        updates = [{"q": _start(generation, step), "u": _move(step)} for generation, step, _ in batches]
+        yield {"update": self._mongo.checkpoints.name, "updates": updates}, len(updates)
+        for generation, _, changes in batches:
+            name = generation.collection(self._mongo).name
+            if changes.inserted:
+                yield {"insert": name, "documents": list(changes.inserted.values()), "ordered": False}, len(changes.inserted)
+            if changes.changed:
+                updates = [{"q": {"_id": document_id}, "u": _update(change)} for document_id, change in changes.changed.items()]
+                yield {"update": name, "updates": updates, "ordered": False}, len(updates)
+
+    async def _apply_alone(self, batch: DocumentBatch) -> bool:
+        generation, step, changes = batch
+        try:
+            if changes or step.dead_letters:
+                await self._transactions.run(partial(self._write_alone, batch))
+            else:
+                moving = self._mongo.checkpoints.update_one(_start(generation, step), _move(step))
+                _require_moved(await self._transactions.wait_for(moving))
+        except MongoRaceLostError:
+            await self._transactions.after_lost_step(checkpoint_id(generation), step.before)
+            return False
+        return True
+
+    def _write_alone(self, batch: DocumentBatch, session: BlockingMongoSession) -> None:
+        """Writes a batch in the transaction of this session. Blocks its thread."""
+        generation, step, changes = batch
+        database = blocking(self._mongo)
+        _require_moved(database.checkpoints.update_one(_start(generation, step), _move(step), session=session))
+        prefix = checkpoint_id(generation)
+        letters = [
+            {"_id": f"{prefix}/{each.position:016d}", **msgspec.structs.asdict(each)} for each in step.dead_letters.letters
+        ]
+        parked = [{"_id": f"{prefix}/{stream_id}", "position": at} for stream_id, at in step.dead_letters.parked.items()]
+        for collection, documents in ((database.dead_letters, letters), (database.parked_streams, parked)):
+            if documents:
+                collection.insert_many(documents, session=session)
+        _write(database[generation.collection(self._mongo).name], generation, changes, session)
+
+    # ── content ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def count(self, generation: Generation) -> int:
+        with pymongo.timeout(SCAN_SECONDS_MAX):
+            return await generation.collection(self._mongo).count_documents({})
+
+    async def sample(self, generation: Generation, size: int) -> list[str]:
+        pipeline: list[StoredDocument] = [{"$sample": {"size": size}}, {"$project": {"_id": 1}}]
+        return sorted({found["_id"] async for found in generation.collection(self._mongo).aggregate(pipeline)})
+
+    async def pick(self, generation: Generation, names: list[str]) -> dict[str, Any]:
+        return {found["_id"]: found async for found in generation.collection(self._mongo).find({"_id": {"$in": names}})}
+
+    async def content(self, generation: Generation) -> AsyncIterator[bytes]:
+        stored = generation.collection(self._mongo).with_options(codec_options=DEFAULT_RAW_BSON_OPTIONS)
+        cursor: Any = stored.find(batch_size=DIGEST_DOCUMENTS)
+        while documents := await cursor.to_list(DIGEST_DOCUMENTS):
+            for document in documents:
+                # MongoDB adds new fields in an order of its own, which depends on how events were divided into batches.
+                yield document.raw if generation.model.written_once else bson.encode(dict(sorted(document.items())))
+
+    # ── generations ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def prepare(self, generation: Generation) -> None:
+        try:
+            await self._mongo.create_collection(generation.collection(self._mongo).name, check_exists=False)
+        except OperationFailure as failure:
+            if failure.code != _NAMESPACE_EXISTS:  # if it exists, another worker has created it, which is fine
+                raise
+        checkpoint = {
+            "position": 0,
+            "log_hash": "",
+            "model_version": generation.model.version,
+            "collection_uuid": await self._collection_uuid(generation),
+        }
+        await self._mongo.checkpoints.update_one({"_id": checkpoint_id(generation)}, {"$setOnInsert": checkpoint}, upsert=True)
+
+    async def create_indexes(self, generation: Generation) -> None:
+        indexes = [IndexModel(list(keys)) for keys in generation.model.indexes]
+        if indexes:
+            with pymongo.timeout(SCAN_SECONDS_MAX):
+                await self._transactions.wait_for(generation.collection(self._mongo).create_indexes(indexes))
+
+    async def read_definition(self, generation: Generation) -> tuple[list[str], dict[str, Any]]:
+        """Returns the indexes of the collection except the one on `_id`, each as text with its options, and its own options."""
+        collection = generation.collection(self._mongo)
+        information = await collection.index_information()
+        indexes = [
+            str(([*map(list, index["key"])], {name: value for name, value in index.items() if name not in {"key", "v", "ns"}}))
+            for name, index in information.items()
+            if name != "_id_"
+        ]
+        return sorted(indexes), dict(await collection.options())
+
+    async def numbers(self, model: ReadModel, ledger_id: str) -> set[int]:
+        collections = re.compile(re.escape(f"{ledger_id}.{model.name}.") + r"(\d+)")
+        checkpoints = re.compile(re.escape(f"{pointer_id(model, ledger_id)}/") + r"(\d+)")
+        names = await self._mongo.list_collection_names()
+        ids = await self._mongo.checkpoints.distinct("_id")
+        matches = [*map(collections.fullmatch, names), *map(checkpoints.fullmatch, ids)]
+        return {int(match[1]) for match in matches if match}
+
+    async def drop(self, generation: Generation) -> None:
+        wait_for = self._transactions.wait_for
+        await wait_for(self._mongo.checkpoints.delete_one({"_id": checkpoint_id(generation)}))
+        await wait_for(self._mongo.dead_letters.delete_many(ids_of_generation(generation)))
+        await wait_for(self._mongo.parked_streams.delete_many(ids_of_generation(generation)))
+        await wait_for(generation.collection(self._mongo).drop())
+
+    # ── pointers ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def read_pointer(self, model: ReadModel, ledger_id: str) -> Pointer:
+        found = await self._mongo.read_models.find_one({"_id": pointer_id(model, ledger_id)})
+        return Pointer(found["live"], found["building"], found.get("previous")) if found else Pointer()
+
+    async def move_pointer(self, model: ReadModel, ledger_id: str, before: Pointer, after: Pointer) -> bool:
+        wanted = {"_id": pointer_id(model, ledger_id), **msgspec.structs.asdict(before)}
+        moving = self._mongo.read_models.update_one(wanted, {"$set": msgspec.structs.asdict(after)}, upsert=before == Pointer())
+        try:
+            moved = await self._transactions.wait_for(moving)
+        except DuplicateKeyError:  # the upsert wanted to insert a pointer, but another one exists
+            return False
+        return bool(moved.matched_count or moved.upserted_id)
+
+    async def switch(self, generation: Generation, pointer: Pointer) -> bool:
+        with suppress(MongoRaceLostError):
+            await self._transactions.run(partial(self._switch, generation, pointer))
+            return True
+        return False
+
+    def _switch(self, generation: Generation, pointer: Pointer, session: BlockingMongoSession) -> None:
+        """Moves the pointer, and retires the old generation in the same transaction. Blocks its thread.
+
+        A retired generation takes no more batches. It must not be ahead of the new one, so readers never see an older position.
+        """
+        database = blocking(self._mongo)
+        built = database.checkpoints.find_one({"_id": checkpoint_id(generation)}, session=session)
+        if built is None or pointer.building != generation.number:
+            raise MongoRaceLostError
+        if pointer.live is not None:
+            old = Generation(generation.model, generation.ledger_id, pointer.live)
+            _require_moved(
+                database.checkpoints.update_one(
+                    {"_id": checkpoint_id(old), "position": {"$lte": built["position"]}},
+                    {"$set": {"retired": True}},
+                    session=session,
+                )
+            )
+        _require_moved(
+            database.read_models.update_one(
+                {"_id": pointer_id(generation.model, generation.ledger_id), **msgspec.structs.asdict(pointer)},
+                {"$set": msgspec.structs.asdict(pointer.switched_to(generation))},
+                session=session,
+            )
+        )
+
+    async def reopen(self, generation: Generation) -> None:
+        reopening = self._mongo.checkpoints.update_one({"_id": checkpoint_id(generation)}, {"$unset": {"retired": ""}})
+        await self._transactions.wait_for(reopening)
+
+    # ── notes, pauses, copies ────────────────────────────────────────────────────────────────────────────────────────
+
+    async def read_notes(self, model: ReadModel, ledger_id: str) -> dict[str, str]:
+        found = await self._mongo.read_models.find_one({"_id": pointer_id(model, ledger_id)}) or {}
+        return {name: value for name, value in found.items() if name not in _NO_NOTES}
+
+    async def note(self, model: ReadModel, ledger_id: str, name: str, value: str) -> None:
+        noting = self._mongo.read_models.update_one({"_id": pointer_id(model, ledger_id)}, {"$set": {name: value}})
+        await self._transactions.wait_for(noting)
+
+    async def pause(self, model: ReadModel, ledger_id: str, since: str) -> None:
+        await self.note(model, ledger_id, "paused", since)
+        await self._set_paused(model, ledger_id, {"$set": {"paused": True}})
+
+    async def resume(self, model: ReadModel, ledger_id: str) -> None:
+        await self._set_paused(model, ledger_id, {"$unset": {"paused": ""}})
+        forgetting = self._mongo.read_models.update_one({"_id": pointer_id(model, ledger_id)}, {"$unset": {"paused": ""}})
+        await self._transactions.wait_for(forgetting)
+
+    async def _set_paused(self, model: ReadModel, ledger_id: str, update: StoredDocument) -> None:
+        """Sets or clears the pause in every checkpoint. A running batch has either moved its checkpoint before, or fails."""
+        ids = [checkpoint_id(Generation(model, ledger_id, number)) for number in await self.numbers(model, ledger_id)]
+        await self._transactions.wait_for(self._mongo.checkpoints.update_many({"_id": {"$in": ids}}, update))
+
+    async def copy_labels(self, model: ReadModel, ledger_id: str) -> list[str]:
+        prefix = pointer_id(model, ledger_id) + COPY_MARK
+        found = self._mongo.read_models.find({"_id": {"$regex": "^" + re.escape(prefix)}}, {"_id": 1})
+        return sorted([document["_id"].removeprefix(prefix) async for document in found])
+
+    async def delete_pointer(self, model: ReadModel, ledger_id: str) -> None:
+        await self._transactions.wait_for(self._mongo.read_models.delete_one({"_id": pointer_id(model, ledger_id)}))
+
+
+def _require_moved(result: UpdateResult) -> None:
+    """Checks that a checkpoint or a pointer was where the writer expected it.
+
+    Raises:
+        MongoRaceLostError: it was not, or the generation is retired or paused.
+    """
+    if not result.matched_count:
+        raise MongoRaceLostError
+
+
+def _write(
+    collection: Collection[dict[str, Any]], generation: Generation, changes: DocumentChanges, session: BlockingMongoSession
+) -> None:
+    matched = 0
+    try:
+        if changes.inserted:
+            collection.insert_many(changes.inserted.values(), ordered=False, session=session)
+        if changes.changed:
+            matched = collection.bulk_write(list(_updates(changes)), ordered=False, session=session).matched_count
+    except BulkWriteError as error:
+        # The message contains only the codes: the details contain whole documents, which may include personal data.
+        codes = sorted({each["code"] for each in (error.details or {}).get("writeErrors", ())})
+        raise damaged(generation, f"MongoDB could not write the batch, error codes {codes}") from None
+    except OperationFailure as error:
+        if error.code in _CODES_OF_DATA:
+            raise damaged(generation, f"MongoDB could not write the batch, error code {error.code}") from None
+        raise
+    if matched != len(changes.changed):
+        raise damaged(generation, f"{len(changes.changed) - matched} documents are missing")
+
+
+def _updates(changes: DocumentChanges) -> Iterator[UpdateOne]:
+    return (UpdateOne({"_id": document_id}, _update(change)) for document_id, change in changes.changed.items())
+
+
+def _update(change: DocumentChange) -> StoredDocument:
+    update: StoredDocument = {"$set": change.fields}
+    if names := removed(change.fields):
+        update = {"$set": {n: v for n, v in change.fields.items() if v is not REMOVED}, "$unset": dict.fromkeys(names, "")}
+    return {**update, "$inc": change.counts} if change.counts else update
+
+
+def _start(generation: Generation, step: Step) -> StoredDocument:
+    """Returns the filter that matches the checkpoint if it is where the step begins and is neither retired nor paused."""
+    return {"_id": checkpoint_id(generation), "position": step.before, **_MAY_MOVE}
+
+
+def _move(step: Step) -> StoredDocument:
+    """Returns the update that moves a checkpoint to the end of the step."""
+    update: StoredDocument = {"$set": {"position": step.after, "log_hash": step.log_hash}}
+    if added := step.dead_letters:
+        update["$inc"] = {"letters": len(added.letters), "parked": len(added.parked), "put_aside": added.put_aside}
+        update["$push"] = {"skipped": {"$each": added.skipped}}
+    return update

@@ -1,0 +1,1 @@
+"""Verify a ledger: fold the log again, and compare everything that was derived from the log with the result."""

@@ -1,0 +1,68 @@
+"""Reads events for queries from the log instead of a read model.
+
+The log is never rebuilt and never behind. A query waits only if its minimum position is one that the log has not reached yet.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+import orjson
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from query_api.reading import POLL_SECONDS, CallerView, JsonObject
+from shared.log.read import StoredEvent, read_stored, read_stream, read_type
+from shared.timestamps import timestamp
+
+ReadEvents = Callable[[AsyncConnection], Awaitable[Sequence[StoredEvent]]]
+
+
+class EventFilter(msgspec.Struct, frozen=True):
+    """A filter for the events of a ledger: all events, or only those of a type, of a stream, or of both."""
+
+    type: str | None = None
+    stream: str | None = None
+
+    async def read(self, connection: AsyncConnection, ledger_id: str, after: int, limit: int) -> Sequence[StoredEvent]:
+        """Returns up to `limit` matching events after the position `after`, in order."""
+        if self.stream:
+            return await read_stream(connection, ledger_id, self.stream, 0, limit, after, self.type)
+        if self.type:
+            return await read_type(connection, ledger_id, self.type, after, limit)
+        return await read_stored(connection, ledger_id, after, limit)
+
+
+async def read_log(view: CallerView, read: ReadEvents) -> tuple[int, Sequence[StoredEvent]]:
+    """Reads events. Returns them with a position up to which no matching event is missing.
+
+    First waits, for a bounded time, until the log has reached the caller's minimum position. Events are committed in the order of
+    their positions, so a reader that sees an event also sees all events before it.
+    """
+    reader = view.reader
+    head = await reader.require_ledger(view.ledger_id)
+    end = asyncio.get_running_loop().time() + view.freshness.wait_seconds
+    while head < view.freshness.min_position and asyncio.get_running_loop().time() < end:
+        await asyncio.sleep(POLL_SECONDS)
+        head = await reader.require_ledger(view.ledger_id)
+    async with reader.postgres.connect() as connection:
+        events = await read(connection)
+    return max(head, *(event.position for event in events[-1:]), 0), events
+
+
+def event_resource(event: StoredEvent) -> JsonObject:
+    """Returns the item of the answer for an event, with its data as stored.
+
+    Data of an old schema version are not upgraded. An event with an unknown schema version is shown too.
+    """
+    item: dict[str, Any] = {
+        "position": event.position,
+        "event_id": event.event_id,
+        "type": event.type,
+        "schema_version": event.schema_version,
+        "data": orjson.Fragment(event.data),
+        "metadata": orjson.Fragment(event.metadata),
+        "recorded_at": timestamp(event.recorded_at),
+        "hash": event.hash.hex(),
+    }
+    return item

@@ -1,0 +1,81 @@
+"""The readiness checks of the query API, the notes that `/readyz` adds, and the metrics of the read models."""
+
+from functools import partial
+from typing import Any, Final
+
+from fastapi import Request
+from prometheus_client.core import GaugeMetricFamily, Metric
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from query_api.progress import list_progress
+from query_api.reading import Reader
+from shared.proof.seal_store import last_sealed_at
+from shared.read_models.worker_reports import UnhealthyReadModels, read_unhealthy_read_models
+from shared.stores.mongo import MongoDatabase
+from shared.supervision import tasks_in_words
+from shared.timestamps import timestamp
+from shared.web.health import StoreCheck, ask_postgres, ask_redis
+from shared.web.metrics import task_families
+
+UNKNOWN: Final = "unknown: no worker reports on them"
+
+
+def store_checks(postgres: AsyncEngine, mongo: MongoDatabase, redis: "Redis") -> dict[str, StoreCheck]:
+    """Returns the readiness checks: the query API needs all three stores."""
+    return {
+        "postgres": partial(ask_postgres, postgres),
+        "mongo": partial(mongo.command, "ping"),
+        "redis": partial(ask_redis, redis),
+    }
+
+
+async def readiness_notes(postgres: AsyncEngine, redis: "Redis") -> dict[str, Any]:
+    """Returns the time of the last seal, and the health of the read models. Logs are sealed only if a worker has a seal key."""
+    async with postgres.connect() as connection:
+        sealed_at = await last_sealed_at(connection)
+    report = await read_unhealthy_read_models(redis)
+    never = "never: no worker with a DAYBOOK_SEAL_KEY has sealed an event yet"
+    return {
+        "sealed_at": timestamp(sealed_at) if sealed_at else never,
+        "read_models": _read_model_health(report),
+        "worker_tasks": tasks_in_words(report.tasks) if report else UNKNOWN,
+    }
+
+
+def _read_model_health(report: UnhealthyReadModels | None) -> str:
+    """Returns the health of the read models of all ledgers in one line, as the workers report it."""
+    if report is None:
+        return UNKNOWN
+    if report.failed or report.degraded:
+        return f"degraded: {len(report.failed)} have stopped, {len(report.degraded)} have dead letters"
+    return "ok"
+
+
+async def lag_metrics(request: Request, ledger_id: str) -> list[Metric]:
+    """Returns metrics of how far the read models of a ledger are behind its log, and of their dead letters."""
+    reader: Reader = request.state.reader
+    head, items = await list_progress(reader, ledger_id)
+    report = await read_unhealthy_read_models(reader.redis)
+    labels = ["ledger", "projection"]
+    position = GaugeMetricFamily("daybook_log_position", "The last position of the log.", labels=["ledger"])
+    position.add_metric([ledger_id], head)
+    events = GaugeMetricFamily("daybook_projection_lag_events", "Events that a read model has not applied yet.", labels=labels)
+    seconds = GaugeMetricFamily(
+        "daybook_projection_lag_seconds", "Age of the oldest event that a read model has not applied yet.", labels=labels
+    )
+    failed = GaugeMetricFamily("daybook_projection_failed", "1 if an error has stopped the read model, else 0.", labels=labels)
+    help_ = "Events that could not be applied to a read model."
+    letters = GaugeMetricFamily("daybook_projection_dead_letters", help_, labels=labels)
+    help_ = "Streams that a read model does not apply any further because of dead letters."
+    parked = GaugeMetricFamily("daybook_projection_parked_streams", help_, labels=labels)
+    for item in items:
+        about = [ledger_id, item["name"]]
+        letters.add_metric(about, item["dead_letters"])
+        parked.add_metric(about, item["parked_streams"])
+        failed.add_metric(about, float(item["state"] == "failed"))
+        if item["lag_events"] is not None:
+            events.add_metric(about, item["lag_events"])
+            seconds.add_metric(about, item["lag_seconds"])
+    tasks = task_families("worker_task", report.tasks if report else {})
+    return [position, events, seconds, failed, letters, parked, *tasks]

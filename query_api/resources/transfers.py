@@ -1,0 +1,149 @@
+"""Transfers, deposits and withdrawals. A customer sees only those from or to an account of their own."""
+
+from typing import Annotated, Final, Literal
+
+from fastapi import Query, Response
+from pydantic import Field
+
+from query_api.cursors import CursorKey
+from query_api.documentation import READ_MODEL, documented, documented_page
+from query_api.lists import ListSlice, MongoMatch, both, members_of, range_match, read_list, read_one, sort_orders
+from query_api.parameters import POSITION_MAX, AmountRange, OccurredAtRange, PageParameters, RecordedAtRange
+from query_api.reading import AsOf, CallerView, JsonObject
+from query_api.requests import QueryRequest, query_router
+from query_api.responses import (
+    EUROS,
+    MOMENT,
+    SAVINGS,
+    TRANSFER,
+    FactPosition,
+    MinorUnitAmount,
+    ResponseModel,
+    TimestampText,
+    TransferParty,
+)
+from shared.identity.access import own_or
+from shared.input_types import Currency, Id
+from shared.read_models.shapes import ACCOUNTS, STATISTICS, TRANSFERS
+
+router = query_router()
+
+
+class ActivityResource(ResponseModel):
+    id: str
+    kind: Literal["deposit", "withdrawal", "transfer"]
+    from_account_id: TransferParty
+    to_account_id: TransferParty
+    amount: MinorUnitAmount
+    currency: str
+    occurred_at: TimestampText
+    recorded_at: TimestampText
+    reference: str | None
+    position: FactPosition
+
+
+class TransferResource(ActivityResource):
+    metadata: dict[str, str] | None
+    hold_id: Annotated[str | None, Field(description="The hold that was captured. null if there was none.")]
+
+
+ACTIVITY_EXAMPLE: Final = {
+    "id": TRANSFER,
+    "kind": "transfer",
+    "from_account_id": EUROS,
+    "to_account_id": SAVINGS,
+    "amount": 1250,
+    "currency": "EUR",
+    "occurred_at": MOMENT,
+    "recorded_at": MOMENT,
+    "reference": "rent",
+    "position": 5,
+}
+TRANSFER_EXAMPLE: Final = {**ACTIVITY_EXAMPLE, "metadata": {"order": "1042"}, "hold_id": "0198c5a0-0000-7000-8000-000000000077"}
+
+
+class TransferParameters(PageParameters, RecordedAtRange, OccurredAtRange, AmountRange):
+    account_id: Annotated[Id, Field(description="Only transfers from or to this account.")] | None = None
+    currency: Currency | None = None
+    sort: Annotated[
+        Literal["recorded_at", "-recorded_at", "position", "-position", "occurred_at", "-occurred_at", "amount", "-amount"],
+        Field(description="`position` and `recorded_at` give the same order."),
+    ] = "-recorded_at"
+
+
+TRANSFER_ORDERS: Final = sort_orders(
+    {
+        "recorded_at": ("recorded_at", "position"),
+        "position": ("recorded_at", "position"),
+        "occurred_at": ("occurred_at", "_id"),
+        "amount": ("amount", "_id"),
+    }
+)
+
+
+async def find_transfers(view: CallerView, parameters: TransferParameters, key: CursorKey | None) -> AsOf[ListSlice]:
+    match = range_match(parameters, "recorded_at", "occurred_at", "amount")
+    if parameters.account_id:
+        match["account_ids"] = parameters.account_id
+    if parameters.currency:
+        match["currency"] = parameters.currency
+    elif parameters.sort.endswith("amount"):
+        # The index by amount begins with the currency. If the filter names all currencies of the ledger, MongoDB can merge the
+        # parts of the index in order and need not sort.
+        currencies = await _used_currencies(view)
+        match["currency"] = {"$in": currencies.data}
+        return currencies.limiting(await _matching_transfers(view, match, parameters, key))
+    return await _matching_transfers(view, match, parameters, key)
+
+
+async def _matching_transfers(
+    view: CallerView, match: MongoMatch, parameters: TransferParameters, key: CursorKey | None
+) -> AsOf[ListSlice]:
+    own = await _own_transfers(view)
+    order = TRANSFER_ORDERS[parameters.sort]
+    return own.limiting(await read_list(view, TRANSFERS, both(match, own.data), order, parameters, key, _transfer))
+
+
+async def find_transfer(view: CallerView, transfer_id: str) -> AsOf[JsonObject | None]:
+    own = await _own_transfers(view)
+    return own.limiting(await read_one(view, TRANSFERS, transfer_id, _transfer, own.data))
+
+
+async def _used_currencies(view: CallerView) -> AsOf[list[str]]:
+    """Returns the currencies of all accounts that the ledger ever had, whatever ISO 4217 says of them today."""
+    found = await view.values(STATISTICS, ("HGETALL", "sums"))
+    return found.holding(sorted(found.data[0][::2]))
+
+
+async def _own_transfers(view: CallerView) -> AsOf[MongoMatch]:
+    """Returns a filter for transfers from or to the customer's own accounts, and the position of the accounts' read model."""
+    if view.customer is None:
+        return AsOf(POSITION_MAX, {})
+    accounts = await view.documents(ACCOUNTS, [{"$match": view.own("owner_id")}, {"$project": {"_id": 1}}], alone=True)
+    return accounts.holding({"account_ids": {"$in": [account["_id"] for account in accounts.data]}})
+
+
+def _transfer(document: JsonObject) -> JsonObject:
+    names = ("kind", "from_account_id", "to_account_id", "amount", "currency", "occurred_at", "recorded_at")
+    return members_of(document, *names, "reference", "metadata", "hold_id", "position")
+
+
+@router.get(
+    "/transfers",
+    tags=["transfers"],
+    **documented_page(TransferResource, TRANSFER_EXAMPLE, *READ_MODEL, access=own_or("ledger:read")),
+)
+async def list_transfers(request: QueryRequest, parameters: Annotated[TransferParameters, Query()]) -> Response:
+    """List transfers, deposits and withdrawals, by default newest first."""
+    found = await find_transfers(request.view(), parameters, request.cursor_key(parameters))
+    return request.answer_page(found, parameters)
+
+
+@router.get(
+    "/transfers/{transfer_id}",
+    tags=["transfers"],
+    **documented(TransferResource, TRANSFER_EXAMPLE, *READ_MODEL, access=own_or("ledger:read")),
+)
+async def get_transfer(request: QueryRequest, transfer_id: Id) -> Response:
+    """Get a transfer, a deposit or a withdrawal. `position` is that of its event, `Daybook-Position` that of the answer."""
+    return request.answer_one(await find_transfer(request.view(), transfer_id))

@@ -1,0 +1,1 @@
+"""Callers and access: credentials, principals, access rules, rate limits, and the record of denials."""

@@ -1,0 +1,227 @@
+"""API keys: an operator makes, rotates and revokes them, and the APIs verify them.
+
+The token of a key is `dbk_<key id>_<secret>`, with a secret of 256 bits. The token is shown only once, and PostgreSQL stores its
+SHA-256. A secret of this size cannot be guessed, so a fast hash is safe.
+"""
+
+import asyncio
+import hmac
+import re
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from shared.errors import ApiKeyError
+from shared.identity.access import Principal
+from shared.identity.audit_records import ActCaller, record
+from shared.identity.credential_cache import CredentialDenied, VerifiedCredential, hash_token
+from shared.identity.user_status import read_user_status
+from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
+
+_KEY_ID_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz234567"
+_KEY_ID_LENGTH: Final = 10
+_TOKEN: Final = re.compile(rf"dbk_([a-z2-7]{{{_KEY_ID_LENGTH}}})_[A-Za-z0-9_-]{{43}}")
+_PRINCIPAL: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+# ── verifying keys ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+FIND: Final = text("""
+    SELECT principal, ledger_id, user_id, scopes, token_hash, extract(epoch FROM expires_at - now())::float8,
+           last_used_at IS NULL OR last_used_at < now() - interval '1 minute',
+           revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+    FROM api_keys
+    WHERE key_id = :key_id
+""")
+NOTE_USE: Final = text("""
+    UPDATE api_keys SET last_used_at = now()
+    WHERE key_id = :key_id AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
+""")
+
+
+class ApiKeys:
+    """Verifies API keys against the table in PostgreSQL, and notes when each key was last used."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._noting: set[asyncio.Task[None]] = set()
+
+    def matches(self, token: str) -> bool:
+        return _TOKEN.fullmatch(token) is not None
+
+    async def verify(self, token: str) -> VerifiedCredential:
+        """Returns the principal of an API key.
+
+        Raises:
+            CredentialDenied: there is no such key, its secret is wrong, it has expired or was revoked, or its user is not active.
+        """
+        key_id = key_id_of(token)
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(FIND, {"key_id": key_id})).one_or_none()
+            # Also compares a hash if there is no such key, so that both cases take the same time.
+            matches = hmac.compare_digest(hash_token(token), row[4] if row else b"\0" * 32)
+            if row is None or not matches:
+                raise CredentialDenied(ledger_id=row[1] if row else "")
+            principal = Principal(row[0], key_id, row[1], row[2], frozenset(row[3]))
+            if not row[7] or (row[2] is not None and await read_user_status(connection, row[1], row[2]) != "active"):
+                raise CredentialDenied(principal)
+        if row[6]:
+            noting = asyncio.create_task(self._note_use(key_id))
+            self._noting.add(noting)
+            noting.add_done_callback(self._noting.discard)
+        return VerifiedCredential(principal) if row[5] is None else VerifiedCredential(principal, row[5])
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._noting, return_exceptions=True)
+
+    async def _note_use(self, key_id: str) -> None:
+        """Stores the time of a key's last use, without delaying the request. If this fails, the next verification tries again."""
+        with suppress(*POSTGRES_AND_REDIS_ERRORS):
+            async with self._engine.begin() as connection:
+                await connection.execute(NOTE_USE, {"key_id": key_id})
+
+
+# ── making and revoking keys ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ApiKey(msgspec.Struct, frozen=True):
+    """An API key as PostgreSQL stores it, without the hash of its token."""
+
+    key_id: str
+    ledger_id: str
+    principal: str
+    user_id: str | None
+    scopes: list[str]
+    expires_at: datetime | None
+    created_at: datetime
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+INSERT: Final = text("""
+    INSERT INTO api_keys (key_id, ledger_id, principal, user_id, scopes, token_hash, expires_at, created_at)
+    VALUES (:key_id, :ledger_id, :principal, :user_id, :scopes, :token_hash, now() + :lifetime, now())
+""")
+LIST: Final = text("""
+    SELECT key_id, ledger_id, principal, user_id, scopes, expires_at, created_at, last_used_at, revoked_at
+    FROM api_keys ORDER BY ledger_id, principal, created_at
+""")
+GET: Final = text("""
+    SELECT key_id, ledger_id, principal, user_id, scopes, expires_at, created_at, last_used_at, revoked_at
+    FROM api_keys WHERE key_id = :key_id AND revoked_at IS NULL FOR UPDATE
+""")
+REVOKE: Final = text("""
+    UPDATE api_keys SET revoked_at = now() WHERE key_id = :key_id AND revoked_at IS NULL RETURNING ledger_id
+""")
+EXPIRE: Final = text("""
+    UPDATE api_keys SET expires_at = LEAST(expires_at, now() + :overlap) WHERE key_id = :key_id
+""")
+NAME_IN_USE: Final = text("SELECT EXISTS (SELECT FROM api_keys WHERE ledger_id = :ledger_id AND principal = :principal)")
+LEDGER_EXISTS: Final = text("SELECT EXISTS (SELECT FROM log_heads WHERE ledger_id = :ledger_id)")
+
+
+async def make_key(
+    connection: AsyncConnection,
+    name: str,
+    scopes: Sequence[str],
+    *,
+    ledger_id: str = "main",
+    user_id: str | None = None,
+    lifetime: timedelta | None = None,
+    caller: ActCaller,
+) -> str:
+    """Makes an API key and returns its token, which is stored nowhere. `name` becomes the principal of the key.
+
+    This is recorded as an act of `caller`, like the acts of `rotate_key` and `revoke_key`.
+
+    Raises:
+        ApiKeyError: the name has the wrong form, another key of the ledger has had it, or there is no such ledger.
+    """
+    if not _PRINCIPAL.fullmatch(name):
+        raise ApiKeyError("the name of a key must be up to 63 lower-case letters, digits, dots, hyphens and underscores")
+    await connection.execute(text("LOCK TABLE api_keys IN SHARE ROW EXCLUSIVE MODE"))
+    if not await connection.scalar(LEDGER_EXISTS, {"ledger_id": ledger_id}):
+        raise ApiKeyError(f"there is no ledger {ledger_id!r}")
+    if await connection.scalar(NAME_IN_USE, {"ledger_id": ledger_id, "principal": name}):
+        raise ApiKeyError(
+            f"another key of ledger {ledger_id!r} has had the name {name!r}: rotate that key with `daybook keys rotate`, or "
+            "choose another name"
+        )
+    token = await _insert(connection, name, ledger_id, user_id, scopes, lifetime)
+    made = {"key_id": key_id_of(token), "principal": name, "user_id": user_id, "scopes": list(scopes)}
+    await record(connection, ledger_id, "key-made", made | {"lifetime_seconds": _seconds(lifetime)}, caller)
+    return token
+
+
+async def rotate_key(connection: AsyncConnection, key_id: str, overlap: timedelta, caller: ActCaller) -> str:
+    """Makes a new key for the principal of an old key, with the same lifetime, and returns its token.
+
+    The old key expires after `overlap`, or earlier if it expires earlier anyway.
+
+    Raises:
+        ApiKeyError: there is no such key, or it was revoked.
+    """
+    row = (await connection.execute(GET, {"key_id": key_id})).one_or_none()
+    if row is None:
+        raise ApiKeyError(f"there is no key {key_id!r} that is not revoked")
+    key = ApiKey(*row)
+    await connection.execute(EXPIRE, {"key_id": key_id, "overlap": overlap})
+    lifetime = key.expires_at - key.created_at if key.expires_at else None
+    token = await _insert(connection, key.principal, key.ledger_id, key.user_id, key.scopes, lifetime)
+    rotated = {"key_id": key_id, "new_key_id": key_id_of(token), "overlap_seconds": _seconds(overlap)}
+    await record(connection, key.ledger_id, "key-rotated", rotated | {"lifetime_seconds": _seconds(lifetime)}, caller)
+    return token
+
+
+def _seconds(span: timedelta | None) -> int | None:
+    return None if span is None else int(span.total_seconds())
+
+
+async def revoke_key(connection: AsyncConnection, key_id: str, caller: ActCaller) -> None:
+    """Revokes an API key, and with it all that comes from it: reset tokens, passwords and sessions.
+
+    Processes that have cached the key or a session accept it for a few seconds more.
+
+    Raises:
+        ApiKeyError: there is no such key, or it was revoked.
+    """
+    ledger_id = await connection.scalar(REVOKE, {"key_id": key_id})
+    if ledger_id is None:
+        raise ApiKeyError(f"there is no key {key_id!r} that is not revoked")
+    await record(connection, ledger_id, "key-revoked", {"key_id": key_id}, caller)
+
+
+async def list_keys(connection: AsyncConnection) -> list[ApiKey]:
+    return [ApiKey(*row) for row in await connection.execute(LIST)]
+
+
+async def _insert(
+    connection: AsyncConnection,
+    principal: str,
+    ledger_id: str,
+    user_id: str | None,
+    scopes: Sequence[str],
+    lifetime: timedelta | None,
+) -> str:
+    key_id = "".join(secrets.choice(_KEY_ID_LETTERS) for _ in range(_KEY_ID_LENGTH))
+    token = f"dbk_{key_id}_{secrets.token_urlsafe(32)}"
+    row: dict[str, Any] = {
+        "key_id": key_id,
+        "ledger_id": ledger_id,
+        "principal": principal,
+        "user_id": user_id,
+        "scopes": list(scopes),
+        "token_hash": hash_token(token),
+        "lifetime": lifetime,
+    }
+    await connection.execute(INSERT, row)
+    return token
+
+
+def key_id_of(token: str) -> str:
+    return token.split("_", 2)[1]

@@ -1,0 +1,71 @@
+"""Types of request fields that both APIs use. Each type validates a value and converts it to the one form that is stored."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from shared.money import CURRENCIES
+from shared.timestamps import timestamp
+
+_UUID: Final = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+Id = Annotated[str, StringConstraints(pattern=_UUID, to_lower=True), Field(json_schema_extra={"format": "uuid"})]
+
+LEDGER_ID: Final = re.compile(r"(?!system\Z)[a-z][a-z0-9-]{0,30}")
+"""The id of a ledger. MongoDB reserves names that begin with `system.`, so no read model of a ledger `system` could be built."""
+
+
+def _known_currency(value: str) -> str:
+    if value not in CURRENCIES:
+        code, message = "currency_unknown", "Must be an ISO 4217 code with a minor unit"
+        raise PydanticCustomError(code, message)
+    return value
+
+
+Currency = Annotated[str, Field(examples=["EUR"]), AfterValidator(_known_currency)]
+
+_RFC3339: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d[Tt](?:[01]\d|2[0-3]):[0-5]\d:)([0-5]\d|60)(?:\.(\d{1,6})\d*)?([Zz]|[+-](?:0\d|1[0-4]):[0-5]\d)",
+    re.ASCII,
+)
+_YEARS: Final = range(1900, 2200)
+_OFFSET_MAX: Final = timedelta(hours=14)
+MOMENT_DESCRIPTION: Final = (
+    "RFC 3339 with a time zone, of the years 1900 to 2199 in UTC. Daybook keeps it in UTC with microseconds: further digits of a "
+    "second are cut off. A leap second (`:60`) is refused."
+)
+
+
+def _moment(value: object) -> str:
+    """Converts RFC 3339 text with a time zone to the form that events store.
+
+    Digits after the microseconds are cut off and not rounded, because rounding could give a moment in the future. What this
+    returns is accepted again, so each moment that was stored can be used in a filter.
+    """
+    code, message = "timestamp_invalid", "Must be an RFC 3339 timestamp with a zone, of the years 1900 to 2199 in UTC"
+    parts = _RFC3339.fullmatch(value) if isinstance(value, str) else None
+    if parts is None:
+        raise PydanticCustomError(code, message)
+    minute, second, fraction, zone = parts.groups()
+    if second == "60":
+        raise PydanticCustomError("leap_second", "Must not be a leap second, which cannot be stored: send the second :59 instead")
+    try:
+        moment = datetime.fromisoformat(f"{minute}{second}.{fraction or 0:0<6}{zone}".upper())
+        in_utc = moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise PydanticCustomError(code, message) from None
+    offset = moment.utcoffset()
+    if in_utc.year not in _YEARS or offset is None or abs(offset) > _OFFSET_MAX:
+        raise PydanticCustomError(code, message)
+    return timestamp(in_utc)
+
+
+Moment = Annotated[
+    str,
+    BeforeValidator(_moment),
+    WithJsonSchema(
+        {"type": "string", "format": "date-time", "description": MOMENT_DESCRIPTION, "examples": ["2026-11-21T09:30:00Z"]}
+    ),
+]

@@ -1,0 +1,161 @@
+"""Reads and locks heads: the end of a ledger's log and the end of each stream. Also creates new ledgers.
+
+A ledger's row in `log_heads` is its lock: only the transaction that has locked the row can append to the ledger.
+
+Every function uses the caller's connection. None of them begins or commits a transaction.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shared.errors import NotFound
+from shared.stores.postgres import Driver
+
+# The ledger's head is locked first, as in the appending statement. A transaction that holds this lock never waits for another
+# lock, so deadlocks are impossible. Counting the rows of `head` makes PostgreSQL lock the head before the streams. Locking the
+# streams makes PostgreSQL read their newest committed rows.
+LOCK_STREAMS: Final = text("""
+    WITH head AS MATERIALIZED (
+        SELECT position, hash, greatest(clock_timestamp(), recorded_at) FROM log_heads WHERE ledger_id = :ledger_id FOR UPDATE
+    ), touched AS MATERIALIZED (
+        SELECT stream_id, version, position, fold_version, CAST(snapshot AS text) AS snapshot
+        FROM streams
+        WHERE ledger_id = :ledger_id AND stream_id = ANY (CAST(:stream_ids AS text[])) AND (SELECT count(*) FROM head) > 0
+        FOR UPDATE
+    )
+    SELECT * FROM head LEFT JOIN touched ON true
+""")
+
+READ_STREAM_HEADS: Final = """
+    SELECT stream_id, version, position, fold_version, CAST(snapshot AS text)
+    FROM streams
+    WHERE ledger_id = $1 AND stream_id = ANY ($2)
+"""
+
+_HEAD: Final = """
+    SELECT position, hash, greatest(clock_timestamp(), recorded_at) FROM log_heads WHERE ledger_id = :ledger_id
+"""
+READ_HEAD: Final = text(_HEAD)
+LOCK_HEAD: Final = text(_HEAD + "FOR UPDATE")
+
+OPEN_LEDGER: Final = text("""
+    INSERT INTO log_heads (ledger_id, position, hash, recorded_at) VALUES (:ledger_id, 0, '', to_timestamp(0))
+    ON CONFLICT ON CONSTRAINT log_heads_pkey DO NOTHING
+""")
+
+READ_ENDS: Final = text("""
+    SELECT h.position,
+           coalesce((SELECT min(e.position) FROM events e WHERE e.ledger_id = :ledger_id), 1),
+           coalesce((SELECT max(e.position) FROM events e WHERE e.ledger_id = :ledger_id), 0)
+    FROM log_heads h WHERE h.ledger_id = :ledger_id
+""")
+
+READ_RECORDED: Final = text("""
+    SELECT h.position, h.recorded_at, e.recorded_at
+    FROM log_heads h JOIN events e ON e.ledger_id = h.ledger_id AND e.position = h.position
+    WHERE h.ledger_id = :ledger_id
+""")
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The end of a ledger's log. `now` is the time by PostgreSQL's clock, but never earlier than the last recorded event."""
+
+    position: int
+    hash: bytes
+    now: datetime
+
+    def is_same(self, other: "Head") -> bool:
+        """Returns True if nothing was appended between the two heads."""
+        return self.position == other.position and self.hash == other.hash
+
+
+class StreamHead(msgspec.Struct, frozen=True):
+    """The head of a stream. `snapshot` is the stream's state as JSON; `fold_version` is the `StreamFold.version` that made it."""
+
+    stream_id: str
+    version: int
+    position: int
+    fold_version: int
+    snapshot: str
+
+
+async def lock_streams(
+    connection: AsyncConnection, ledger_id: str, stream_ids: Iterable[str]
+) -> tuple[Head, dict[str, StreamHead]]:
+    """Locks the end of the log and returns it, with the heads of the given streams. A stream without events has no head.
+
+    No other transaction can append to this ledger until this one ends, so a decision on these heads stays valid.
+
+    Raises:
+        NotFound: there is no such ledger.
+    """
+    rows = (await connection.execute(LOCK_STREAMS, {"ledger_id": ledger_id, "stream_ids": list(stream_ids)})).all()
+    if not rows:
+        raise _no_ledger(ledger_id)
+    return Head(*rows[0][:3]), {row[3]: StreamHead(*row[3:]) for row in rows if row[3] is not None}
+
+
+def _no_ledger(ledger_id: str) -> NotFound:
+    return NotFound(f"There is no ledger {ledger_id!r}.")
+
+
+async def lock_head(connection: AsyncConnection, ledger_id: str) -> Head:
+    """Locks the end of the log and returns it. No other transaction can append to this ledger until this one ends.
+
+    Raises:
+        NotFound: there is no such ledger.
+    """
+    row = (await connection.execute(LOCK_HEAD, {"ledger_id": ledger_id})).one_or_none()
+    if row is None:
+        raise _no_ledger(ledger_id)
+    return Head(*row)
+
+
+async def read_stream_heads(driver: Driver, ledger_id: str, stream_ids: Iterable[str]) -> dict[str, StreamHead]:
+    """Returns the committed heads of streams without locking them. `append_prepared` checks later that they have not moved."""
+    rows = await driver.fetch(READ_STREAM_HEADS, ledger_id, list(stream_ids))
+    return {row[0]: StreamHead(*row) for row in rows}
+
+
+async def open_ledger(connection: AsyncConnection, ledger_id: str) -> Head:
+    """Locks the end of a ledger's log and returns it. Creates the ledger with an empty log if it does not exist."""
+    await connection.execute(OPEN_LEDGER, {"ledger_id": ledger_id})
+    return await lock_head(connection, ledger_id)
+
+
+async def read_heads(connection: AsyncConnection) -> dict[str, tuple[int, datetime]]:
+    """Returns the last position of every ledger and the time when that event was recorded, by ledger id."""
+    rows = await connection.execute(text("SELECT ledger_id, position, recorded_at FROM log_heads ORDER BY ledger_id"))
+    return {row[0]: (row[1], row[2]) for row in rows}
+
+
+async def read_head(connection: AsyncConnection, ledger_id: str) -> Head:
+    """Returns the end of the log without locking it.
+
+    Raises:
+        NotFound: there is no such ledger.
+    """
+    row = (await connection.execute(READ_HEAD, {"ledger_id": ledger_id})).one_or_none()
+    if row is None:
+        raise _no_ledger(ledger_id)
+    return Head(*row)
+
+
+async def read_ends(connection: AsyncConnection, ledger_id: str) -> tuple[int, int, int]:
+    """Returns three positions from one statement: the head's, and those of the first and the last event that exist.
+
+    If there is no event, the second and third are 1 and 0.
+    """
+    row = (await connection.execute(READ_ENDS, {"ledger_id": ledger_id})).one()
+    return row[0], row[1], row[2]
+
+
+async def read_recorded(connection: AsyncConnection, ledger_id: str) -> tuple[int, datetime, datetime] | None:
+    """Returns the head's position and time, and the time of the event there. Returns None if there is no event."""
+    row = (await connection.execute(READ_RECORDED, {"ledger_id": ledger_id})).one_or_none()
+    return (row[0], row[1], row[2]) if row else None

@@ -1,0 +1,116 @@
+"""Events that move money. Class names and field names are the storage format: never rename one.
+
+Each event contains the balances that result from it, so a reader need not know the earlier state. Amounts and balances are in
+minor units. `occurred_at` is RFC 3339 in UTC, or None if the money moved at the time of recording.
+"""
+
+from shared.log.event_struct import EventStruct, Posting
+from shared.log.streams import account_stream, hold_stream, transfer_stream
+
+
+class FundsDeposited(EventStruct, frozen=True):
+    """Money came into an account from the outside world. `balance` is the account's balance after the deposit."""
+
+    transfer_id: str
+    account_id: str
+    amount: int
+    currency: str
+    balance: int
+    occurred_at: str | None = None
+    reference: str | None = None
+    metadata: dict[str, str] | None = None
+
+    def streams(self) -> tuple[str, ...]:
+        return transfer_stream(self.transfer_id), account_stream(self.account_id)
+
+    def postings(self) -> tuple[Posting, ...]:
+        return (
+            Posting(None, self.currency, -self.amount, None),
+            Posting(self.account_id, self.currency, self.amount, self.balance),
+        )
+
+
+class FundsWithdrawn(EventStruct, frozen=True):
+    """Money went from an account to the outside world. `balance` is the account's balance after the withdrawal."""
+
+    transfer_id: str
+    account_id: str
+    amount: int
+    currency: str
+    balance: int
+    occurred_at: str | None = None
+    reference: str | None = None
+    metadata: dict[str, str] | None = None
+
+    def streams(self) -> tuple[str, ...]:
+        return transfer_stream(self.transfer_id), account_stream(self.account_id)
+
+    def postings(self) -> tuple[Posting, ...]:
+        return (
+            Posting(self.account_id, self.currency, -self.amount, self.balance),
+            Posting(None, self.currency, self.amount, None),
+        )
+
+
+class FundsTransferred(EventStruct, frozen=True):
+    """Money moved from one account to another. `from_balance` and `to_balance` are their balances after the transfer."""
+
+    transfer_id: str
+    from_account_id: str
+    to_account_id: str
+    amount: int
+    currency: str
+    from_balance: int
+    to_balance: int
+    occurred_at: str | None = None
+    reference: str | None = None
+    metadata: dict[str, str] | None = None
+
+    def streams(self) -> tuple[str, ...]:
+        return (
+            transfer_stream(self.transfer_id),
+            account_stream(self.from_account_id),
+            account_stream(self.to_account_id),
+        )
+
+    def postings(self) -> tuple[Posting, ...]:
+        return (
+            Posting(self.from_account_id, self.currency, -self.amount, self.from_balance),
+            Posting(self.to_account_id, self.currency, self.amount, self.to_balance),
+        )
+
+
+class HoldCaptured(EventStruct, frozen=True):
+    """Held money moved to another account, or to the outside world if `to_account_id` is None.
+
+    `remaining` is what the hold still holds afterwards. `released` is what a final capture no longer holds without moving it.
+    `expires_at` is that of the hold.
+    """
+
+    transfer_id: str
+    hold_id: str
+    from_account_id: str
+    amount: int
+    currency: str
+    from_balance: int
+    remaining: int
+    to_account_id: str | None = None
+    to_balance: int | None = None
+    released: int = 0
+    expires_at: str | None = None
+    occurred_at: str | None = None
+    reference: str | None = None
+    metadata: dict[str, str] | None = None
+
+    def streams(self) -> tuple[str, ...]:
+        ends = (self.from_account_id, *((self.to_account_id,) if self.to_account_id else ()))
+        return transfer_stream(self.transfer_id), *map(account_stream, ends), hold_stream(self.hold_id)
+
+    def postings(self) -> tuple[Posting, ...]:
+        return (
+            Posting(self.from_account_id, self.currency, -self.amount, self.from_balance),
+            Posting(self.to_account_id, self.currency, self.amount, self.to_balance),
+        )
+
+
+MoneyEvent = FundsDeposited | FundsWithdrawn | FundsTransferred | HoldCaptured

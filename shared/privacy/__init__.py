@@ -1,0 +1,1 @@
+"""Encrypts personal data with a key for each person. Deleting the key erases the person."""

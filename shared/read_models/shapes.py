@@ -1,0 +1,165 @@
+"""The read models: their names, their indexes, and the fields of their documents and keys. This module does no I/O.
+
+Money is stored as integers. Times are RFC 3339 text (see `shared.timestamps.timestamp`). A document's `position` is the position
+of the last event that changed it. Its `version` is the version of its stream, which callers send as `If-Match`.
+"""
+
+import re
+import unicodedata
+from typing import Final, Literal
+
+import msgspec
+
+Store = Literal["mongo", "redis"]
+Index = tuple[tuple[str, int], ...]
+
+
+class ReadModel(msgspec.Struct, frozen=True):
+    """Describes one read model. Raise `version` when the shape or the meaning of its data changes.
+
+    `indexes` are the indexes in MongoDB, except the one on `_id`. All fields of an index have the same direction, so that a list
+    can be read in both directions.
+    """
+
+    name: str
+    store: Store
+    version: int = 1
+    indexes: tuple[Index, ...] = ()
+    personal: bool = False
+    """True if the read model holds personal data. Then old generations are not kept, because an erasure would not reach them."""
+    written_once: bool = False
+    """True if no document is ever changed. Then its fields always have the order in which they were inserted."""
+
+
+USERS: Final = ReadModel(
+    "users",
+    "mongo",
+    indexes=(
+        (("created_at", 1), ("_id", 1)),
+        (("status", 1), ("created_at", 1), ("_id", 1)),
+        (("name", 1), ("_id", 1)),
+        (("search", 1),),
+    ),
+    personal=True,
+)
+"""{_id, name, email, status: active | inactive | erased, search: see `search_words`, created_at, changed_at, version,
+position}; of an erased user, name and email are empty texts and search has no words."""
+
+ACCOUNTS: Final = ReadModel(
+    "accounts",
+    "mongo",
+    version=2,
+    indexes=(
+        (("owner_id", 1), ("_id", 1)),
+        (("currency", 1), ("posted", 1), ("_id", 1)),
+        (("opened_at", 1), ("_id", 1)),
+    ),
+)
+"""{_id, owner_id, currency, status: open | frozen | closed, overdraft_limit, posted, holds, opened_at, changed_at, version,
+position}; `holds` is the number of holds that have not ended in the log. Each of them is a field: see `read_models.holds`."""
+
+TRANSFERS: Final = ReadModel(
+    "transfers",
+    "mongo",
+    version=2,
+    written_once=True,
+    indexes=(
+        # A later position never has an earlier `recorded_at`, so the order by position also serves filters by time.
+        (("recorded_at", -1), ("position", -1)),
+        (("account_ids", 1), ("recorded_at", -1), ("position", -1)),
+        (("currency", 1), ("amount", 1), ("_id", 1)),
+        (("occurred_at", 1), ("_id", 1)),
+    ),
+)
+"""{_id, kind: deposit | withdrawal | transfer, from_account_id, to_account_id, account_ids, amount, currency, occurred_at,
+recorded_at, reference, metadata, hold_id, position}; the outside world is None. `occurred_at` is `recorded_at`
+if the event names no other moment. A document is written once and never changed."""
+
+ENTRIES: Final = ReadModel("entries", "mongo", version=2, written_once=True)
+"""{_id: "<account>/<position, 16 digits>", amount, recorded_at, position, item: an `Entry` as JSON}. `item` is the text that is
+answered. A list of an account's entries is a range of `_id`. A document is written once and never changed."""
+
+BALANCES: Final = ReadModel("balances", "redis", version=2)
+"""`account:<id>`: a hash with the fields of an account's document. Answers questions about one account and its balance."""
+
+STATISTICS: Final = ReadModel("statistics", "redis")
+"""Hashes `users` (status → number), `accounts` (currency:status → number), `sums` (currency → posted), `transfers`
+(day → number), `volumes` (day:currency → amount moved); sorted sets `ranking:<currency>` (accounts that are not closed, by
+balance; the score only gives their order) and `busiest` (accounts by number of transfers). A day is that of `occurred_at`."""
+
+ACTIVITY: Final = ReadModel("activity", "redis")
+"""`recent`: a list of JSON objects, newest first, the last `ACTIVITY_MAX` transfers: the documents of `TRANSFERS`, with `id`
+for `_id` and without `account_ids` and `metadata`."""
+
+HOLDS: Final = ReadModel(
+    "holds",
+    "mongo",
+    indexes=(
+        (("placed_at", 1), ("_id", 1)),
+        (("account_id", 1), ("placed_at", 1), ("_id", 1)),
+        (("status", 1), ("placed_at", 1), ("_id", 1)),
+        (("status", 1), ("expires_at", 1)),
+    ),
+)
+"""{_id, account_id, to_account_id, amount, captured, remaining, currency, status: active | captured | released | expired,
+expires_at, placed_at, changed_at, reference, metadata, version, position}; a hold that is `active` may have expired already."""
+
+READ_MODELS: Final = (
+    USERS,
+    ACCOUNTS,
+    TRANSFERS,
+    ENTRIES,
+    BALANCES,
+    STATISTICS,
+    ACTIVITY,
+    HOLDS,
+)
+ACTIVITY_MAX: Final = 100
+COPY_MARK: Final = "@"
+
+
+def labelled(model: ReadModel, label: str) -> ReadModel:
+    """Returns the definition of a copy as of a past moment: the same read model under the name `<name>@<label>`."""
+    return msgspec.structs.replace(model, name=f"{model.name}{COPY_MARK}{label}")
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One line of an account, as a query returns it. The stored document of an entry contains it as JSON text.
+
+    `amount` is negative if the money left the account. `balance` is the account's balance after the transfer.
+    `counterparty_account_id` is None for the outside world.
+    """
+
+    account_id: str
+    transfer_id: str
+    kind: str
+    amount: int
+    balance: int
+    currency: str
+    counterparty_account_id: str | None
+    occurred_at: str
+    recorded_at: str
+    reference: str | None
+    position: int
+
+
+def entry_id(account_id: str, position: int) -> str:
+    return f"{account_id}/{position:016d}"
+
+
+def entry_position(entry_id: str) -> int:
+    """Returns the position that is part of an entry's id; 0 if the text is not the id of an entry."""
+    digits = entry_id.rpartition("/")[2]
+    return int(digits) if re.fullmatch(r"[0-9]{16}", digits) else 0
+
+
+_WORD: Final = re.compile(r"[^\W_]+")
+
+
+def search_words(text: str) -> list[str]:
+    """Returns the words of a name, an address or a search text in lower case, without accents and without duplicates.
+
+    A search finds a user if each of its words is the beginning of a word of the user's name or address.
+    """
+    letters = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    return sorted(set(_WORD.findall("".join(letter for letter in letters if not unicodedata.combining(letter)))))

@@ -1,0 +1,1 @@
+"""Connections to PostgreSQL, MongoDB and Redis, and checks of their configuration. Hides the drivers."""

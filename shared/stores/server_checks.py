@@ -1,0 +1,130 @@
+"""Checks the configuration of PostgreSQL, MongoDB and Redis by queries to each server. The checks only read."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, date, datetime
+from typing import Final
+
+from sqlalchemy import RowMapping, text
+
+from shared.privacy.master_keys import master_key_id
+from shared.setting_values import read_master_keys
+from shared.settings import Settings
+from shared.stores.findings import Finding, found
+from shared.stores.mongo import open_mongo
+from shared.stores.postgres import DURABLE, Role, open_postgres
+from shared.stores.redis import open_redis
+from shared.stores.schema import SCHEMA_REVISION
+
+SKEW_SECONDS: Final = 1.0
+SKEW_SECONDS_MAX: Final = 60.0
+REDIS_MIN: Final = (6, 2)
+
+# The last day of support for each release. The end of support of an unlisted release is not known yet.
+POSTGRES_ENDS: Final = {
+    14: date(2026, 11, 12),
+    15: date(2027, 11, 11),
+    16: date(2028, 11, 9),
+    17: date(2029, 11, 8),
+    18: date(2030, 11, 14),
+}
+POSTGRES_MIN: Final = 16
+MONGO_ENDS: Final = {"6.0": date(2025, 7, 31), "7.0": date(2027, 8, 31), "8.0": date(2029, 10, 31)}
+
+
+# ── PostgreSQL ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_ABOUT: Final = text("""
+    SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,
+           current_setting('synchronous_commit') AS synchronous_commit,
+           CAST(current_setting('server_version_num') AS integer) / 10000 AS release,
+           session_user AS login, rolsuper AS superuser,
+           EXISTS (SELECT FROM pg_class c WHERE c.oid = to_regclass('events')
+                                            AND pg_has_role(session_user, c.relowner, 'USAGE')) AS owner
+    FROM pg_roles WHERE rolname = session_user
+""")
+_CLOCK: Final = text("SELECT CAST(extract(epoch FROM clock_timestamp()) AS float8)")
+_REVISION: Final = text("SELECT version_num FROM alembic_version")
+_WRAPPED_BY_OTHERS: Final = text("SELECT count(*) FROM person_keys WHERE master_key_id <> ALL (:known)")
+
+
+async def check_postgres(settings: Settings, role: Role) -> AsyncIterator[Finding]:
+    async with open_postgres(settings, role) as engine, engine.connect() as connection:
+        about = (await connection.execute(_ABOUT)).mappings().one()
+        for finding in check_postgres_settings(about):
+            yield finding
+        for finding in await check_clock("PostgreSQL", lambda: connection.scalar(_CLOCK)):
+            yield finding
+        revision = await connection.scalar(_REVISION)
+        if revision != SCHEMA_REVISION:
+            yield found("schema-other", found=revision, needed=SCHEMA_REVISION)
+            return
+        known = [master_key_id(key) for key in read_master_keys(settings.master_keys.get_secret_value())]
+        if people := await connection.scalar(_WRAPPED_BY_OTHERS, {"known": known}):
+            yield found("master-key-missing", people=people)
+
+
+def check_postgres_settings(about: RowMapping) -> Iterator[Finding]:
+    for name, safe in DURABLE.items():
+        if about[name] not in safe:
+            yield found("postgres-not-durable", setting=name, value=about[name])
+    if about["release"] < POSTGRES_MIN:
+        yield found("postgres-too-old", release=about["release"], least=POSTGRES_MIN)
+    yield from _check_support("PostgreSQL", str(about["release"]), POSTGRES_ENDS.get(about["release"]))
+    if about["superuser"]:
+        yield found("login-superuser", login=about["login"])
+    elif about["owner"]:
+        yield found("login-owner", login=about["login"])
+
+
+# ── MongoDB and Redis ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def check_mongo(settings: Settings) -> AsyncIterator[Finding]:
+    async with open_mongo(settings, settings.mongo_timeout_ms) as mongo:
+
+        async def now() -> float:
+            local: datetime = (await mongo.command("hello"))["localTime"]
+            return local.replace(tzinfo=UTC).timestamp()
+
+        if "setName" not in await mongo.command("hello"):
+            yield found("mongo-no-replica-set")
+        for finding in await check_clock("MongoDB", now):
+            yield finding
+        release = ".".join((await mongo.command("buildInfo"))["version"].split(".")[:2])
+        for finding in _check_support("MongoDB", release, MONGO_ENDS.get(release)):
+            yield finding
+
+
+async def check_redis(settings: Settings) -> AsyncIterator[Finding]:
+    async with open_redis(settings) as redis:
+
+        async def now() -> float:
+            seconds, microseconds = await redis.time()
+            return float(seconds) + float(microseconds) / 1e6
+
+        about = await redis.info()
+        release = str(about["redis_version"])
+        if about["maxmemory_policy"] != "noeviction":
+            yield found("redis-may-evict", policy=about["maxmemory_policy"])
+        if not about["aof_enabled"]:
+            yield found("redis-not-kept")
+        if tuple(int(part) for part in release.split(".")[:2]) < REDIS_MIN:
+            yield found("redis-too-old", release=release, least=".".join(map(str, REDIS_MIN)))
+        for finding in await check_clock("Redis", now):
+            yield finding
+
+
+async def check_clock(store: str, now: Callable[[], Awaitable[float]]) -> list[Finding]:
+    """Returns a finding if a store's clock differs from this machine's. The time that the query takes does not count."""
+    before = time.time()
+    theirs = await now()
+    skew = max(before - theirs, theirs - time.time())
+    if skew < SKEW_SECONDS:
+        return []
+    return [found("clock-wrong" if skew > SKEW_SECONDS_MAX else "clock-skew", store=store, seconds=f"{skew:.1f}")]
+
+
+def _check_support(store: str, release: str, ends: date | None) -> Iterator[Finding]:
+    if ends is not None and datetime.now(UTC).date() > ends:
+        yield found("store-end-of-life", store=store, release=release, ends=ends)

@@ -1,0 +1,37 @@
+"""The deciders decide a right history again as it is, and refuse every forged one."""
+
+from datetime import timedelta
+
+import pytest
+
+from command_api.domain.past_decisions import PastDecisions
+from shared.errors import EventImpossible
+from shared.log.events import Event
+from shared.timestamps import timestamp
+from tests.harness.forgeries import FORGED_EVENTS, Scene
+from tests.harness.log import NEW_YEAR, Book
+
+ONLY_VERSIONS_SHOW = "a transfer with the id of another"
+"""The states of transfers are not kept, so the versions of their streams show this."""
+
+
+def enter(events: list[Event]) -> None:
+    past = PastDecisions()
+    for position, event in enumerate(events, 1):
+        past.decide_again(position, event, timestamp(NEW_YEAR + timedelta(seconds=position)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_history_that_was_decided_is_decided_again_as_it_is(seed: int) -> None:
+    enter(list(Book(seed).history(1_000)))
+    enter(Scene(seed).events)
+
+
+@pytest.mark.parametrize("name", sorted(FORGED_EVENTS.keys() - {ONLY_VERSIONS_SHOW}))
+def test_an_event_that_no_command_makes_is_impossible(name: str) -> None:
+    scene = Scene()
+    forged = FORGED_EVENTS[name](scene)
+    enter([*scene.events, *forged[:-1]])
+    with pytest.raises(EventImpossible) as refused:
+        enter([*scene.events, *forged])
+    assert "Ada" not in str(refused.value)

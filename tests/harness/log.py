@@ -1,0 +1,328 @@
+"""Makes events for tests and appends them to a log without the command API.
+
+`Book` makes events with correct balances, as the deciders would. `append` writes them as the command API does, with correct
+versions, heads, snapshots and hashes.
+"""
+
+import random
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any, Final, get_args
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from command_api.domain.stream_folds import fold_of
+from shared.log.account_events import AccountClosed, AccountFrozen, AccountOpened, AccountUnfrozen, OverdraftLimitChanged
+from shared.log.append import NewEvent, StreamEvent, append_prepared, prepare_append
+from shared.log.events import Event, RecordedEvent
+from shared.log.heads import Head, StreamHead, lock_streams
+from shared.log.hold_events import HoldPlaced, HoldReleased
+from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured
+from shared.log.stream_fold import snapshot_context
+from shared.log.user_events import UserChanged, UserCreated, UserDeactivated, UserErased, UserEvent, UserReactivated
+from shared.privacy.encryption import KeysByPerson
+from shared.privacy.person_keys import PersonKeys
+from shared.settings import Settings
+from shared.stores.postgres import driver_of
+
+MASTER_KEY: Final = "bWFzdGVyIGtleSBvZiB0aGUgdGVzdHMsIDMyIGJ5dGU="
+# Only the master key of these settings is used.
+PERSON_KEYS: Final = PersonKeys(Settings(database_url="", mongo_url="", redis_url="", secret="x" * 32, master_keys=MASTER_KEY))
+NEW_YEAR: Final = datetime(2026, 1, 1, tzinfo=UTC)
+APPEND_MAX: Final = 2_000
+
+
+class Book:
+    """Makes events as the deciders would. Ids come from a seed, so the same calls make the same events."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.random = random.Random(seed)
+        self.emails: dict[str, str] = {}
+        self.accounts: dict[str, str] = {}
+        self.balances: dict[str, int] = {}
+        self.limits: dict[str, int] = {}
+        self.holds: dict[str, HoldPlaced] = {}
+        self.remaining: dict[str, int] = {}
+        self._histories: dict[int, Iterator[Event]] = {}
+
+    def new_id(self) -> str:
+        return str(uuid.UUID(int=self.random.getrandbits(128)))
+
+    def create_user(self, name: str = "Ada", email: str | None = None) -> UserCreated:
+        user_id = self.new_id()
+        self.emails[user_id] = email or f"{user_id}@example.com"
+        return UserCreated(user_id=user_id, name=name, email=self.emails[user_id], email_hash=_hash(self.emails[user_id]))
+
+    def change_user(self, user_id: str, name: str, email: str | None = None) -> UserChanged:
+        before = self.emails[user_id]
+        after = self.emails[user_id] = email or before
+        return UserChanged(user_id=user_id, name=name, email=after, email_hash=_hash(after), email_hash_before=_hash(before))
+
+    def erase_user(self, user_id: str) -> UserErased:
+        """Makes the event that erases an active user."""
+        return UserErased(user_id=user_id, email_hash=_hash(self.emails.pop(user_id)), status_before="active")
+
+    def open_account(self, owner_id: str, currency: str = "EUR", overdraft_limit: int = 0) -> AccountOpened:
+        account_id = self.new_id()
+        self.accounts[account_id] = currency
+        self.balances[account_id] = 0
+        self.limits[account_id] = overdraft_limit
+        return AccountOpened(account_id=account_id, owner_id=owner_id, currency=currency, overdraft_limit=overdraft_limit)
+
+    def change_limit(self, account_id: str, overdraft_limit: int) -> OverdraftLimitChanged:
+        before, self.limits[account_id] = self.limits[account_id], overdraft_limit
+        return OverdraftLimitChanged(
+            account_id=account_id,
+            currency=self.accounts[account_id],
+            overdraft_limit=overdraft_limit,
+            overdraft_limit_before=before,
+        )
+
+    def deposit(self, account_id: str, amount: int, **details: Any) -> FundsDeposited:
+        self.balances[account_id] += amount
+        return FundsDeposited(
+            transfer_id=self.new_id(),
+            account_id=account_id,
+            amount=amount,
+            currency=self.accounts[account_id],
+            balance=self.balances[account_id],
+            **details,
+        )
+
+    def withdraw(self, account_id: str, amount: int, **details: Any) -> FundsWithdrawn:
+        self.balances[account_id] -= amount
+        return FundsWithdrawn(
+            transfer_id=self.new_id(),
+            account_id=account_id,
+            amount=amount,
+            currency=self.accounts[account_id],
+            balance=self.balances[account_id],
+            **details,
+        )
+
+    def transfer(self, payer: str, payee: str, amount: int, **details: Any) -> FundsTransferred:
+        self.balances[payer] -= amount
+        self.balances[payee] += amount
+        return FundsTransferred(
+            transfer_id=self.new_id(),
+            from_account_id=payer,
+            to_account_id=payee,
+            amount=amount,
+            currency=self.accounts[payer],
+            from_balance=self.balances[payer],
+            to_balance=self.balances[payee],
+            **details,
+        )
+
+    def place_hold(self, payer: str, amount: int, payee: str | None = None, **details: Any) -> HoldPlaced:
+        placed = HoldPlaced(
+            hold_id=self.new_id(),
+            from_account_id=payer,
+            to_account_id=payee,
+            amount=amount,
+            currency=self.accounts[payer],
+            **details,
+        )
+        self.holds[placed.hold_id], self.remaining[placed.hold_id] = placed, amount
+        return placed
+
+    def capture(self, hold_id: str, amount: int, *, final: bool = False, **details: Any) -> HoldCaptured:
+        hold = self.holds[hold_id]
+        left = self.remaining[hold_id] - amount
+        self.remaining[hold_id] = 0 if final else left
+        self.balances[hold.from_account_id] -= amount
+        if hold.to_account_id:
+            self.balances[hold.to_account_id] += amount
+        return HoldCaptured(
+            transfer_id=self.new_id(),
+            hold_id=hold_id,
+            from_account_id=hold.from_account_id,
+            to_account_id=hold.to_account_id,
+            amount=amount,
+            currency=hold.currency,
+            from_balance=self.balances[hold.from_account_id],
+            to_balance=self.balances[hold.to_account_id] if hold.to_account_id else None,
+            remaining=self.remaining[hold_id],
+            released=left if final else 0,
+            expires_at=hold.expires_at,
+            **details,
+        )
+
+    def release(self, hold_id: str) -> HoldReleased:
+        hold = self.holds[hold_id]
+        amount, self.remaining[hold_id] = self.remaining[hold_id], 0
+        return HoldReleased(hold_id=hold_id, from_account_id=hold.from_account_id, amount=amount, currency=hold.currency)
+
+    def held(self, account_id: str) -> int:
+        return sum(self.remaining[hold_id] for hold_id, hold in self.holds.items() if hold.from_account_id == account_id)
+
+    def history(self, count: int, accounts: int = 10) -> Iterator[Event]:
+        """Yields `count` random events: first users and accounts, then everything that can happen to them.
+
+        A further call continues with the same users and accounts.
+        """
+        # The same generator goes on, because some of its events need the next one: an account that is frozen is unfrozen.
+        return islice(self._histories.setdefault(accounts, self._endless(accounts)), count)
+
+    def _endless(self, accounts: int) -> Iterator[Event]:
+        for number in range(len(self.accounts), accounts):
+            created = self.create_user(name=f"User {number}")
+            yield created
+            opened = self.open_account(created.user_id, self.random.choice(("EUR", "EUR", "JPY")), 1_000)
+            yield opened
+            yield self.deposit(opened.account_id, self.random.randrange(1, 100_000))
+        while True:
+            yield from self._anything()
+
+    def _anything(self) -> Iterator[Event]:
+        chance = self.random.random()
+        user_id, account_id = self.random.choice(list(self.emails)), self.random.choice(list(self.accounts))
+        currency = self.accounts[account_id]
+        if chance < 0.02:
+            yield UserDeactivated(user_id=user_id)
+            yield UserReactivated(user_id=user_id)
+        elif chance < 0.04:
+            yield self.change_user(user_id, f"Ada {self.random.random()}", f"{self.new_id()}@example.com")
+        elif chance < 0.06:
+            yield AccountFrozen(account_id=account_id, currency=currency)
+            yield AccountUnfrozen(account_id=account_id, currency=currency)
+        elif chance < 0.07:
+            closing = self.open_account(user_id)
+            yield closing
+            yield AccountClosed(account_id=closing.account_id, currency=self.accounts.pop(closing.account_id))
+        elif chance < 0.09:
+            least = max(0, self.held(account_id) - self.balances[account_id])
+            limit = self.random.randint(least, least + 2_000)
+            if limit != self.limits[account_id]:
+                yield self.change_limit(account_id, limit)
+        elif chance < 0.14:
+            yield from self._hold(account_id)
+        else:
+            yield from self._money(account_id)
+
+    def _hold(self, account_id: str) -> Iterator[Event]:
+        """Places a hold, or captures or releases one that was placed before."""
+        held = [hold_id for hold_id, remaining in self.remaining.items() if remaining]
+        available = self.balances[account_id] + self.limits[account_id] - self.held(account_id)
+        others = [other for other in self.accounts if other != account_id and self._same_currency(other, account_id)]
+        if (not held or self.random.random() < 0.5) and available > 0:
+            payee = self.random.choice([None, *others])
+            expires_at = self.random.choice([None, "2199-12-31T23:59:59.999999Z"])
+            yield self.place_hold(account_id, self.random.randint(1, min(available, 500)), payee, expires_at=expires_at)
+        elif held and self.random.random() < 0.8:
+            hold_id = self.random.choice(held)
+            amount = self.random.randint(1, self.remaining[hold_id])
+            yield self.capture(hold_id, amount, final=self.random.random() < 0.5, reference="captured")
+        elif held:
+            yield self.release(self.random.choice(held))
+
+    def _money(self, account_id: str) -> Iterator[Event]:
+        available = self.balances[account_id] + self.limits[account_id] - self.held(account_id)
+        others = [other for other in self.accounts if other != account_id and self._same_currency(other, account_id)]
+        if available < 1 or self.random.random() < 0.1:
+            yield self.deposit(account_id, self.random.randrange(1, 10_000), reference="salary")
+        elif not others or self.random.random() < 0.1:
+            yield self.withdraw(account_id, self.random.randint(1, available), occurred_at="2020-02-29T12:00:00.000000Z")
+        else:
+            payee = self.random.choice(others)
+            yield self.transfer(account_id, payee, self.random.randint(1, min(available, 1_000)), metadata={"k-y_1": "v"})
+
+    def _same_currency(self, one: str, other: str) -> bool:
+        return self.accounts[one] == self.accounts[other]
+
+
+def _hash(email: str) -> str:
+    return uuid.uuid5(uuid.NAMESPACE_URL, email).hex
+
+
+def recorded(events: Iterable[Event], first: int = 1) -> list[RecordedEvent]:
+    """Converts events to recorded events, one second apart, as a read of the log would return them. Needs no database."""
+    return [
+        RecordedEvent(
+            ledger_id="main",
+            position=position,
+            event_id=str(uuid.UUID(int=position)),
+            event=event,
+            metadata={},
+            recorded_at=NEW_YEAR + timedelta(seconds=position),
+            hash=position.to_bytes(32, "big"),
+        )
+        for position, event in enumerate(events, first)
+    ]
+
+
+async def append(engine: AsyncEngine, events: Iterable[Event], ledger_id: str = "main") -> int:
+    """Appends events in transactions of up to `APPEND_MAX` events, and returns the new head's position.
+
+    It does not check that the events fit the log.
+    """
+    position = 0
+    rest = iter(events)
+    while batch := list(islice(rest, APPEND_MAX)):
+        async with engine.begin() as connection:
+            # On a busy machine, folding a batch can take longer than a transaction of Daybook may stand idle.
+            await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+            position = await append_within(connection, batch, ledger_id)
+    return position
+
+
+async def make_ledger(engine: AsyncEngine, ledger_id: str) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("INSERT INTO log_heads (ledger_id, position, hash, recorded_at) VALUES (:id, 0, '', now())"),
+            {"id": ledger_id},
+        )
+
+
+class _Stream(msgspec.Struct):
+    version: int
+    position: int
+    state: Any
+
+
+async def append_within(connection: AsyncConnection, events: Sequence[Event], ledger_id: str = "main") -> int:
+    """Appends events in the caller's transaction, and returns the new head's position."""
+    stream_ids = sorted({stream_id for event in events for stream_id in event.streams()})
+    head, locked = await lock_streams(connection, ledger_id, stream_ids)
+    created = {event.user_id for event in events if isinstance(event, UserCreated)}
+    people = {event.user_id for event in events if isinstance(event, get_args(UserEvent))}
+    if not head.position:
+        await PERSON_KEYS.pepper(connection, ledger_id)  # exists from the first event on
+    keys = await PERSON_KEYS.require(connection, ledger_id, people, created)
+    streams = {stream_id: _loaded(ledger_id, stream_id, locked.get(stream_id), keys) for stream_id in stream_ids}
+    members = list(_evolve(streams, head, events))
+    new_events = [NewEvent(str(uuid.uuid4()), event, {"principal": "test"}) for event in events]
+    heads = [
+        StreamHead(stream_id, s.version, s.position, fold_of(stream_id).version, _snapshot(ledger_id, stream_id, s, keys))
+        for stream_id, s in streams.items()
+    ]
+    prepared = prepare_append(ledger_id, head, new_events, members, heads, [], keys)
+    await append_prepared(await driver_of(connection), prepared)
+    await PERSON_KEYS.forget(connection, ledger_id, {event.user_id for event in events if isinstance(event, UserErased)})
+    return head.position + len(events)
+
+
+def _snapshot(ledger_id: str, stream_id: str, stream: _Stream, keys: KeysByPerson) -> str:
+    return fold_of(stream_id).write(stream.state, snapshot_context(ledger_id, stream_id, stream.version), keys)
+
+
+def _loaded(ledger_id: str, stream_id: str, head: StreamHead | None, keys: KeysByPerson) -> _Stream:
+    fold = fold_of(stream_id)
+    if head is None:
+        return _Stream(0, 0, fold.initial)
+    state = fold.read(head.snapshot, snapshot_context(ledger_id, stream_id, head.version), keys)
+    return _Stream(head.version, head.position, state)
+
+
+def _evolve(streams: dict[str, _Stream], head: Head, events: Sequence[Event]) -> Iterator[StreamEvent]:
+    for position, event in enumerate(events, head.position + 1):
+        for stream_id in event.streams():
+            stream = streams[stream_id]
+            stream.version += 1
+            stream.position = position
+            stream.state = fold_of(stream_id).evolve(stream.state, event)
+            yield StreamEvent(stream_id, stream.version, position)

@@ -1,0 +1,173 @@
+"""A ledger for tests of the projector: the test writes the log, and reads and compares the read models."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncpg
+from pymongo.errors import ExecutionTimeout, NetworkTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from dev.servers import Postgres
+from projector.feed import Feed
+from projector.follower import EXAMINE_SECONDS
+from projector.generations.build import BUILD_EVENTS_MAX
+from projector.generations.generations import Generations
+from projector.generations.rebuild import rebuild
+from projector.projections.projection import Projection
+from projector.projections.registry import PROJECTIONS, PROJECTIONS_BY_NAME
+from projector.runner import Runner
+from projector.sinks.content_digest import digest
+from projector.sinks.registry import make_sinks
+from shared.errors import Rebuilding
+from shared.log.events import Event
+from shared.read_models.failures import ProjectionFailure, read_failures
+from shared.read_models.generations import Generation, live_generation
+from shared.settings import Settings
+from shared.stores.all_stores import Stores, open_stores
+from shared.stores.postgres import open_postgres
+from tests.harness.log import PERSON_KEYS, append
+
+BUILD_ATTEMPTS: Final = 5
+WAIT_SECONDS: Final = 300.0
+"""The longest wait for a condition. Even on a slow disk, only something that is stuck takes this long."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """One ledger in the stores of a test."""
+
+    settings: Settings
+    stores: Stores
+    writer: AsyncEngine
+    ledger_id: str = "main"
+
+    async def append(self, events: Iterable[Event]) -> int:
+        """Appends events. If this is cancelled, it ends after the append, because a book takes its events for recorded."""
+        appending = asyncio.create_task(append(self.writer, events, self.ledger_id))
+        try:
+            return await asyncio.shield(appending)
+        except asyncio.CancelledError:
+            while not appending.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([appending])
+            raise
+
+    def generations(self, name: str, projection: Projection[Any] | None = None) -> Generations:
+        """Returns the generations of a read model without cached state, as a newly started process has them."""
+        projection = projection or PROJECTIONS_BY_NAME[name]
+        sink = make_sinks(self.stores.mongo, self.stores.redis)[projection.model.store]
+        return Generations(projection, sink, Feed(self.stores.engine, self.ledger_id, PERSON_KEYS))
+
+    async def live(self, name: str) -> Generation:
+        return await live_generation(self.stores.mongo, self.stores.redis, PROJECTIONS_BY_NAME[name].model, self.ledger_id)
+
+    async def build(self, *names: str) -> None:
+        """Builds these read models up to the head and makes them live."""
+        await asyncio.gather(*(self._build_patiently(name) for name in names or PROJECTIONS_BY_NAME))
+
+    async def _build_patiently(self, name: str) -> None:
+        """Builds a read model, and begins again after a timeout, as a worker does. On a busy machine a store may time out."""
+        for _ in range(BUILD_ATTEMPTS - 1):
+            with suppress(TimeoutError):
+                return await self._build(name)
+        return await self._build(name)
+
+    async def _build(self, name: str) -> None:
+        generations = self.generations(name)
+        opened = await generations.open()
+        build = generations.resume(opened)
+        while await build.advance(BUILD_EVENTS_MAX):
+            pass
+        if not opened.live:
+            await generations.finish(build)
+
+    async def rebuild(self, *names: str) -> dict[str, str]:
+        """Rebuilds these read models. Returns the digest of each, by the name of the read model."""
+        return {name: (await rebuild(self.generations(name), lambda _: None)).digest for name in names or PROJECTIONS_BY_NAME}
+
+    async def digests(self) -> dict[str, str]:
+        """Returns the digest of each live generation, by the name of the read model."""
+        return {name: await digest(self.generations(name).sink, await self.live(name)) for name in PROJECTIONS_BY_NAME}
+
+    async def rebuilt(self) -> dict[str, str]:
+        """Deletes everything in MongoDB and Redis, rebuilds the read models from the log, and returns their digests by name."""
+        await self.wipe()
+        await self.build()
+        return await self.digests()
+
+    async def troubles(self) -> dict[str, ProjectionFailure]:
+        return await read_failures(self.stores.mongo, self.stores.redis, self.ledger_id)
+
+    async def positions(self) -> dict[str, int]:
+        """Returns the position of each live generation, by the name of the read model. Read models without one are left out."""
+        positions = {}
+        for name in PROJECTIONS_BY_NAME:
+            try:
+                positions[name] = (await self.live(name)).position
+            except Rebuilding:
+                continue
+        return positions
+
+    async def caught_up(self, head: int, *names: str) -> None:
+        """Waits until these read models, by default all, are live and have reached position `head`."""
+        positions: dict[str, int | None] = {}
+
+        async def are_there() -> bool:
+            positions.update(dict.fromkeys(PROJECTIONS_BY_NAME), **await self.positions())
+            return all(positions[name] == head for name in names or PROJECTIONS_BY_NAME)
+
+        await eventually(are_there, about=(head, positions))
+
+    async def wipe(self) -> None:
+        """Deletes everything in MongoDB and Redis."""
+        await self.stores.redis.flushdb()
+        client = self.stores.mongo.client
+        try:
+            await client.drop_database(self.settings.mongo_database)
+        except (ExecutionTimeout, NetworkTimeout):
+            # A transaction that a killed worker left open would block the deletion for a minute.
+            await client.admin.command("killAllSessions", [])
+            await client.drop_database(self.settings.mongo_database)
+
+    @asynccontextmanager
+    async def followed(self, *projections: Projection[Any], settings: Settings | None = None) -> AsyncIterator[Runner]:
+        """Runs a projector until the block ends."""
+        runner = Runner(*self.stores, settings or self.settings, projections or PROJECTIONS)
+        running = asyncio.create_task(runner.run())
+        try:
+            yield runner
+        finally:
+            runner.stop()
+            # Shorter than the pause between two examinations: a runner that missed the stop would end at the next one.
+            await asyncio.wait_for(running, EXAMINE_SECONDS * 0.8)
+
+
+@asynccontextmanager
+async def open_ledger(settings: Settings, ledger_id: str = "main") -> AsyncIterator[Ledger]:
+    async with open_stores(settings, "daybook_projector") as stores:
+        async with open_postgres(settings, "daybook_command") as writer:
+            yield Ledger(settings, stores, writer, ledger_id)
+
+
+async def eventually(check: Callable[[], Any], seconds: float = WAIT_SECONDS, about: object = "") -> None:
+    """Calls the asynchronous `check` until it returns something true. After `seconds`, fails with `about` in the message."""
+    end = time.monotonic() + seconds
+    while not await check():
+        assert time.monotonic() < end, f"did not come true within {seconds} s {about}"
+        await asyncio.sleep(0.02)
+
+
+async def tamper(postgres: Postgres, settings: Settings, *statements: str) -> None:
+    """Executes statements as a superuser with the triggers disabled, as somebody would who falsifies the log."""
+    database = settings.database_url.rpartition("/")[2]
+    connection = await asyncpg.connect(postgres.superuser_url.rpartition("/")[0] + f"/{database}")
+    try:
+        await connection.execute("SET session_replication_role = replica")
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()

@@ -1,0 +1,65 @@
+"""The migrations make the schema that the code needs, and each can be undone."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect
+
+from shared.log.tables import metadata
+from shared.settings import Settings
+from shared.stores.postgres import open_postgres_as_owner
+from shared.stores.schema import SCHEMA_REVISION
+from shared.stores.schema_definition import expected_definition, read_definition
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_migrations_are_one_line_that_ends_at_the_revision_of_the_code() -> None:
+    scripts = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
+    assert scripts.get_heads() == [SCHEMA_REVISION]
+    line = [script.revision for script in scripts.walk_revisions()]
+    assert line == sorted(line, reverse=True)
+
+
+@pytest.mark.services
+async def test_the_migrations_make_the_tables_that_the_code_declares(settings: Settings) -> None:
+    def differences(connection: Connection) -> list[Any]:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        return list(compare_metadata(context, metadata))
+
+    async with open_postgres_as_owner(settings) as engine, engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+@pytest.mark.services
+async def test_the_migrations_make_the_schema_that_verify_expects(settings: Settings) -> None:
+    """Run `make schema` after a change of the migrations."""
+    async with open_postgres_as_owner(settings) as engine, engine.connect() as connection:
+        assert await read_definition(connection) == list(expected_definition())
+
+
+@pytest.mark.services
+async def test_every_migration_can_be_undone_and_done_again(settings: Settings) -> None:
+    environment = {"PATH": os.environ["PATH"], "DAYBOOK_DATABASE_URL": settings.database_url}
+    async with open_postgres_as_owner(settings) as engine:
+        for step, left in (("downgrade base", set()), ("upgrade head", set(metadata.tables))):
+            done = subprocess.run(
+                [sys.executable, "-m", "alembic", *step.split()],
+                cwd=ROOT,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            async with engine.connect() as connection:
+                names = await connection.run_sync(lambda sync: set(inspect(sync).get_table_names()))
+            assert names - {"alembic_version"} == left
