@@ -168,6 +168,7 @@ async def tamper(postgres: Postgres, settings: Settings, *statements: str) -> No
     try:
         await connection.execute("SET session_replication_role = replica")
         for statement in statements:
-            await connection.execute(statement)
+            status = await connection.execute(statement)
+            assert not status.endswith(" 0"), f"it changed nothing: {statement}"
     finally:
         await connection.close()

@@ -92,12 +92,9 @@ async def test_a_batch_out_of_turn_holds_up_no_other(ledger: Ledger) -> None:
     batches = Batches(ledger)
     await batches.prepare()
     done = await batches.deliver(NEXT, wrong=ACCOUNTS)
-    assert dict(zip([each.name for each in IN_MONGO], done, strict=True)) == {
-        **dict.fromkeys(("users", "transfers", "entries"), True),
-        "accounts": False,
-    }
-    assert await batches.positions() == {**dict.fromkeys(("users", "transfers", "entries"), 24), "accounts": 20}
-    assert [done.count(each) for each in (True, False)] == [3, 1]
+    others = [each.name for each in IN_MONGO if each.model != ACCOUNTS]
+    assert dict(zip([each.name for each in IN_MONGO], done, strict=True)) == {**dict.fromkeys(others, True), "accounts": False}
+    assert await batches.positions() == {**dict.fromkeys(others, 24), "accounts": 20}
 
 
 async def test_a_damaged_read_model_holds_up_no_other(ledger: Ledger) -> None:
