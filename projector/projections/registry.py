@@ -8,6 +8,7 @@ from projector.projections.balances import BALANCES_PROJECTION
 from projector.projections.entries import ENTRIES_PROJECTION
 from projector.projections.holds import HOLDS_PROJECTION
 from projector.projections.projection import Projection
+from projector.projections.shifts import SHIFTS_PROJECTION
 from projector.projections.statistics import STATISTICS_PROJECTION
 from projector.projections.transfers import TRANSFERS_PROJECTION
 from projector.projections.users import USERS_PROJECTION
@@ -21,5 +22,6 @@ PROJECTIONS: Final[tuple[Projection[Any], ...]] = (
     STATISTICS_PROJECTION,
     ACTIVITY_PROJECTION,
     HOLDS_PROJECTION,
+    SHIFTS_PROJECTION,
 )
 PROJECTIONS_BY_NAME: Final = {projection.name: projection for projection in PROJECTIONS}

@@ -104,6 +104,10 @@ HOLDS: Final = ReadModel(
 """{_id, account_id, to_account_id, amount, captured, remaining, currency, status: active | captured | released | expired,
 expires_at, placed_at, changed_at, reference, metadata, version, position}; a hold that is `active` may have expired already."""
 
+SHIFTS: Final = ReadModel("shifts", "mongo")
+"""{_id: "<account>/<level>/<period>", within_billions, within_rest, start_billions, start_rest}: for each account a tree of
+sums, see `read_models.sum_trees`. A document without `start_billions` and `start_rest` has nothing at its start."""
+
 READ_MODELS: Final = (
     USERS,
     ACCOUNTS,
@@ -113,6 +117,7 @@ READ_MODELS: Final = (
     STATISTICS,
     ACTIVITY,
     HOLDS,
+    SHIFTS,
 )
 ACTIVITY_MAX: Final = 100
 COPY_MARK: Final = "@"
