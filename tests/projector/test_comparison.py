@@ -19,9 +19,9 @@ from shared.log.events import RecordedEvent
 from shared.log.money_events import FundsTransferred
 from shared.read_models.generations import Generation
 from shared.settings import Settings
-from tests.cli.test_replay import daybook
 from tests.harness.log import Book
 from tests.harness.projecting import Ledger, eventually, open_ledger
+from tests.harness.terminals import daybook
 
 pytestmark = pytest.mark.services
 EVENTS = 300
