@@ -8,14 +8,15 @@ from projector.projections.projection import Projection
 from shared.log.events import RecordedEvent
 from shared.log.money_events import HoldCaptured, MoneyEvent
 from shared.log.streams import transfer_stream
-from shared.read_models.shapes import TRANSFERS
+from shared.read_models.shapes import TRANSFERS, found_by
 
 
 def project_transfers(changes: DocumentChanges, recorded: RecordedEvent, event: MoneyEvent) -> None:
     fields = transfer_fields(recorded, event)
-    account_ids = [account_id for account_id in (fields["from_account_id"], fields["to_account_id"]) if account_id]
+    ends = fields["from_account_id"], fields["to_account_id"]
+    texts = found_by(ends, kind=fields["kind"], reference=event.reference, metadata=event.metadata)
     hold_id = event.hold_id if isinstance(event, HoldCaptured) else None
-    changes.insert(event.transfer_id, fields | {"account_ids": account_ids, "metadata": event.metadata, "hold_id": hold_id})
+    changes.insert(event.transfer_id, fields | {"found_by": texts, "metadata": event.metadata, "hold_id": hold_id})
 
 
 TRANSFERS_PROJECTION: Final = Projection(

@@ -1,8 +1,8 @@
 """Accounts and their balances. Lists are read from MongoDB. A single account or balance is read from Redis."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 import structlog
 from fastapi import Query, Response
@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from query_api.cursors import CursorKey
 from query_api.documentation import READ_MODEL, documented, documented_one, documented_page
 from query_api.lists import ListSlice, both, members_of, read_list, sort_orders
-from query_api.parameters import PageParameters
+from query_api.parameters import ServedParameters
 from query_api.reading import AsOf, CallerView, JsonObject
 from query_api.requests import QueryRequest, query_router
 from query_api.responses import (
@@ -82,7 +82,11 @@ ACCOUNT_EXAMPLE: Final = {
 }
 
 
-class AccountParameters(PageParameters):
+class AccountParameters(ServedParameters):
+    served: ClassVar[Mapping[str, frozenset[str]]] = {
+        "opened_at": frozenset(("owner_id", "currency", "status")),
+        "posted": frozenset(("currency",)),
+    }
     owner_id: Id | None = None
     currency: Currency | None = None
     status: Literal["open", "frozen", "closed"] | None = None

@@ -6,7 +6,8 @@ of the last event that changed it. Its `version` is the version of its stream, w
 
 import re
 import unicodedata
-from typing import Final, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -25,6 +26,8 @@ class ReadModel(msgspec.Struct, frozen=True):
     store: Store
     version: int = 1
     indexes: tuple[Index, ...] = ()
+    indexes_of_texts: tuple[Index, ...] = ()
+    """Further indexes, each of only those documents whose first field of the index is a text. The others cost it nothing."""
     personal: bool = False
     """True if the read model holds personal data. Then old generations are not kept, because an erasure would not reach them."""
     written_once: bool = False
@@ -48,9 +51,11 @@ position}; of an erased user, name and email are empty texts and search has no w
 ACCOUNTS: Final = ReadModel(
     "accounts",
     "mongo",
-    version=2,
+    version=3,
     indexes=(
-        (("owner_id", 1), ("_id", 1)),
+        (("owner_id", 1), ("opened_at", 1), ("_id", 1)),
+        (("status", 1), ("opened_at", 1), ("_id", 1)),
+        (("currency", 1), ("opened_at", 1), ("_id", 1)),
         (("currency", 1), ("posted", 1), ("_id", 1)),
         (("opened_at", 1), ("_id", 1)),
     ),
@@ -61,23 +66,35 @@ position}; `holds` is the number of holds that have not ended in the log. Each o
 TRANSFERS: Final = ReadModel(
     "transfers",
     "mongo",
-    version=2,
+    version=3,
     written_once=True,
     indexes=(
         # A later position never has an earlier `recorded_at`, so the order by position also serves filters by time.
         (("recorded_at", -1), ("position", -1)),
-        (("account_ids", 1), ("recorded_at", -1), ("position", -1)),
+        (("found_by", 1), ("recorded_at", -1), ("position", -1)),
         (("currency", 1), ("amount", 1), ("_id", 1)),
         (("occurred_at", 1), ("_id", 1)),
     ),
+    indexes_of_texts=((("reference", 1), ("_id", 1)),),
 )
-"""{_id, kind: deposit | withdrawal | transfer, from_account_id, to_account_id, account_ids, amount, currency, occurred_at,
-recorded_at, reference, metadata, hold_id, position}; the outside world is None. `occurred_at` is `recorded_at`
-if the event names no other moment. A document is written once and never changed."""
+"""{_id, kind: deposit | withdrawal | transfer, from_account_id, to_account_id, found_by, amount, currency, occurred_at,
+recorded_at, reference, metadata, hold_id, position}; the outside world is None. `found_by` is the ids of its accounts, and its
+kind, reference and metadata: see `found_by`. `occurred_at` is `recorded_at` if the event names no other moment. A document is
+written once and never changed."""
 
-ENTRIES: Final = ReadModel("entries", "mongo", version=2, written_once=True)
-"""{_id: "<account>/<position, 16 digits>", amount, recorded_at, position, item: an `Entry` as JSON}. `item` is the text that is
-answered. A list of an account's entries is a range of `_id`. A document is written once and never changed."""
+ENTRIES: Final = ReadModel(
+    "entries",
+    "mongo",
+    version=3,
+    written_once=True,
+    indexes=(
+        (("account_id", 1), ("occurred_at", 1), ("_id", 1)),
+        (("account_id", 1), ("amount", 1), ("_id", 1)),
+    ),
+)
+"""{_id: "<account>/<position, 16 digits>", account_id, amount, occurred_at, recorded_at, position, item: an `Entry` as JSON}.
+`item` is the text that is answered. A list of an account's entries is a range of `_id`, and the entries of a kind, a counterparty
+or a reference are those of the transfers that `TRANSFERS` finds. A document is written once and never changed."""
 
 BALANCES: Final = ReadModel("balances", "redis", version=2)
 """`account:<id>`: a hash with the fields of an account's document. Answers questions about one account and its balance."""
@@ -89,20 +106,23 @@ balance; the score only gives their order) and `busiest` (accounts by number of 
 
 ACTIVITY: Final = ReadModel("activity", "redis")
 """`recent`: a list of JSON objects, newest first, the last `ACTIVITY_MAX` transfers: the documents of `TRANSFERS`, with `id`
-for `_id` and without `account_ids` and `metadata`."""
+for `_id` and without `found_by` and `metadata`."""
 
 HOLDS: Final = ReadModel(
     "holds",
     "mongo",
+    version=2,
     indexes=(
         (("placed_at", 1), ("_id", 1)),
-        (("account_id", 1), ("placed_at", 1), ("_id", 1)),
+        (("found_by", 1), ("placed_at", 1), ("_id", 1)),
         (("status", 1), ("placed_at", 1), ("_id", 1)),
         (("status", 1), ("expires_at", 1)),
     ),
+    indexes_of_texts=((("reference", 1), ("_id", 1)),),
 )
-"""{_id, account_id, to_account_id, amount, captured, remaining, currency, status: active | captured | released | expired,
-expires_at, placed_at, changed_at, reference, metadata, version, position}; a hold that is `active` may have expired already."""
+"""{_id, account_id, to_account_id, found_by, amount, captured, remaining, currency, status: active | captured | released |
+expired, expires_at, placed_at, changed_at, reference, metadata, version, position}; an `active` one may have expired already.
+`found_by` is the ids of its accounts, and its reference and metadata: see `found_by`."""
 
 READ_MODELS: Final = (
     USERS,
@@ -116,6 +136,12 @@ READ_MODELS: Final = (
 )
 ACTIVITY_MAX: Final = 100
 COPY_MARK: Final = "@"
+
+
+def index_options(model: ReadModel) -> list[tuple[Index, dict[str, Any]]]:
+    """Returns each index of a read model with the options that MongoDB creates it with."""
+    whole = [(keys, dict[str, Any]()) for keys in model.indexes]
+    return whole + [(keys, {"partialFilterExpression": {keys[0][0]: {"$gt": ""}}}) for keys in model.indexes_of_texts]
 
 
 def labelled(model: ReadModel, label: str) -> ReadModel:
@@ -151,6 +177,23 @@ def entry_position(entry_id: str) -> int:
     """Returns the position that is part of an entry's id; 0 if the text is not the id of an entry."""
     digits = entry_id.rpartition("/")[2]
     return int(digits) if re.fullmatch(r"[0-9]{16}", digits) else 0
+
+
+def found_by(
+    account_ids: Iterable[str | None] = (),
+    *,
+    kind: str | None = None,
+    reference: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Returns the texts by which a document is found. A query asks for one of them, or for a document that has several.
+
+    One index of all these texts costs a document as much as an index of each, and costs nothing for what a document lacks.
+    """
+    texts = [f"metadata.{name}={value}" for name, value in (metadata or {}).items()]
+    texts += [f"reference={reference}"] if reference else []
+    texts += [account_id for account_id in account_ids if account_id]
+    return texts + ([f"kind={kind}"] if kind else [])
 
 
 _WORD: Final = re.compile(r"[^\W_]+")
