@@ -36,6 +36,7 @@ from command_api.domain.account import (
     OpenAccount,
     UnfreezeAccount,
 )
+from command_api.domain.account_limits import ChangeLimits, NewLimits
 from command_api.domain.hold import CaptureHold, HoldCapture, PlaceHold, ReleaseHold
 from command_api.domain.transfer import Deposit, TransferFunds, Withdraw
 from command_api.domain.transfer_batch import TransferAll, TransferBatch
@@ -84,7 +85,8 @@ MONEY_PROBLEMS: Final = (
     "account-frozen",
     "currency-mismatch",
 )
-TRANSFER_PROBLEMS: Final = (*MONEY_PROBLEMS, "same-account", "insufficient-funds", "balance-out-of-range")
+LIMIT_PROBLEMS: Final = ("amount-outside-limits", "limit-exceeded")
+TRANSFER_PROBLEMS: Final = (*MONEY_PROBLEMS, *LIMIT_PROBLEMS, "same-account", "insufficient-funds", "balance-out-of-range")
 
 WITHDRAWN: Final = "ISO 4217 has withdrawn this currency. To open accounts in it, name it in DAYBOOK_HISTORICAL_CURRENCIES"
 
@@ -322,6 +324,20 @@ async def change_overdraft_limit(account_id: Id, body: NewOverdraftLimit, reques
     return await request.run(command, account_body)
 
 
+@router.put(
+    "/accounts/{account_id}/limits",
+    response_model=AccountBody,
+    **documented("amount-out-of-range", "account-closed", access=only("accounts:write")),
+)
+async def change_limits(account_id: Id, body: NewLimits, request: HttpRequest) -> Response:
+    """Change what an account may spend: the smallest and largest amount of a transfer, and the most in a day and in a month.
+
+    The body has all limits: one that is null or left out is removed. Days and months are those of UTC. A limit counts what is
+    spent while the account has it, and keeps its count when its amount changes. Repeating this changes nothing.
+    """
+    return await request.run(ChangeLimits(account_id=account_id, limits=body), account_body)
+
+
 # ── money ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -340,7 +356,7 @@ async def deposit(command: Deposit, request: HttpRequest) -> Response:
     "/withdrawals",
     status_code=201,
     response_model=OutsideTransferBody,
-    **documented(*MONEY_PROBLEMS, "insufficient-funds", access=own_or("transfers:write"), money=True),
+    **documented(*MONEY_PROBLEMS, *LIMIT_PROBLEMS, "insufficient-funds", access=own_or("transfers:write"), money=True),
 )
 async def withdraw(command: Withdraw, request: HttpRequest) -> Response:
     """Move money from an account to the outside world."""
@@ -402,6 +418,7 @@ async def place_hold(command: PlaceHold, request: HttpRequest) -> Response:
     response_model=CaptureBody,
     **documented(
         *MONEY_PROBLEMS,
+        *LIMIT_PROBLEMS,
         "same-account",
         "hold-not-active",
         "hold-amount-exceeded",

@@ -14,7 +14,7 @@ from typing import Any, Final, assert_never
 import msgspec
 from pydantic import ValidationError
 
-from command_api.domain import account, hold, projection, transfer, user
+from command_api.domain import account, account_limits, hold, projection, transfer, user
 from command_api.domain.command import Command
 from command_api.domain.stream_folds import at_moment, fold_of
 from shared.errors import EventImpossible, Rejection
@@ -114,6 +114,9 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
             return account.CloseAccount(account_id=event.account_id)
         case account_events.OverdraftLimitChanged():
             return account.ChangeOverdraftLimit(account_id=event.account_id, overdraft_limit=event.overdraft_limit)
+        case account_events.AccountLimitsChanged():
+            limits = msgspec.structs.asdict(account.limits_of(event))
+            return account_limits.ChangeLimits(account_id=event.account_id, limits=account_limits.NewLimits(**limits))
         case hold_events.HoldPlaced() | money_events.HoldCaptured() | hold_events.HoldReleased() | hold_events.HoldExpired():
             return _of_hold(event)
         case money_events.FundsDeposited():

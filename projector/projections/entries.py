@@ -30,8 +30,16 @@ def project_entries(changes: DocumentChanges, recorded: RecordedEvent, event: Mo
             position=position,
         )
         item = msgspec.json.encode(entry).decode()  # the query API returns exactly this text
-        ordered_by = {"account_id": account_id, "amount": amount, "occurred_at": entry.occurred_at, "recorded_at": recorded_at}
-        changes.insert(entry_id(account_id, position), ordered_by | {"position": position, "item": item})
+        fields = {
+            "account_id": account_id,
+            "amount": amount,
+            "occurred_at": entry.occurred_at,
+            "reference": event.reference,
+            "recorded_at": recorded_at,
+            "position": position,
+            "item": item,
+        }
+        changes.insert(entry_id(account_id, position), fields)
 
 
 ENTRIES_PROJECTION: Final = Projection(

@@ -9,7 +9,16 @@ from pydantic import Field
 
 from query_api.cursors import CursorKey
 from query_api.documentation import READ_MODEL, documented_page
-from query_api.lists import ListSlice, MongoMatch, range_match, read_list, read_list_of_texts, read_one, sort_orders
+from query_api.lists import (
+    ListSlice,
+    MongoMatch,
+    range_match,
+    read_list,
+    read_list_of_texts,
+    read_one,
+    reference_match,
+    sort_orders,
+)
 from query_api.parameters import POSITION_MAX, AmountRange, OccurredAtRange, ServedParameters
 from query_api.reading import AsOf, CallerView, JsonObject
 from query_api.requests import QueryRequest, query_router
@@ -93,9 +102,8 @@ class EntryParameters(ServedParameters, TransferFilters, OccurredAtRange, Amount
 
     @property
     def asks_for_transfers(self) -> bool:
-        """True if a filter or the order is about what only the transfers of the entries are found by."""
-        filters = self.counterparty, self.kind, self.reference, self.reference_prefix, self.metadata
-        return any(filters) or self.sort.endswith("reference")
+        """True if a filter is about what only the transfers of the entries are found by."""
+        return any((self.counterparty, self.kind, self.reference, self.metadata))
 
 
 ENTRY_ORDERS: Final = sort_orders(
@@ -104,11 +112,10 @@ ENTRY_ORDERS: Final = sort_orders(
         "position": ("_id",),
         "occurred_at": ("occurred_at", "_id"),
         "amount": ("amount", "_id"),
+        "reference": ("reference", "_id"),
     }
 )
-ORDERS_BY_TRANSFER: Final = sort_orders(
-    {"recorded_at": ("recorded_at", "position"), "position": ("recorded_at", "position"), "reference": ("reference", "_id")}
-)
+ORDERS_BY_TRANSFER: Final = sort_orders({"recorded_at": ("recorded_at", "position"), "position": ("recorded_at", "position")})
 
 
 async def find_entries(
@@ -133,6 +140,7 @@ async def _entries(view: CallerView, account_id: str, parameters: EntryParameter
     else:
         match = {"account_id": account_id}
     match |= range_match(parameters, "recorded_at", "occurred_at", "amount")
+    match |= reference_match(parameters.reference_prefix, parameters.sort)
     return await read_list_of_texts(view, ENTRIES, match, order, parameters, key)
 
 

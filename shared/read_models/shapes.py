@@ -26,8 +26,8 @@ class ReadModel(msgspec.Struct, frozen=True):
     store: Store
     version: int = 1
     indexes: tuple[Index, ...] = ()
-    indexes_of_texts: tuple[Index, ...] = ()
-    """Further indexes, each of only those documents whose first field of the index is a text. The others cost it nothing."""
+    indexes_of_references: tuple[Index, ...] = ()
+    """Further indexes, of only those documents that have a reference. The others cost them nothing."""
     personal: bool = False
     """True if the read model holds personal data. Then old generations are not kept, because an erasure would not reach them."""
     written_once: bool = False
@@ -75,7 +75,7 @@ TRANSFERS: Final = ReadModel(
         (("currency", 1), ("amount", 1), ("_id", 1)),
         (("occurred_at", 1), ("_id", 1)),
     ),
-    indexes_of_texts=((("reference", 1), ("_id", 1)),),
+    indexes_of_references=((("reference", 1), ("_id", 1)),),
 )
 """{_id, kind: deposit | withdrawal | transfer, from_account_id, to_account_id, found_by, amount, currency, occurred_at,
 recorded_at, reference, metadata, hold_id, position}; the outside world is None. `found_by` is the ids of its accounts, and its
@@ -91,10 +91,11 @@ ENTRIES: Final = ReadModel(
         (("account_id", 1), ("occurred_at", 1), ("_id", 1)),
         (("account_id", 1), ("amount", 1), ("_id", 1)),
     ),
+    indexes_of_references=((("account_id", 1), ("reference", 1), ("_id", 1)),),
 )
-"""{_id: "<account>/<position, 16 digits>", account_id, amount, occurred_at, recorded_at, position, item: an `Entry` as JSON}.
-`item` is the text that is answered. A list of an account's entries is a range of `_id`, and the entries of a kind, a counterparty
-or a reference are those of the transfers that `TRANSFERS` finds. A document is written once and never changed."""
+"""{_id: "<account>/<position, 16 digits>", account_id, amount, occurred_at, reference, recorded_at, position, item: an `Entry` as
+JSON}. `item` is the text that is answered. A list of an account's entries is a range of `_id`, and the entries of a kind, with a
+counterparty or with metadata are those of the transfers that `TRANSFERS` finds. A document is written once and never changed."""
 
 BALANCES: Final = ReadModel("balances", "redis", version=2)
 """`account:<id>`: a hash with the fields of an account's document. Answers questions about one account and its balance."""
@@ -118,11 +119,14 @@ HOLDS: Final = ReadModel(
         (("status", 1), ("placed_at", 1), ("_id", 1)),
         (("status", 1), ("expires_at", 1)),
     ),
-    indexes_of_texts=((("reference", 1), ("_id", 1)),),
+    indexes_of_references=((("reference", 1), ("_id", 1)),),
 )
 """{_id, account_id, to_account_id, found_by, amount, captured, remaining, currency, status: active | captured | released |
 expired, expires_at, placed_at, changed_at, reference, metadata, version, position}; an `active` one may have expired already.
 `found_by` is the ids of its accounts, and its reference and metadata: see `found_by`."""
+
+LIMIT_HISTORY: Final = ReadModel("limit-history", "mongo", written_once=True)
+"""{_id: "<account>/<position, 16 digits>", item: a `LimitChange` as JSON}. A list of an account's changes is a range of `_id`."""
 
 READ_MODELS: Final = (
     USERS,
@@ -133,7 +137,11 @@ READ_MODELS: Final = (
     STATISTICS,
     ACTIVITY,
     HOLDS,
+    LIMIT_HISTORY,
 )
+LIMIT_NAMES: Final = ("per_transfer_min", "per_transfer_max", "per_day", "per_month")
+"""The fields of an account that limit what it may spend. An account has those of its limits, and no others."""
+
 ACTIVITY_MAX: Final = 100
 COPY_MARK: Final = "@"
 
@@ -141,7 +149,7 @@ COPY_MARK: Final = "@"
 def index_options(model: ReadModel) -> list[tuple[Index, dict[str, Any]]]:
     """Returns each index of a read model with the options that MongoDB creates it with."""
     whole = [(keys, dict[str, Any]()) for keys in model.indexes]
-    return whole + [(keys, {"partialFilterExpression": {keys[0][0]: {"$gt": ""}}}) for keys in model.indexes_of_texts]
+    return whole + [(keys, {"partialFilterExpression": {"reference": {"$gt": ""}}}) for keys in model.indexes_of_references]
 
 
 def labelled(model: ReadModel, label: str) -> ReadModel:
@@ -167,6 +175,15 @@ class Entry(msgspec.Struct, frozen=True):
     recorded_at: str
     reference: str | None
     position: int
+
+
+class LimitChange(msgspec.Struct, frozen=True):
+    """A change of the overdraft limit of an account, or of what it may spend, as a query returns it. The other part is None."""
+
+    position: int
+    recorded_at: str
+    overdraft_limit: int | None
+    limits: dict[str, int | None] | None
 
 
 def entry_id(account_id: str, position: int) -> str:

@@ -181,6 +181,7 @@ def test_a_hold_goes_from_placed_to_its_end_in_its_own_document_and_in_its_accou
         "_id": first.hold_id,
         "account_id": ends[0],
         "to_account_id": ends[1],
+        "found_by": ["reference=r", *ends],
         "amount": 50,
         "captured": 35,
         "remaining": 0,
@@ -227,7 +228,7 @@ def test_a_transfer_names_both_accounts_and_keeps_what_the_client_said() -> None
         "kind": "transfer",
         "from_account_id": ONE,
         "to_account_id": OTHER,
-        "account_ids": [ONE, OTHER],
+        "found_by": ["metadata.order.id=7", ONE, OTHER, "kind=transfer"],
         "amount": 300,
         "currency": "EUR",
         "occurred_at": moment(4),
@@ -245,7 +246,7 @@ def test_deposits_and_withdrawals_are_transfers_from_and_to_nobody() -> None:
     assert (deposit["kind"], deposit["from_account_id"], deposit["to_account_id"]) == ("deposit", None, ONE)
     assert (withdrawal["kind"], withdrawal["from_account_id"], withdrawal["to_account_id"]) == ("withdrawal", OTHER, None)
     assert (deposit["occurred_at"], deposit["recorded_at"]) == ("2020-02-29T12:00:00.000000Z", moment(3))
-    assert deposit["account_ids"] == [ONE]
+    assert deposit["found_by"] == [ONE, "kind=deposit"]
 
 
 def test_entries_have_signed_amounts_and_the_balance_after_them() -> None:
@@ -266,7 +267,8 @@ def test_an_entry_holds_what_it_is_found_by_and_the_item_as_it_is_documented() -
     for entry in (*project("entries", *MONEY).values(), *project("entries", *moved).values()):
         item = EntryResource.model_validate_json(entry["item"], strict=True)
         assert [*json.loads(entry["item"])] == [*EntryResource.model_fields]
-        found_by = {"amount": item.amount, "recorded_at": item.recorded_at, "position": item.position}
+        names = ("account_id", "amount", "occurred_at", "reference", "recorded_at", "position")
+        found_by = {name: getattr(item, name) for name in names}
         assert entry == {"_id": entry_id(item.account_id, item.position), **found_by, "item": entry["item"]}
     assert item.reference == odd
 

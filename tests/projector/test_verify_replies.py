@@ -49,6 +49,11 @@ async def fill(settings: Settings) -> None:
                 json={"overdraft_limit": limit},
                 headers={"Idempotency-Key": f"limit-{number}"},
             )
+        for number, per_day in enumerate((50, 50, None)):
+            await commands.client.put(
+                f"/v1/accounts/{accounts[3]}/limits", json={"per_day": per_day}, headers={"Idempotency-Key": f"limits-{number}"}
+            )
+            await commands.withdraw(accounts[3], 51, idempotency_key=f"limited-{number}")
         for turn in range(2):
             for word in ("freeze", "unfreeze"):
                 await commands.post(f"/v1/accounts/{accounts[2]}/{word}", idempotency_key=f"{word}-{turn}")

@@ -14,8 +14,7 @@ from query_api.resources.entries import (
     ENTRY_ORDERS,
     ORDERS_BY_TRANSFER,
     EntryParameters,
-    _entries,
-    _entries_of_transfers,
+    find_entries,
 )
 from query_api.resources.holds import HOLD_ORDERS, HoldParameters, find_holds
 from query_api.resources.transfers import TRANSFER_ORDERS, TransferParameters, find_transfers
@@ -49,8 +48,8 @@ class ExplainingView(CallerView):
         collection_name = Generation(model, self.ledger_id, 1).collection(mongo).name
         command = {"aggregate": collection_name, "pipeline": list(pipeline), "cursor": {}}
         explained = await mongo.command("explain", command, verbosity="queryPlanner")
-        self.plan = json.dumps(explained["queryPlanner"]["winningPlan"])
-        self.considered = json.dumps(explained["queryPlanner"])
+        self.plan += json.dumps(explained["queryPlanner"]["winningPlan"])
+        self.considered += json.dumps(explained["queryPlanner"])
         return AsOf(0, [])
 
 
@@ -119,8 +118,7 @@ def lists() -> list[List]:
 
 
 async def find_own_entries(view: CallerView, parameters: EntryParameters, key: list[Any] | None) -> None:
-    read = _entries_of_transfers if parameters.asks_for_transfers else _entries
-    await read(view, SOMEBODY, parameters, key)
+    await find_entries(view, SOMEBODY, parameters, key)
 
 
 def _turned(model: type[ServedParameters], found: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -130,7 +128,7 @@ def _turned(model: type[ServedParameters], found: list[dict[str, str]]) -> list[
 
 
 def index_of(filters: dict[str, Any]) -> set[str]:
-    """Returns the first field of the index that serves these filters."""
+    """Returns a field of the index that serves each of these filters."""
     served = {"kind": "found_by", "counterparty": "found_by", "reference": "found_by", "metadata": "found_by"}
     served |= {"reference_prefix": "reference", "status": "status", "owner_id": "owner_id", "currency": "currency"}
     return {served[name] for name in filters if name in served}
@@ -154,9 +152,10 @@ async def test_every_list_is_read_along_an_index(settings: Settings) -> None:
         for ask, parameters in lists():
             is_entry = isinstance(parameters, EntryParameters) and not parameters.asks_for_transfers
             for key in (None, key_of(parameters.sort, is_entry=is_entry)):
+                view.plan = view.considered = ""
                 await ask(view, parameters, key)
                 stages = set(re.findall(r'"stage": "(\w+)"', view.plan))
                 assert "IXSCAN" in stages, (parameters.filters(), view.plan)
                 assert not stages & {"COLLSCAN", "SORT"}, (parameters.filters(), view.plan)
-                for beginning in index_of(parameters.filters()):
-                    assert f'"indexName": "{beginning}_' in view.considered, (parameters.filters(), view.considered)
+                for field in index_of(parameters.filters()):
+                    assert re.search(f'"indexName": "[^"]*{field}_1', view.considered), (parameters.filters(), view.considered)
