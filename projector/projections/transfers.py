@@ -6,17 +6,19 @@ from projector.projections.changes import DocumentChanges
 from projector.projections.money_movements import transfer_fields
 from projector.projections.projection import Projection
 from shared.log.events import RecordedEvent
-from shared.log.money_events import HoldCaptured, MoneyEvent
+from shared.log.money_events import HoldCaptured, MoneyEvent, TransferReversed
 from shared.log.streams import transfer_stream
 from shared.read_models.shapes import TRANSFERS, found_by
 
 
 def project_transfers(changes: DocumentChanges, recorded: RecordedEvent, event: MoneyEvent) -> None:
     fields = transfer_fields(recorded, event)
-    ends = fields["from_account_id"], fields["to_account_id"]
-    texts = found_by(ends, kind=fields["kind"], reference=event.reference, metadata=event.metadata)
     hold_id = event.hold_id if isinstance(event, HoldCaptured) else None
-    changes.insert(event.transfer_id, fields | {"found_by": texts, "metadata": event.metadata, "hold_id": hold_id})
+    reverses = event.reverses if isinstance(event, TransferReversed) else None
+    ends = fields["from_account_id"], fields["to_account_id"], transfer_stream(reverses) if reverses else None
+    texts = found_by(ends, kind=fields["kind"], reference=event.reference, metadata=event.metadata)
+    more = {"found_by": texts, "metadata": event.metadata, "hold_id": hold_id, "reverses": reverses}
+    changes.insert(event.transfer_id, fields | more)
 
 
 TRANSFERS_PROJECTION: Final = Projection(

@@ -66,7 +66,7 @@ position}; `holds` is the number of holds that have not ended in the log. Each o
 TRANSFERS: Final = ReadModel(
     "transfers",
     "mongo",
-    version=3,
+    version=4,
     written_once=True,
     indexes=(
         # A later position never has an earlier `recorded_at`, so the order by position also serves filters by time.
@@ -77,10 +77,11 @@ TRANSFERS: Final = ReadModel(
     ),
     indexes_of_references=((("reference", 1), ("_id", 1)),),
 )
-"""{_id, kind: deposit | withdrawal | transfer, from_account_id, to_account_id, found_by, amount, currency, occurred_at,
-recorded_at, reference, metadata, hold_id, position}; the outside world is None. `found_by` is the ids of its accounts, and its
-kind, reference and metadata: see `found_by`. `occurred_at` is `recorded_at` if the event names no other moment. A document is
-written once and never changed."""
+"""{_id, kind: deposit | withdrawal | transfer | reversal, from_account_id, to_account_id, found_by, amount, currency,
+occurred_at, recorded_at, reference, metadata, hold_id, reverses, position}; the outside world is None. `found_by` is the ids of
+its accounts, the stream of the transfer that it reverses, and its kind, reference and metadata: see `found_by`. `occurred_at` is
+`recorded_at` if the event names no other moment. A document is written once and never changed: its reversals say what of a
+transfer was reversed."""
 
 ENTRIES: Final = ReadModel(
     "entries",
@@ -107,7 +108,7 @@ balance; the score only gives their order) and `busiest` (accounts by number of 
 
 ACTIVITY: Final = ReadModel("activity", "redis")
 """`recent`: a list of JSON objects, newest first, the last `ACTIVITY_MAX` transfers: the documents of `TRANSFERS`, with `id`
-for `_id` and without `found_by` and `metadata`."""
+for `_id` and without `found_by`, `metadata`, `hold_id` and `reverses`."""
 
 HOLDS: Final = ReadModel(
     "holds",
@@ -197,7 +198,7 @@ def entry_position(entry_id: str) -> int:
 
 
 def found_by(
-    account_ids: Iterable[str | None] = (),
+    ids: Iterable[str | None] = (),
     *,
     kind: str | None = None,
     reference: str | None = None,
@@ -209,7 +210,7 @@ def found_by(
     """
     texts = [f"metadata.{name}={value}" for name, value in (metadata or {}).items()]
     texts += [f"reference={reference}"] if reference else []
-    texts += [account_id for account_id in account_ids if account_id]
+    texts += [each for each in ids if each]
     return texts + ([f"kind={kind}"] if kind else [])
 
 

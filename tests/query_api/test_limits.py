@@ -77,4 +77,4 @@ def test_a_month_resets_on_the_first_of_the_next() -> None:
         resets = reset_of(f"{moment.date()}")
         assert resets["day"][:10] == f"{(moment + timedelta(days=1)).date()}"
         assert resets["month"][8:10] == "01"
-        assert f"{moment.date()}" < resets["month"] <= f"{(moment + timedelta(days=31)).date()}T"
+        assert f"{moment.date()}" < resets["month"] <= f"{(moment + timedelta(days=31)).date()}Z"
