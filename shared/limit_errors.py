@@ -4,7 +4,7 @@ from shared.errors import Rejection
 
 
 class AmountOutsideLimits(Rejection):
-    """The amount is smaller or larger than the account may spend in one transfer. A limit that the account lacks is None."""
+    """The amount is smaller or larger than the account may spend in one transfer."""
 
     code = "amount-outside-limits"
     message = "The amount is outside the limits of the account: smallest {smallest}, largest {largest}."

@@ -40,12 +40,12 @@ class CountedLimitResource(ResponseModel):
 
 
 class LimitChangeResource(ResponseModel):
-    """A change of the overdraft limit, or of what the account may spend. The other of the two is null."""
+    """A change of the overdraft limit, or of what the account may spend. It has one of the two."""
 
     position: FactPosition
     recorded_at: TimestampText
-    overdraft_limit: MinorUnitAmount | None
-    limits: SpendingLimitsResource | None
+    overdraft_limit: MinorUnitAmount | None = None
+    limits: SpendingLimitsResource | None = None
 
 
 class LimitsResponse(ResponseModel):
@@ -67,20 +67,19 @@ LIMITS_EXAMPLE: Final = {
     "account_id": EUROS,
     "currency": "EUR",
     "overdraft_limit": 0,
-    "per_transfer_min": None,
+    "per_transfer_min": 100,
     "per_transfer_max": 50_000,
     "per_day": {"limit": 100_000, "used": 2_500, "resets_at": "2026-11-22T00:00:00.000000Z"},
-    "per_month": None,
+    "per_month": {"limit": 500_000, "used": 9_000, "resets_at": "2026-12-01T00:00:00.000000Z"},
     "history": [
         {
             "position": 7,
             "recorded_at": MOMENT,
-            "overdraft_limit": None,
-            "limits": {"per_transfer_min": None, "per_transfer_max": 50_000, "per_day": 100_000, "per_month": None},
+            "limits": {"per_transfer_min": 100, "per_transfer_max": 50_000, "per_day": 100_000, "per_month": 500_000},
         },
-        {"position": 2, "recorded_at": MOMENT, "overdraft_limit": 0, "limits": None},
+        {"position": 2, "recorded_at": MOMENT, "overdraft_limit": 0},
     ],
-    "next": None,
+    "next": "Ct9FmEcvrOb9gOdN8fORwFs0MV0",
     "position": 42,
 }
 

@@ -178,13 +178,13 @@ class Entry(msgspec.Struct, frozen=True):
     position: int
 
 
-class LimitChange(msgspec.Struct, frozen=True):
-    """A change of the overdraft limit of an account, or of what it may spend, as a query returns it. The other part is None."""
+class LimitChange(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A change of the overdraft limit of an account, or of what it may spend, as a query returns it. It has one of the two."""
 
     position: int
     recorded_at: str
-    overdraft_limit: int | None
-    limits: dict[str, int | None] | None
+    overdraft_limit: int | None = None
+    limits: dict[str, int | None] | None = None
 
 
 def entry_id(account_id: str, position: int) -> str:

@@ -226,7 +226,7 @@ def test_a_reversal_is_a_transfer_with_entries_that_names_what_it_reverses() -> 
     events: list[Event] = [payer, payee, brought, paid, back, out]
     transfers = project("transfers", *events)
     assert [
-        (each["kind"], each["from_account_id"], each["to_account_id"], each["reverses"], each["found_by"][-1])
+        (each["kind"], each["from_account_id"], each["to_account_id"], each["reverses"], each["found_by"][-2])
         for each in (transfers[back.transfer_id], transfers[out.transfer_id])
     ] == [
         ("reversal", payee.account_id, payer.account_id, paid.transfer_id, f"transfer-{paid.transfer_id}"),

@@ -28,7 +28,7 @@ async def test_the_limits_of_an_account_show_what_was_used_and_their_history(api
     await api.record([account, book.deposit(account.account_id, 100)])
     none = await api.get(path)
     assert (none["overdraft_limit"], none["per_day"], none["per_month"], none["per_transfer_max"]) == (70, None, None, None)
-    assert [(each["overdraft_limit"], each["limits"]) for each in none["history"]] == [(70, None)]
+    assert [(each["position"], each["overdraft_limit"]) for each in none["history"]] == [(1, 70)]
     await api.record([book.limit_spending(account.account_id, per_transfer_max=50, per_day=40, per_month=90)])
     await api.record(
         [book.withdraw(account.account_id, 15, spent=Spent(today, 15, 15)), book.change_limit(account.account_id, 80)]
@@ -40,10 +40,11 @@ async def test_the_limits_of_an_account_show_what_was_used_and_their_history(api
         assert found["per_day"] == {"limit": 40, "used": 15, "resets_at": resets["day"]}
         assert found["per_month"] == {"limit": 90, "used": 15, "resets_at": resets["month"]}
     asked = {"per_transfer_min": None, "per_transfer_max": 50, "per_day": 40, "per_month": 90}
-    assert [(e["overdraft_limit"], e["limits"], e["position"]) for e in found["history"]] == [
-        (80, None, 5),
-        (None, asked, 3),
-        (70, None, 1),
+    changes = [{name: value for name, value in each.items() if name != "recorded_at"} for each in found["history"]]
+    assert changes == [
+        {"position": 5, "overdraft_limit": 80},
+        {"position": 3, "limits": asked},
+        {"position": 1, "overdraft_limit": 70},
     ]
     first = await api.get(path, {"limit": 2})
     rest = await api.get(path, {"limit": 2, "cursor": first["next"]})
