@@ -40,6 +40,7 @@ from command_api.domain.account import (
     UnfreezeAccount,
 )
 from command_api.domain.account_limits import ChangeLimits, NewLimits
+from command_api.domain.account_metadata import ChangeAccountMetadata, NewMetadata
 from command_api.domain.hold import CaptureHold, HoldCapture, PlaceHold, ReleaseHold
 from command_api.domain.user import (
     ChangeUser,
@@ -271,6 +272,15 @@ async def change_overdraft_limit(account_id: Id, body: NewOverdraftLimit, reques
     """
     command = ChangeOverdraftLimit(account_id=account_id, overdraft_limit=body.overdraft_limit)
     return await request.run(command, account_body)
+
+
+@router.patch("/accounts/{account_id}", response_model=AccountBody, **documented("account-closed", access=only("accounts:write")))
+async def change_account(account_id: Id, body: NewMetadata, request: HttpRequest) -> Response:
+    """Change the metadata of an account. The pairs replace all that it has. Repeating this changes nothing.
+
+    The answer is the account without its metadata, which queries show.
+    """
+    return await request.run(ChangeAccountMetadata(account_id=account_id, metadata=body.metadata), account_body)
 
 
 @router.put(

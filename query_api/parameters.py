@@ -90,13 +90,9 @@ MetadataFilter = Annotated[
 ]
 
 
-class ReferenceAndMetadata(Parameters):
-    """Filters by what the caller of a command said of it. `reference[prefix]` is served in the order of the references."""
+class MetadataPairs(Parameters):
+    """A filter by pairs of metadata, each of which is a parameter of its own."""
 
-    reference: Annotated[Reference, Field(description="Only items with exactly this `reference`.")] | None = None
-    reference_prefix: Reference | None = Field(
-        default=None, alias="reference[prefix]", description="Only items whose `reference` begins with this."
-    )
     metadata: MetadataFilter | None = None
 
     @model_validator(mode="before")
@@ -111,6 +107,15 @@ class ReferenceAndMetadata(Parameters):
             code, message = "metadata_form", "A filter by metadata has the form metadata[name]=value"
             raise PydanticCustomError(code, message)
         return others | {"metadata": {name[len("metadata[") : -1]: value for name, value in pairs.items()}}
+
+
+class ReferenceAndMetadata(MetadataPairs):
+    """Filters by what the caller of a command said of it. `reference[prefix]` is served in the order of the references."""
+
+    reference: Annotated[Reference, Field(description="Only items with exactly this `reference`.")] | None = None
+    reference_prefix: Reference | None = Field(
+        default=None, alias="reference[prefix]", description="Only items whose `reference` begins with this."
+    )
 
 
 def _bound(name: str, operator: str) -> Any:

@@ -5,13 +5,14 @@ No withdrawal or transfer can take the balance further below zero than the overd
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import Annotated, Final, Literal, assert_never
 
 import msgspec
 from pydantic import ConfigDict, Field
 
 from command_api.domain.command import Command, States
-from command_api.domain.command_fields import OverdraftLimit, StrictFields
+from command_api.domain.command_fields import Metadata, OverdraftLimit, StrictFields
 from command_api.domain.spending import NO_LIMITS, SpendingLimits, spend
 from shared import errors
 from shared.ids import new_id
@@ -21,6 +22,7 @@ from shared.log.account_events import (
     AccountEvent,
     AccountFrozen,
     AccountLimitsChanged,
+    AccountMetadataChanged,
     AccountOpened,
     AccountUnfrozen,
     OverdraftLimitChanged,
@@ -59,6 +61,8 @@ class AccountState(msgspec.Struct, frozen=True, omit_defaults=True):
     limits: SpendingLimits | None = None
     spent: Spent | None = None
     """What was spent on the day of the last event that spent, and in its month. None if no limit counts it."""
+    metadata_digest: str = ""
+    """See `digest_of`. The state has no metadata, because every transfer writes a snapshot of the state."""
 
     @property
     def held(self) -> int:
@@ -80,7 +84,10 @@ class AccountState(msgspec.Struct, frozen=True, omit_defaults=True):
 def evolve_account(state: AccountState, event: AccountEvent) -> AccountState:
     match event:
         case AccountOpened():
-            return AccountState(event.account_id, event.owner_id, event.currency, "open", event.overdraft_limit)
+            state = AccountState(event.account_id, event.owner_id, event.currency, "open", event.overdraft_limit)
+            return msgspec.structs.replace(state, metadata_digest=digest_of(event.metadata)) if event.metadata else state
+        case AccountMetadataChanged():
+            return msgspec.structs.replace(state, metadata_digest=digest_of(event.metadata))
         case AccountFrozen():
             return msgspec.structs.replace(state, status="frozen")
         case AccountUnfrozen():
@@ -118,6 +125,11 @@ def _after_capture(state: AccountState, event: HoldCaptured) -> AccountState:
     held = HeldAmount(event.remaining, event.expires_at) if event.remaining else None
     holds = _holds_with(state, event.hold_id, held)
     return msgspec.structs.replace(state, posted=event.from_balance, holds=holds, spent=event.spent)
+
+
+def digest_of(metadata: Mapping[str, str] | None) -> str:
+    """Returns a hash by which equal metadata are known, or an empty text without metadata."""
+    return sha256(msgspec.json.encode(metadata, order="sorted")).hexdigest()[:32] if metadata else ""
 
 
 def limits_of(event: AccountLimitsChanged) -> SpendingLimits:
@@ -223,6 +235,7 @@ class OpenAccount(Command):
     owner_id: Id
     currency: Currency
     overdraft_limit: OverdraftLimit = 0
+    metadata: Metadata | None = None
 
     def streams(self) -> tuple[str, ...]:
         return account_stream(self.id), user_stream(self.owner_id)
@@ -243,6 +256,7 @@ class OpenAccount(Command):
                 owner_id=self.owner_id,
                 currency=self.currency,
                 overdraft_limit=self.overdraft_limit,
+                metadata=self.metadata or None,
             )
         ]
 

@@ -15,7 +15,7 @@ from typing import Any, Final, assert_never
 import msgspec
 from pydantic import ValidationError
 
-from command_api.domain import account, account_limits, hold, projection, reversal, transfer, user
+from command_api.domain import account, account_limits, account_metadata, hold, projection, reversal, transfer, user
 from command_api.domain.command import Command
 from command_api.domain.stream_folds import at_moment, fold_of
 from shared.errors import EventImpossible, Rejection
@@ -123,7 +123,11 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
                 owner_id=event.owner_id,
                 currency=event.currency,
                 overdraft_limit=event.overdraft_limit,
+                metadata=event.metadata,
             )
+        case account_events.AccountMetadataChanged():
+            changed = account_metadata.NewMetadata(metadata=event.metadata)
+            return account_metadata.ChangeAccountMetadata(account_id=event.account_id, metadata=changed.metadata)
         case account_events.AccountFrozen():
             return account.FreezeAccount(account_id=event.account_id)
         case account_events.AccountUnfrozen():

@@ -6,12 +6,15 @@ have expired: see `shared.read_models.holds`.
 
 from collections.abc import Iterator
 
+import msgspec
+
 from projector.projections.changes import REMOVED, StoredDocument
 from shared.log.account_events import (
     AccountClosed,
     AccountEvent,
     AccountFrozen,
     AccountLimitsChanged,
+    AccountMetadataChanged,
     AccountOpened,
     AccountUnfrozen,
     OverdraftLimitChanged,
@@ -69,6 +72,8 @@ def account_fields(  # noqa: C901, PLR0912 # a case for each event: the type che
             yield event.account_id, {"overdraft_limit": event.overdraft_limit} | changed
         case AccountLimitsChanged():
             yield event.account_id, _limit_fields(event) | changed
+        case AccountMetadataChanged():
+            yield event.account_id, _metadata_field(event.metadata) | changed
         case _:
             yield event.account_id, changed
 
@@ -85,8 +90,14 @@ def _limit_fields(event: AccountLimitsChanged) -> StoredDocument:
     return {**fields, "spent": REMOVED} | spent_fields(event.spent)
 
 
+def _metadata_field(metadata: dict[str, str] | None) -> StoredDocument:
+    """Returns the field with the pairs as JSON, or removes it: a hash in Redis has only texts."""
+    return {"metadata": msgspec.json.encode(metadata).decode() if metadata else REMOVED}
+
+
 def _opened_fields(event: AccountOpened) -> StoredDocument:
-    return {
+    metadata = _metadata_field(event.metadata) if event.metadata else {}
+    return metadata | {
         "owner_id": event.owner_id,
         "currency": event.currency,
         "status": "open",

@@ -13,6 +13,7 @@ class AccountOpened(EventStruct, frozen=True):
     owner_id: str
     currency: str
     overdraft_limit: int
+    metadata: dict[str, str] | None = None
 
     def streams(self) -> tuple[str, ...]:
         return (account_stream(self.account_id),)
@@ -72,6 +73,17 @@ class AccountLimitsChanged(EventStruct, frozen=True):
         return (account_stream(self.account_id),)
 
 
+class AccountMetadataChanged(EventStruct, frozen=True):
+    """The key and value pairs of an account were replaced by these. None or no pairs: it has none."""
+
+    account_id: str
+    currency: str
+    metadata: dict[str, str] | None = None
+
+    def streams(self) -> tuple[str, ...]:
+        return (account_stream(self.account_id),)
+
+
 AccountEvent = (
     AccountOpened  # one to a line, so that two people can add one each
     | AccountFrozen
@@ -79,6 +91,7 @@ AccountEvent = (
     | AccountClosed
     | OverdraftLimitChanged
     | AccountLimitsChanged
+    | AccountMetadataChanged
     | HoldPlaced
     | HoldReleased
     | HoldExpired

@@ -37,31 +37,36 @@ class ReadModel(msgspec.Struct, frozen=True):
 USERS: Final = ReadModel(
     "users",
     "mongo",
+    version=2,
     indexes=(
         (("created_at", 1), ("_id", 1)),
+        (("found_by", 1), ("created_at", 1), ("_id", 1)),
         (("status", 1), ("created_at", 1), ("_id", 1)),
         (("name", 1), ("_id", 1)),
         (("search", 1),),
     ),
     personal=True,
 )
-"""{_id, name, email, status: active | inactive | erased, search: see `search_words`, created_at, changed_at, version,
-position}; of an erased user, name and email are empty texts and search has no words."""
+"""{_id, name, email, status: active | inactive | erased, search: see `search_words`, found_by: see
+`found_by_email`, created_at, changed_at, version, position}; of an erased user, name and email are empty texts, and search and
+found_by are empty."""
 
 ACCOUNTS: Final = ReadModel(
     "accounts",
     "mongo",
-    version=3,
+    version=4,
     indexes=(
         (("owner_id", 1), ("opened_at", 1), ("_id", 1)),
         (("status", 1), ("opened_at", 1), ("_id", 1)),
         (("currency", 1), ("opened_at", 1), ("_id", 1)),
         (("currency", 1), ("posted", 1), ("_id", 1)),
         (("opened_at", 1), ("_id", 1)),
+        (("found_by", 1), ("opened_at", 1), ("_id", 1)),
     ),
 )
 """{_id, owner_id, currency, status: open | frozen | closed, overdraft_limit, posted, holds, opened_at, changed_at, version,
-position}; `holds` is the number of holds that have not ended in the log. Each of them is a field: see `read_models.holds`."""
+position}; `holds` is the number of holds that have not ended in the log. Each of them is a field: see `read_models.holds`. An
+account with metadata has also `metadata`, as JSON, and `found_by`. Its limits are fields too: see `LIMIT_NAMES`."""
 
 TRANSFERS: Final = ReadModel(
     "transfers",
@@ -212,6 +217,11 @@ def found_by(
     texts += [f"reference={reference}"] if reference else []
     texts += [each for each in ids if each]
     return texts + ([f"kind={kind}"] if kind else [])
+
+
+def found_by_email(email: str) -> list[str]:
+    """Returns the text by which the user with this address is found. Addresses that differ only in case are the same."""
+    return [f"email={email.lower()}"]
 
 
 _WORD: Final = re.compile(r"[^\W_]+")

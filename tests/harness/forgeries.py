@@ -9,7 +9,14 @@ from typing import Any, Final
 import msgspec
 
 from shared.ledger_file.format import LedgerFileWriter, person_key_lines
-from shared.log.account_events import AccountClosed, AccountFrozen, AccountLimitsChanged, AccountOpened, AccountUnfrozen
+from shared.log.account_events import (
+    AccountClosed,
+    AccountFrozen,
+    AccountLimitsChanged,
+    AccountMetadataChanged,
+    AccountOpened,
+    AccountUnfrozen,
+)
 from shared.log.encoding import canonical, encode
 from shared.log.event_struct import Spent
 from shared.log.events import Event
@@ -82,6 +89,9 @@ class Scene:
     def limits(self, **fields: Any) -> AccountLimitsChanged:
         return AccountLimitsChanged(account_id=self.one.account_id, currency="EUR", **fields)
 
+    def metadata(self, metadata: dict[str, str] | None) -> AccountMetadataChanged:
+        return AccountMetadataChanged(account_id=self.one.account_id, currency="EUR", metadata=metadata)
+
     def spent(self, today: int) -> Spent:
         """Returns what is spent on the day of the events."""
         return Spent("2026-01-01", today)
@@ -128,6 +138,9 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
     "a limit that the balance is below": lambda s: [s.withdraw(1_050), s.book.change_limit(s.one.account_id, 50)],
     "a changed limit below zero": lambda s: [s.book.change_limit(s.one.account_id, -1)],
     "limits that are changed to what they were": lambda s: [s.limits(per_day=50), s.limits(per_day=50)],
+    "metadata that are changed to what they were": lambda s: [s.metadata({"a": "b"}), s.metadata({"a": "b"})],
+    "no metadata that are removed": lambda s: [s.metadata(None)],
+    "metadata that no request can have": lambda s: [s.metadata({"a b": "c"})],
     "crossed limits": lambda s: [s.limits(per_transfer_min=2, per_transfer_max=1)],
     "spending beyond the limit of a day": lambda s: [s.limits(per_day=50), s.withdraw(51, spent=s.spent(51))],
     "spending that is not counted": lambda s: [s.limits(per_day=50), s.withdraw(10)],

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import hypothesis
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from projector.projections.changes import DocumentChanges
 from projector.projections.projection import Projection
 from projector.projections.registry import PROJECTIONS, PROJECTIONS_BY_NAME
 from query_api.resources.entries import EntryResource
-from shared.log.account_events import AccountClosed, AccountFrozen, AccountUnfrozen, OverdraftLimitChanged
+from shared.log.account_events import AccountClosed, AccountFrozen, AccountMetadataChanged, AccountUnfrozen, OverdraftLimitChanged
 from shared.log.events import EVENT_TYPES, Event, RecordedEvent
 from shared.log.hold_events import HoldExpired
 from shared.log.projection_events import ProjectionEventSkipped
@@ -70,6 +71,7 @@ def test_a_created_user_is_active_and_can_be_searched_for() -> None:
             "name": "Ada Lovelace",
             "email": "ada@example.com",
             "search": ["ada", "com", "example", "lovelace"],
+            "found_by": ["email=ada@example.com"],
             "status": "active",
             "created_at": moment(1),
             "changed_at": moment(1),
@@ -152,6 +154,22 @@ def test_balances_are_the_accounts_as_text() -> None:
     for account_id, account in accounts.items():
         del account["_id"]
         assert balances[f"account:{account_id}"] == {name: str(value) for name, value in account.items()}
+
+
+def test_an_account_is_found_by_its_metadata_until_they_change() -> None:
+    """The hash in Redis has them as text, and no field of an account without them."""
+    opened = msgspec.structs.replace(MORE_EUROS, metadata={"iban": "DE02", "class": "b"})
+    changed = AccountMetadataChanged(account_id=OTHER, currency="EUR", metadata={"iban": "DE03"})
+    removed = AccountMetadataChanged(account_id=OTHER, currency="EUR")
+    found = [project("accounts", *events)[OTHER] for events in ([opened], [opened, changed], [opened, changed, removed])]
+    assert [each.get("found_by") for each in found] == [
+        ["metadata.iban=DE02", "metadata.class=b"],
+        ["metadata.iban=DE03"],
+        None,
+    ]
+    assert [each.get("metadata") for each in found] == ['{"iban":"DE02","class":"b"}', '{"iban":"DE03"}', None]
+    assert project("balances", opened, changed)[f"account:{OTHER}"]["metadata"] == '{"iban":"DE03"}'
+    assert "metadata" not in project("balances", opened, removed)[f"account:{OTHER}"]
 
 
 # ── holds ────────────────────────────────────────────────────────────────────────────────────────────────────────────

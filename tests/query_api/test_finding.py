@@ -4,11 +4,13 @@ from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 
 from query_api.resources.entries import EntryParameters
 from query_api.resources.holds import HoldParameters
 from query_api.resources.transfers import TransferParameters
+from shared.log.account_events import AccountMetadataChanged
 from shared.log.events import Event
 from shared.read_models.shapes import found_by
 from shared.settings import Settings
@@ -171,6 +173,44 @@ async def test_holds_are_found_by_each_filter_and_by_several(api: Questions) -> 
         ]
     ]
     assert all(counts), counts
+
+
+@pytest.mark.services
+async def test_accounts_are_found_by_their_metadata_until_these_change(api: Questions) -> None:
+    book = Book()
+    opened = [book.open_account(book.new_id()) for _ in range(5)]
+    made = [msgspec.structs.replace(each, metadata={"branch": "north", "number": str(n)}) for n, each in enumerate(opened)]
+    await api.record(made)
+    every = await everything(api, "/v1/accounts", {}, 100)
+    assert [each["metadata"] for each in every] == [each.metadata for each in made]
+    north: Matches = lambda account: bool((account["metadata"] or {}).get("branch") == "north")  # noqa: E731
+    assert await require_found(api, "/v1/accounts", {"metadata[branch]": "north", "sort": "opened_at"}, every, [north]) == 5
+    moved = AccountMetadataChanged(account_id=opened[1].account_id, currency="EUR", metadata={"branch": "south"})
+    bare = AccountMetadataChanged(account_id=opened[2].account_id, currency="EUR")
+    await api.record([moved, bare])
+    every = await everything(api, "/v1/accounts", {}, 100)
+    assert await require_found(api, "/v1/accounts", {"metadata[branch]": "north", "sort": "opened_at"}, every, [north]) == 3
+    one = await api.get(f"/v1/accounts/{opened[1].account_id}")
+    assert one["metadata"] == {"branch": "south"}
+    assert (await api.get(f"/v1/accounts/{opened[2].account_id}"))["metadata"] is None
+
+
+@pytest.mark.services
+async def test_a_user_is_found_by_the_whole_address_until_it_changes_or_is_erased(api: Questions) -> None:
+    book = Book()
+    ada, eve = book.create_user("Ada", "Ada.L@Example.com"), book.create_user("Eve", "ada.l@example.com.org")
+    await api.record([ada, eve])
+
+    async def found(email: str) -> list[str]:
+        return [each["id"] for each in (await api.get("/v1/users", {"email": email}))["items"]]
+
+    assert await found("ada.l@EXAMPLE.com") == [ada.user_id]
+    assert await found("ada.l@example.co") == []
+    await api.record([book.change_user(ada.user_id, "Ada", "new@example.com")])
+    assert (await found("ada.l@example.com"), await found("new@example.com")) == ([], [ada.user_id])
+    await api.record([book.erase_user(ada.user_id)])
+    assert await found("new@example.com") == []
+    assert (await api.ask("/v1/users", {"email": "new@"})).status_code == 422
 
 
 @pytest.mark.services

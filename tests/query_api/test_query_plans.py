@@ -75,6 +75,7 @@ def lists() -> list[List]:
     entries += [{"amount[gte]": "-5", "amount[lt]": "9"}, {"occurred_at[lt]": "2026-11-21T09:30:00Z"}]
     users = [{"sort": sort} for sort in USER_ORDERS]
     users += [{"sort": sort, "status": "active"} for sort in ("created_at", "-created_at")]
+    users += [{"sort": sort, "email": "ada@example.com"} for sort in ("created_at", "-created_at")]
     accounts = [{"sort": sort, "currency": "EUR"} for sort in ACCOUNT_ORDERS if sort.endswith("posted")]
     accounts += [
         {"sort": sort} | found
@@ -85,6 +86,7 @@ def lists() -> list[List]:
             {"status": "frozen"},
             {"currency": "EUR"},
             {"owner_id": SOMEBODY, "currency": "EUR"},
+            BY_PAIR,
         )
     ]
     transfers = [{"sort": sort} for sort in TRANSFER_ORDERS]
@@ -129,7 +131,13 @@ def _turned(model: type[ServedParameters], found: list[dict[str, str]]) -> list[
 
 def index_of(filters: dict[str, Any]) -> set[str]:
     """Returns a field of the index that serves each of these filters."""
-    served = {"kind": "found_by", "counterparty": "found_by", "reference": "found_by", "metadata": "found_by"}
+    served = {
+        "kind": "found_by",
+        "counterparty": "found_by",
+        "reference": "found_by",
+        "metadata": "found_by",
+        "email": "found_by",
+    }
     served |= {"reference_prefix": "reference", "status": "status", "owner_id": "owner_id", "currency": "currency"}
     return {served[name] for name in filters if name in served}
 
