@@ -182,7 +182,7 @@ async def test_accounts_are_found_by_their_metadata_until_these_change(api: Ques
     made = [msgspec.structs.replace(each, metadata={"branch": "north", "number": str(n)}) for n, each in enumerate(opened)]
     await api.record(made)
     every = await everything(api, "/v1/accounts", {}, 100)
-    assert [each["metadata"] for each in every] == [each.metadata for each in made]
+    assert {each["id"]: each["metadata"] for each in every} == {each.account_id: each.metadata for each in made}
     north: Matches = lambda account: bool((account["metadata"] or {}).get("branch") == "north")  # noqa: E731
     assert await require_found(api, "/v1/accounts", {"metadata[branch]": "north", "sort": "opened_at"}, every, [north]) == 5
     moved = AccountMetadataChanged(account_id=opened[1].account_id, currency="EUR", metadata={"branch": "south"})
