@@ -18,6 +18,7 @@ from bench.benchmarks.commands import measure_commands, measure_single
 from bench.benchmarks.fairness import measure_fairness
 from bench.benchmarks.growth import measure_growth
 from bench.benchmarks.layers import measure_layers
+from bench.benchmarks.past_balances import measure_past_balances
 from bench.benchmarks.pipeline import measure_pipeline, measure_visible
 from bench.benchmarks.projecting import measure_projecting, measure_replay
 from bench.benchmarks.queries import measure_queries
@@ -45,6 +46,7 @@ BENCHMARKS: Final[dict[str, Measure]] = {
     "visible": measure_visible,
     "pipeline": measure_pipeline,
     "growth": measure_growth,
+    "asof": measure_past_balances,
 }
 INTERRUPTED: Final = 130
 

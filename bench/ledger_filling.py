@@ -1,7 +1,7 @@
 """Fills ledgers through the command handler, in this process and without HTTP. The rows are the same as after HTTP requests."""
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import islice, repeat
 from time import perf_counter
 from typing import Final
 
@@ -54,11 +54,23 @@ async def open_accounts(settings: Settings, count: int) -> None:
     await _handle_all(settings, (_request(command, account_body) for command in accounts))
 
 
-async def append_transfers(settings: Settings, count: int, payers: Iterable[int], payees: Iterable[int]) -> float:
-    """Appends `count` transfers from `payers` to `payees`, which are account numbers. Returns the transfers per second."""
+async def append_transfers(
+    settings: Settings, count: int, payers: Iterable[int], payees: Iterable[int], moments: Iterable[str | None] = repeat(None)
+) -> float:
+    """Appends `count` transfers from `payers` to `payees`, which are account numbers. Returns the transfers per second.
+
+    `moments` says when each of them occurred, or None for the time of recording.
+    """
     transfers = (
-        TransferFunds(id=new_id(), from_account_id=account_id(payer), to_account_id=account_id(payee), amount=7, currency="EUR")
-        for payer, payee in zip(payers, payees, strict=False)
+        TransferFunds(
+            id=new_id(),
+            from_account_id=account_id(payer),
+            to_account_id=account_id(payee),
+            amount=7,
+            currency="EUR",
+            occurred_at=moment,
+        )
+        for payer, payee, moment in zip(payers, payees, moments, strict=False)
     )
     run = nonce()
     requests = (

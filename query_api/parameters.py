@@ -6,7 +6,7 @@ expected form is rejected and never converted by guessing.
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -116,6 +116,40 @@ class ReferenceAndMetadata(MetadataPairs):
     reference_prefix: Reference | None = Field(
         default=None, alias="reference[prefix]", description="Only items whose `reference` begins with this."
     )
+
+
+def _position_or_moment(value: object) -> object:
+    """Converts a text of digits to a number. A year alone is not a moment, so no text can mean both."""
+    return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
+
+
+At = Annotated[
+    Annotated[int, Field(strict=True, ge=1, le=POSITION_MAX)] | Moment,
+    BeforeValidator(_position_or_moment),
+    Field(description="A moment (RFC 3339 with a time zone), or a position of the ledger's log."),
+]
+"""A place in the past: a position, or a moment as RFC 3339 in UTC."""
+Axis = Literal["recorded_at", "occurred_at"]
+
+
+class AtParameters(Parameters):
+    """Chooses a place in the past, on one of two axes."""
+
+    at: At | None = None
+    axis: Annotated[
+        Axis,
+        Field(
+            description="`recorded_at`: what the log said then, which nothing changes later. `occurred_at`: what was true "
+            "then as far as the log tells today, so entries that were back-dated later count too. Requires `at`."
+        ),
+    ] = "recorded_at"
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> "AtParameters":
+        if self.at is None and "axis" in self.model_fields_set:
+            code, message = "at_missing", "An axis needs a place on it: add at="
+            raise PydanticCustomError(code, message)
+        return self
 
 
 def _bound(name: str, operator: str) -> Any:

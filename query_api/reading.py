@@ -49,6 +49,8 @@ POLL_SECONDS: Final = 0.01
 TOLD_POLL_SECONDS: Final = 0.05
 """How often to read a checkpoint, in seconds, while a message should arrive as soon as it changes."""
 LOOKS_MAX: Final = 5
+REACHING_SECONDS: Final = 2.0
+"""How long to wait, at least, until a second read model has reached the position of the first."""
 REDIS_QUESTIONS_MAX: Final = 100
 """How many queries one call of the Redis script may carry. The call blocks Redis, but for well below a millisecond."""
 MONGO_QUESTIONS_MAX: Final = 30
@@ -140,6 +142,11 @@ class CallerView:
 
     def sees(self, owner_id: str | None) -> bool:
         return self.customer is None or self.customer == owner_id
+
+    def reaching(self, position: int) -> "CallerView":
+        """Returns a view whose answers include all events up to a position. It waits for them, and fails if that takes long."""
+        seconds = max(self.freshness.wait_seconds, REACHING_SECONDS)
+        return CallerView(self.reader, self.ledger_id, Freshness(position, seconds, strict=True), self.customer)
 
     async def now(self) -> str:
         """Returns the time by PostgreSQL's clock, which decides what has expired, as RFC 3339 in UTC."""

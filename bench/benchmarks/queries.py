@@ -38,11 +38,11 @@ async def measure_queries(rig: Rig) -> Section:
     for payee, entries in zip((few, many), scale.page_entries, strict=True):
         await append_transfers(settings, entries, repeat(1), repeat(payee))
     api = rig.yardstick("echo_apps:create_query_app", environment_of(settings))
-    await _project(rig, settings)
+    await fill_read_models(rig, settings)
     async with running(api):
 
         def lane(path: str) -> Lane:
-            return _lane(rig, api, Workload("GET", path, accounts))
+            return lane_of(rig, api, Workload("GET", path, accounts))
 
         lanes = {
             ECHO: lane("/echo/{account}"),
@@ -59,7 +59,7 @@ async def measure_queries(rig: Rig) -> Section:
     return section
 
 
-def _lane(rig: Rig, api: ApiProcess, workload: Workload) -> Lane:
+def lane_of(rig: Rig, api: ApiProcess, workload: Workload) -> Lane:
     """Measures the rate of a query and its processor time. Other load on the machine changes only the rate."""
 
     async def lane() -> Values:
@@ -72,6 +72,6 @@ def _lane(rig: Rig, api: ApiProcess, workload: Workload) -> Lane:
     return lane
 
 
-async def _project(rig: Rig, settings: Settings) -> None:
+async def fill_read_models(rig: Rig, settings: Settings) -> None:
     async with running(rig.worker(settings)), watch_read_models(settings) as follow:
         await follow.until(await follow.head())

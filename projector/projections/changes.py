@@ -33,9 +33,10 @@ class DocumentChanges:
     def __init__(self) -> None:
         self.inserted: Documents = {}
         self.changed: dict[str, DocumentChange] = {}
+        self.added: dict[str, dict[str, int]] = {}
 
     def __len__(self) -> int:
-        return len(self.inserted) + len(self.changed)
+        return len(self.inserted) + len(self.changed) + len(self.added)
 
     def insert(self, document_id: str, fields: Mapping[str, Any]) -> None:
         if document_id in self.inserted:
@@ -55,12 +56,16 @@ class DocumentChanges:
             _set_fields(document, fields)
             _raise(document, counts)
 
+    def add(self, document_id: str, counts: Mapping[str, int]) -> None:
+        """Adds numbers to a document that consists of numbers alone. Inserts it if it does not exist."""
+        _raise(self.added.setdefault(document_id, {}), counts)
+
     def names(self) -> frozenset[str]:
-        return frozenset({*self.inserted, *self.changed})
+        return frozenset({*self.inserted, *self.changed, *self.added})
 
     def content(self, name: str) -> StoredDocument | None:
         """Returns the document that these changes make, if they include its insertion; otherwise None."""
-        return self.inserted.get(name)
+        return {"_id": name, **self.added[name]} if name in self.added else self.inserted.get(name)
 
     def apply_to(self, documents: Documents) -> None:
         """Does in memory what a sink does in the store."""
@@ -68,6 +73,8 @@ class DocumentChanges:
         for document_id, change in self.changed.items():
             _set_fields(documents[document_id], change.fields)
             _raise(documents[document_id], change.counts)
+        for document_id, counts in self.added.items():
+            _raise(documents.setdefault(document_id, {"_id": document_id}), counts)
 
 
 class KeyChanges:

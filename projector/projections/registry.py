@@ -9,6 +9,7 @@ from projector.projections.entries import ENTRIES_PROJECTION
 from projector.projections.holds import HOLDS_PROJECTION
 from projector.projections.limit_history import LIMIT_HISTORY_PROJECTION
 from projector.projections.projection import Projection
+from projector.projections.shifts import SHIFTS_PROJECTION
 from projector.projections.statistics import STATISTICS_PROJECTION
 from projector.projections.transfers import TRANSFERS_PROJECTION
 from projector.projections.users import USERS_PROJECTION
@@ -23,5 +24,6 @@ PROJECTIONS: Final[tuple[Projection[Any], ...]] = (
     ACTIVITY_PROJECTION,
     HOLDS_PROJECTION,
     LIMIT_HISTORY_PROJECTION,
+    SHIFTS_PROJECTION,
 )
 PROJECTIONS_BY_NAME: Final = {projection.name: projection for projection in PROJECTIONS}

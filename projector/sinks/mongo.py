@@ -14,6 +14,7 @@ from typing import Any, Final
 import bson
 import msgspec
 import pymongo
+from bson.int64 import Int64
 from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS
 from pymongo import IndexModel, UpdateOne
 from pymongo.collection import Collection
@@ -142,6 +143,9 @@ class MongoSink:
             if changes.changed:
                 updates = [{"q": {"_id": document_id}, "u": _update(change)} for document_id, change in changes.changed.items()]
                 yield {"update": name, "updates": updates, "ordered": False}, len(updates)
+            if changes.added:
+                additions = [{"q": {"_id": key}, "u": _addition(counts), "upsert": True} for key, counts in changes.added.items()]
+                yield {"update": name, "updates": additions, "ordered": False}, len(additions)
 
     async def _apply_alone(self, batch: DocumentBatch) -> bool:
         generation, step, changes = batch
@@ -343,6 +347,9 @@ def _write(
             collection.insert_many(changes.inserted.values(), ordered=False, session=session)
         if changes.changed:
             matched = collection.bulk_write(list(_updates(changes)), ordered=False, session=session).matched_count
+        if changes.added:
+            additions = [UpdateOne({"_id": name}, _addition(counts), upsert=True) for name, counts in changes.added.items()]
+            collection.bulk_write(additions, ordered=False, session=session)
     except BulkWriteError as error:
         # The message contains only the codes: the details contain whole documents, which may include personal data.
         codes = sorted({each["code"] for each in (error.details or {}).get("writeErrors", ())})
@@ -364,6 +371,11 @@ def _update(change: DocumentChange) -> StoredDocument:
     if names := removed(change.fields):
         update = {"$set": {n: v for n, v in change.fields.items() if v is not REMOVED}, "$unset": dict.fromkeys(names, "")}
     return {**update, "$inc": change.counts} if change.counts else update
+
+
+def _addition(counts: dict[str, int]) -> StoredDocument:
+    """Returns the update that adds numbers. All have 64 bits: MongoDB's own choice would depend on how events are divided."""
+    return {"$inc": {name: Int64(count) for name, count in counts.items()}}
 
 
 def _start(generation: Generation, step: Step) -> StoredDocument:

@@ -13,7 +13,8 @@ from pydantic_core import PydanticCustomError
 from query_api.cursors import CursorKey
 from query_api.documentation import READ_MODEL, documented, documented_one, documented_page
 from query_api.lists import ListSlice, both, found_by_match, members_of, read_list, sort_orders
-from query_api.parameters import MetadataPairs, ServedParameters
+from query_api.parameters import AtParameters, Axis, MetadataPairs, ServedParameters
+from query_api.past_balances import find_moment, find_posted
 from query_api.reading import AsOf, CallerView, JsonObject
 from query_api.requests import QueryRequest, query_router
 from query_api.responses import (
@@ -52,6 +53,23 @@ class BalanceResource(ResponseModel):
 
 class BalanceResponse(BalanceResource):
     position: AsOfPosition
+
+
+class PastBalanceResponse(ResponseModel):
+    """What an account had posted at a moment in the past. It does not say what was held or available then."""
+
+    account_id: str
+    currency: str
+    posted: MinorUnitAmount
+    axis: Axis
+    moment: Annotated[TimestampText, Field(description="The moment. With a position as `at`, when its event was recorded.")]
+    position: Annotated[
+        int,
+        Field(
+            description="The answer includes all events up to this position. On `recorded_at`, this is the last event that was "
+            "recorded up to the moment."
+        ),
+    ]
 
 
 class AccountResource(ResponseModel):
@@ -151,6 +169,20 @@ async def find_balance(view: CallerView, account_id: str) -> AsOf[JsonObject | N
     return found.holding(_balance(account_id, currency, posted, 0, overdraft_limit))
 
 
+async def find_past_balance(view: CallerView, account_id: str, at: int | str, axis: Axis) -> AsOf[JsonObject | None]:
+    """Reads what an account had posted at a past place, or returns None if there is no such account that the caller may see."""
+    fields = ("owner_id", "currency")
+    found = await view.values(BALANCES, ("HMGET", f"account:{account_id}", *fields))
+    await _require_whole(view, [name for name, value in zip(fields, found.data[0], strict=True) if value is not None], of=fields)
+    owner_id, currency = found.data[0]
+    if owner_id is None or not view.sees(owner_id):
+        return found.holding(None)
+    past = await find_moment(view, at, axis)
+    posted = await find_posted(view, account_id, past, axis)
+    balance = {"account_id": account_id, "currency": currency, "posted": posted.data, "axis": axis, "moment": past.moment}
+    return posted.holding(balance)
+
+
 async def _require_whole(view: CallerView, names: Sequence[str], of: Iterable[str] = ACCOUNT_FIELDS) -> None:
     """Checks that the hash of an account has all fields, or none if there is no such account.
 
@@ -221,8 +253,13 @@ async def get_account(request: QueryRequest, account_id: Id) -> Response:
 @router.get(
     "/accounts/{account_id}/balance",
     tags=["accounts"],
-    **documented(BalanceResponse, as_of(BALANCE_EXAMPLE), *READ_MODEL, access=own_or("ledger:read")),
+    **documented(BalanceResponse | PastBalanceResponse, as_of(BALANCE_EXAMPLE), *READ_MODEL, access=own_or("ledger:read")),
 )
-async def get_balance(request: QueryRequest, account_id: Id) -> Response:
-    """Get the balance of an account."""
+async def get_balance(request: QueryRequest, account_id: Id, parameters: Annotated[AtParameters, Query()]) -> Response:
+    """Get the balance of an account, or with `at` what it had posted at a past moment or position.
+
+    A moment that has not come yet is answered with all that is recorded so far. An account that was not open yet had 0.
+    """
+    if parameters.at is not None:
+        return request.answer_one(await find_past_balance(request.view(), account_id, parameters.at, parameters.axis))
     return request.answer_one(await find_balance(request.view(), account_id))

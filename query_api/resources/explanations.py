@@ -22,9 +22,6 @@ from shared.read_models.shapes import BALANCES, ENTRIES, Entry, entry_id
 
 router = query_router()
 
-WAIT_SECONDS: Final = 2.0
-"""How long to wait until the entries have reached the position of the balance."""
-
 
 class FactResource(ResponseModel):
     """A fact that changed the balance. `amount` is negative if money left the account. `balance` is the sum after this fact."""
@@ -119,8 +116,7 @@ async def _find_entries(view: CallerView, account_id: str, limit: int, after: in
     """Reads entries after one position and up to another one, in the order of the log. Waits until they have reached it."""
     ids = {"$gt": entry_id(account_id, after), "$lte": entry_id(account_id, up_to)}
     stages: list[JsonObject] = [{"$match": {"_id": ids}}, {"$sort": {"_id": 1}}, {"$limit": limit}]
-    freshness = Freshness(up_to, max(view.freshness.wait_seconds, WAIT_SECONDS), strict=True)
-    found = await CallerView(view.reader, view.ledger_id, freshness).documents(ENTRIES, stages)
+    found = await view.reaching(up_to).documents(ENTRIES, stages)
     if any("item" not in document for document in found.data):
         raise rebuilding(ENTRIES)
     return [msgspec.json.decode(document["item"], type=Entry) for document in found.data]

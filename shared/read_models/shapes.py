@@ -134,6 +134,10 @@ expired, expires_at, placed_at, changed_at, reference, metadata, version, positi
 LIMIT_HISTORY: Final = ReadModel("limit-history", "mongo", written_once=True)
 """{_id: "<account>/<position, 16 digits>", item: a `LimitChange` as JSON}. A list of an account's changes is a range of `_id`."""
 
+SHIFTS: Final = ReadModel("shifts", "mongo")
+"""{_id: "<account>/<level>/<period>", within_billions, within_rest, start_billions, start_rest}: for each account a tree of
+sums, see `read_models.sum_trees`. A document without `start_billions` and `start_rest` has nothing at its start."""
+
 READ_MODELS: Final = (
     USERS,
     ACCOUNTS,
@@ -144,6 +148,7 @@ READ_MODELS: Final = (
     ACTIVITY,
     HOLDS,
     LIMIT_HISTORY,
+    SHIFTS,
 )
 LIMIT_NAMES: Final = ("per_transfer_min", "per_transfer_max", "per_day", "per_month")
 """The fields of an account that limit what it may spend. An account has those of its limits, and no others."""
