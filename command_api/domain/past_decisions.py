@@ -125,20 +125,18 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
                 overdraft_limit=event.overdraft_limit,
                 metadata=event.metadata,
             )
-        case account_events.AccountMetadataChanged():
-            changed = account_metadata.NewMetadata(metadata=event.metadata)
-            return account_metadata.ChangeAccountMetadata(account_id=event.account_id, metadata=changed.metadata)
         case account_events.AccountFrozen():
             return account.FreezeAccount(account_id=event.account_id)
         case account_events.AccountUnfrozen():
             return account.UnfreezeAccount(account_id=event.account_id)
         case account_events.AccountClosed():
             return account.CloseAccount(account_id=event.account_id)
-        case account_events.OverdraftLimitChanged():
-            return account.ChangeOverdraftLimit(account_id=event.account_id, overdraft_limit=event.overdraft_limit)
-        case account_events.AccountLimitsChanged():
-            limits = msgspec.structs.asdict(account.limits_of(event))
-            return account_limits.ChangeLimits(account_id=event.account_id, limits=account_limits.NewLimits(**limits))
+        case (
+            account_events.OverdraftLimitChanged()
+            | account_events.AccountLimitsChanged()
+            | account_events.AccountMetadataChanged()
+        ):
+            return _of_terms(event)
         case hold_events.HoldPlaced() | money_events.HoldCaptured() | hold_events.HoldReleased() | hold_events.HoldExpired():
             return _of_hold(event)
         case money_events.FundsDeposited():
@@ -153,6 +151,21 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
             return _reversal(event)
         case projection_events.ProjectionEventSkipped():
             return projection.SkipProjectionEvent(projection=event.projection, position=event.position, reason=event.reason)
+        case _:
+            assert_never(event)
+
+
+def _of_terms(
+    event: account_events.OverdraftLimitChanged | account_events.AccountLimitsChanged | account_events.AccountMetadataChanged,
+) -> Command:
+    match event:
+        case account_events.OverdraftLimitChanged():
+            return account.ChangeOverdraftLimit(account_id=event.account_id, overdraft_limit=event.overdraft_limit)
+        case account_events.AccountLimitsChanged():
+            limits = msgspec.structs.asdict(account.limits_of(event))
+            return account_limits.ChangeLimits(account_id=event.account_id, limits=account_limits.NewLimits(**limits))
+        case account_events.AccountMetadataChanged():
+            return account_metadata.ChangeAccountMetadata(account_id=event.account_id, metadata=event.metadata)
         case _:
             assert_never(event)
 
