@@ -60,7 +60,7 @@ Search = Annotated[str, Field(min_length=1, max_length=100), BeforeValidator(_se
 class UserParameters(ServedParameters):
     served: ClassVar[Mapping[str, frozenset[str]]] = {
         "created_at": frozenset(("email", "search", "status")),
-        "name": frozenset(("search",)),
+        "name": frozenset(("search", "status")),
     }
     email: Annotated[EmailAddress, Field(description="Only the user with this address, in any case of letters.")] | None = None
     status: Literal["active", "inactive", "erased"] | None = None

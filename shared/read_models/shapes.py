@@ -43,6 +43,7 @@ USERS: Final = ReadModel(
         (("found_by", 1), ("created_at", 1), ("_id", 1)),
         (("status", 1), ("created_at", 1), ("_id", 1)),
         (("name", 1), ("_id", 1)),
+        (("status", 1), ("name", 1), ("_id", 1)),
         (("search", 1),),
     ),
     personal=True,
