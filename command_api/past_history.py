@@ -17,16 +17,19 @@ from command_api.domain.account import AccountState, FreezeAccount, OpenAccount
 from command_api.domain.command import Command
 from command_api.domain.hold import CaptureHold, HoldCommand, PlaceHold
 from command_api.domain.past_decisions import PastDecisions
+from command_api.domain.reversal import ReverseTransfer
 from command_api.domain.stream_folds import fold_of, owner_of
 from command_api.domain.transfer import Deposit, MoneyCommand, TransferFunds, Withdraw
 from command_api.domain.transfer_batch import TRANSFERS_MAX, TransferAll
 from command_api.domain.user import CreateUser, DeactivateUser, UserCommand
 from command_api.hold_answers import capture_body, hold_body
+from command_api.reversal_answers import reversal_body
 from command_api.writer import stored_replies
 from command_api.writer.command_request import Outcome
 from shared.errors import EventImpossible, Rejection
 from shared.log.event_check import Domain
 from shared.log.events import RecordedEvent
+from shared.log.money_events import MoneyEvent
 from shared.log.stored_replies import StoredReply
 from shared.privacy.encryption import KeysByPerson
 from shared.timestamps import timestamp
@@ -37,7 +40,9 @@ REJECTED: Final = range(400, 500)
 HASH_BYTES: Final = 32
 
 _KEY: Final = re.compile(r"[\x1f-\x7e]{1,300}")
-_WITH_KEY: Final = frozenset(kind.__name__ for kind in (Deposit, Withdraw, TransferFunds, PlaceHold, CaptureHold))
+_WITH_KEY: Final = frozenset(
+    kind.__name__ for kind in (Deposit, Withdraw, TransferFunds, PlaceHold, CaptureHold, ReverseTransfer)
+)
 """The commands that each record one event and cannot be sent without an idempotency key."""
 
 
@@ -61,6 +66,9 @@ class PastHistory:
         command = self._decisions.decide_again(recorded.position, recorded.event, now)
         states = self._decisions.states_of(command, now)
         self._recent.append(PastEvent(recorded, command, states))
+
+    def recall(self, position: int, event: MoneyEvent) -> None:
+        self._decisions.recall(position, event)
 
     def needs_reply(self, recorded: RecordedEvent, following: RecordedEvent | None) -> bool:
         metadata = recorded.metadata
@@ -106,6 +114,8 @@ class PastHistory:
                 )
         if isinstance(last.command, PlaceHold | HoldCommand):
             yield found == _hold_reply(last.command, self._outcome(last, last.command.streams()[0]))
+        if isinstance(last.command, ReverseTransfer):
+            yield found == (CREATED, orjson.dumps(reversal_body(last.command, self._outcome(last, last.command.streams()[0]))))
         if isinstance(last.command, CreateUser | UserCommand):
             yield self._is_about_user(ledger_id, reply, keys, last)
 

@@ -1,33 +1,29 @@
-"""The routes of the command API, one for each command. This list is the whole HTTP surface for commands.
+"""The routes of the command API, one for each command. Those that move money are in `money_routes`.
 
 A route builds a command and runs it. `requests.CommandRoute` reads and validates the request body, whose fields are those of the
 command. The rules are in `domain`, and `answers` builds the body of the answer.
 """
 
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from fastapi import APIRouter, Response
 
 from command_api.answers import (
     AccountBody,
     LoginBody,
-    OutsideTransferBody,
     ResetTokenBody,
     SessionsBody,
-    TransferBody,
-    TransferResults,
     UserBody,
     account_body,
     login_body,
     reset_token_body,
     sessions_body,
-    transfer_body,
-    transfer_results,
     user_body,
 )
 from command_api.credentials.login import LoginCredentials
 from command_api.credentials.password_changes import NewPassword, TokenPassword, UserChangesBody
+from command_api.documentation import BODY_PROBLEMS, MONEY_PROBLEMS, documented, documented_login, documented_reset
 from command_api.domain.account import (
     ChangeOverdraftLimit,
     CloseAccount,
@@ -37,8 +33,6 @@ from command_api.domain.account import (
     UnfreezeAccount,
 )
 from command_api.domain.hold import CaptureHold, HoldCapture, PlaceHold, ReleaseHold
-from command_api.domain.transfer import Deposit, TransferFunds, Withdraw
-from command_api.domain.transfer_batch import TransferAll, TransferBatch
 from command_api.domain.user import (
     ChangeUser,
     CreateUser,
@@ -50,70 +44,19 @@ from command_api.domain.user import (
     hash_email,
 )
 from command_api.hold_answers import CaptureBody, HoldBody, capture_body, hold_body
-from command_api.requests import COMMAND_HEADERS, COMMAND_LEDGER_HEADER, CommandRoute, HttpRequest
+from command_api.money_routes import money_router
+from command_api.requests import CommandRoute, HttpRequest
 from shared.currency_table import HISTORICAL
 from shared.errors import CurrencyUnknown
-from shared.identity.access import AccessRule, Principal, anybody, only, only_own, own_or
+from shared.identity.access import Principal, anybody, only, only_own, own_or
 from shared.identity.audit_records import ActCaller
 from shared.input_types import Id
-from shared.web.openapi import problem_responses
 from shared.web.problems import validation_failed
-
-BODY_PROBLEMS: Final = ("length-required", "malformed-json", "unsupported-media-type", "payload-too-large", "request-timeout")
-COMMAND_PROBLEMS: Final = (
-    "unauthorized",
-    "forbidden",
-    "rate-limited",
-    "malformed-json",
-    "validation-failed",
-    "unsupported-media-type",
-    "payload-too-large",
-    "request-timeout",
-    "idempotency-key-invalid",
-    "idempotency-key-reused",
-    "not-found",
-    "stream-version-mismatch",
-    "overloaded",
-    "store-unavailable",
-)
-MONEY_PROBLEMS: Final = (
-    "amount-out-of-range",
-    "currency-unknown",
-    "id-taken",
-    "account-closed",
-    "account-frozen",
-    "currency-mismatch",
-)
-TRANSFER_PROBLEMS: Final = (*MONEY_PROBLEMS, "same-account", "insufficient-funds", "balance-out-of-range")
 
 WITHDRAWN: Final = "ISO 4217 has withdrawn this currency. To open accounts in it, name it in DAYBOOK_HISTORICAL_CURRENCIES"
 
 router = APIRouter(prefix="/v1", route_class=CommandRoute)
-
-
-def documented(*rejections: str, access: AccessRule, money: bool = False) -> dict[str, Any]:
-    """Returns the OpenAPI arguments of a command: its rejections, the problems of all commands, and the access rule."""
-    key = ("idempotency-key-required",) if money else ()
-    return {
-        "openapi_extra": {"parameters": COMMAND_HEADERS, **access.documented()},
-        "responses": problem_responses(*rejections, *key, *COMMAND_PROBLEMS),
-    }
-
-
-def documented_login(*problems: str, access: AccessRule) -> dict[str, Any]:
-    """Returns the OpenAPI arguments of a route for logins, passwords or sessions. These routes record no events."""
-    codes = ("rate-limited", "validation-failed", "not-found", "overloaded", "store-unavailable")
-    known = () if access.anybody else ("unauthorized", "forbidden")
-    return {
-        "openapi_extra": {"parameters": [COMMAND_LEDGER_HEADER], **access.documented()},
-        "responses": problem_responses(*problems, *known, *codes),
-    }
-
-
-def documented_reset(*problems: str) -> dict[str, Any]:
-    """Returns the OpenAPI arguments of the route that takes a reset token. The token names the ledger, so no header does."""
-    codes = ("rate-limited", "validation-failed", "not-found", "overloaded", "store-unavailable")
-    return {"openapi_extra": anybody().documented(), "responses": problem_responses(*problems, *codes)}
+router.routes.extend(money_router.routes)
 
 
 def _act_caller(request: HttpRequest, principal: Principal | None) -> ActCaller:
@@ -320,55 +263,6 @@ async def change_overdraft_limit(account_id: Id, body: NewOverdraftLimit, reques
     """
     command = ChangeOverdraftLimit(account_id=account_id, overdraft_limit=body.overdraft_limit)
     return await request.run(command, account_body)
-
-
-# ── money ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@router.post(
-    "/deposits",
-    status_code=201,
-    response_model=OutsideTransferBody,
-    **documented(*MONEY_PROBLEMS, "balance-out-of-range", access=only("transfers:write"), money=True),
-)
-async def deposit(command: Deposit, request: HttpRequest) -> Response:
-    """Move money from the outside world into an account."""
-    return await request.run(command, transfer_body, new="transfers", moves_money=True)
-
-
-@router.post(
-    "/withdrawals",
-    status_code=201,
-    response_model=OutsideTransferBody,
-    **documented(*MONEY_PROBLEMS, "insufficient-funds", access=own_or("transfers:write"), money=True),
-)
-async def withdraw(command: Withdraw, request: HttpRequest) -> Response:
-    """Move money from an account to the outside world."""
-    return await request.run(command, transfer_body, new="transfers", moves_money=True)
-
-
-@router.post(
-    "/transfers",
-    status_code=201,
-    response_model=TransferBody,
-    **documented(*TRANSFER_PROBLEMS, access=own_or("transfers:write"), money=True),
-)
-async def transfer_funds(command: TransferFunds, request: HttpRequest) -> Response:
-    """Move money from one account to another of the same currency."""
-    return await request.run(command, transfer_body, new="transfers", moves_money=True)
-
-
-@router.post(
-    "/transfers/batch",
-    response_model=TransferResults,
-    **documented(*TRANSFER_PROBLEMS, access=own_or("transfers:write"), money=True),
-)
-async def transfer_many(wanted: TransferBatch, request: HttpRequest) -> Response:
-    """Make many transfers in one request. Mode `independent` decides each one separately; `atomic` records all or none."""
-    await request.count_commands(len(wanted.transfers))
-    if wanted.mode == "independent":
-        return await request.run_each(wanted.transfers, transfer_body)
-    return await request.run(TransferAll(transfers=wanted.transfers), transfer_results, moves_money=True)
 
 
 # ── holds ────────────────────────────────────────────────────────────────────────────────────────────────────────────

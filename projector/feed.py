@@ -8,6 +8,7 @@ does not match, and the reader gets an error instead of events that do not conti
 import asyncio
 import time
 from collections import Counter, deque
+from collections.abc import AsyncIterator
 from functools import partial
 from itertools import chain
 from typing import Final
@@ -18,9 +19,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from projector.dead_letters import read_skips
 from shared.errors import LogDamaged, UnknownEvent
-from shared.log.encoding import PERSONAL_TYPES
+from shared.log.encoding import NO_KEYS, PERSONAL_TYPES
 from shared.log.events import RecordedEvent
 from shared.log.heads import read_head
+from shared.log.money_events import MoneyEvent
 from shared.log.read import (
     READ_EVENTS_MAX,
     StoredEvent,
@@ -30,6 +32,7 @@ from shared.log.read import (
     read_next,
     read_stored,
     read_streams,
+    read_type,
 )
 from shared.log.user_events import UserErased
 from shared.privacy.encryption import KeysByPerson
@@ -227,6 +230,18 @@ class Feed:
             async with self._reading, self._engine.connect() as connection:
                 numbers.update(await count_types(connection, self.ledger_id, after, min(after + COUNTED_AT_ONCE, up_to)))
         return numbers
+
+    async def events_of_type(self, kind: type[MoneyEvent], up_to: int) -> AsyncIterator[MoneyEvent]:
+        """Yields the events of one type up to a position, in order. Reads them in slices."""
+        after = 0
+        while after < up_to:
+            async with self._reading, self._engine.connect() as connection:
+                page = await read_type(connection, self.ledger_id, kind.__name__, after, READ_EVENTS_MAX)
+            for stored in page:
+                event = stored.decoded(NO_KEYS.keys).event
+                if stored.position <= up_to and isinstance(event, kind):
+                    yield event
+            after = page[-1].position if len(page) == READ_EVENTS_MAX else up_to
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -24,7 +24,7 @@ from shared.stores.postgres import open_postgres
 from tests.harness.databases import Databases, copy_postgres
 from tests.harness.keys import OPERATOR, add_key
 from tests.harness.log import MASTER_KEY
-from tests.harness.running import Servers, Stack, run_stack
+from tests.harness.running import PATIENT, Servers, Stack, run_stack
 
 # A developer's shell may have settings of a running stack. No test may touch that stack.
 for variable in [name for name in os.environ if name.startswith("DAYBOOK_")]:
@@ -174,6 +174,7 @@ async def _fresh_settings(servers: Servers, databases: Databases) -> AsyncIterat
         redis_url=redis_url,
         secret="for tests only, and long enough to be taken",
         master_keys=MASTER_KEY,
+        **PATIENT,
     )
     databases.drop(name)
 

@@ -4,7 +4,7 @@ No withdrawal or transfer can take the balance further below zero than the overd
 `account-<account_id>`. It contains the events about the account itself and all money events that change its balance.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Final, Literal, assert_never
 
 import msgspec
@@ -25,7 +25,7 @@ from shared.log.account_events import (
 )
 from shared.log.events import Event
 from shared.log.hold_events import HoldExpired, HoldPlaced, HoldReleased
-from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured
+from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured, TransferReversed
 from shared.log.stream_fold import StreamFold
 from shared.log.streams import account_stream, user_stream
 from shared.money import AMOUNT_MAX
@@ -85,7 +85,7 @@ def evolve_account(state: AccountState, event: AccountEvent) -> AccountState:
             return msgspec.structs.replace(state, overdraft_limit=event.overdraft_limit)
         case FundsDeposited() | FundsWithdrawn():
             return msgspec.structs.replace(state, posted=event.balance)
-        case FundsTransferred():
+        case FundsTransferred() | TransferReversed():
             is_payer = event.from_account_id == state.account_id
             return msgspec.structs.replace(state, posted=event.from_balance if is_payer else event.to_balance)
         case HoldCaptured():
@@ -135,6 +135,16 @@ def require_not_frozen(account: AccountState) -> None:
 def require_currency(account: AccountState, currency: str) -> None:
     if account.currency != currency:
         raise errors.CurrencyMismatch(account_id=account.account_id, account_currency=account.currency)
+
+
+def require_usable(accounts: Sequence[AccountState], currency: str) -> None:
+    """Checks that money of this currency can move between the accounts. Each rule checks the accounts in their order."""
+    for account in accounts:
+        require_not_closed(account)
+    for account in accounts:
+        require_not_frozen(account)
+    for account in accounts:
+        require_currency(account, currency)
 
 
 def require_available(account: AccountState, amount: int) -> None:

@@ -11,13 +11,10 @@ import msgspec
 from pydantic import ConfigDict, Field
 
 from command_api.domain.account import (
-    AccountState,
     balance_after_credit,
     require_account,
     require_available,
-    require_currency,
-    require_not_closed,
-    require_not_frozen,
+    require_usable,
 )
 from command_api.domain.command import Command, States
 from command_api.domain.command_fields import Metadata, PositiveAmount, StrictFields
@@ -94,16 +91,6 @@ def require_hold(states: States, hold_id: str) -> HoldState:
 def require_active(hold: HoldState) -> None:
     if hold.status != "active":
         raise HoldNotActive(hold_status=hold.status)
-
-
-def require_usable(accounts: tuple[AccountState, ...], currency: str) -> None:
-    """Checks that money of this currency can move between the accounts."""
-    for account in accounts:
-        require_not_closed(account)
-    for account in accounts:
-        require_not_frozen(account)
-    for account in accounts:
-        require_currency(account, currency)
 
 
 # ── decisions ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,7 +4,8 @@ So no rule is written twice. An event is right if its command, decided on the st
 fields of the event are thereby checked like those of a request. This module does no I/O.
 
 The states of all users, addresses, accounts and holds are kept, but not those of transfers: their ids would need too much memory.
-The callers see in the versions of a transfer's stream that it has one event.
+The callers see in the versions of a transfer's stream that no other transfer has its id. They show the transfers that were
+reversed, with `recall`, and the states of these are kept.
 """
 
 import re
@@ -14,12 +15,13 @@ from typing import Any, Final, assert_never
 import msgspec
 from pydantic import ValidationError
 
-from command_api.domain import account, hold, projection, transfer, user
+from command_api.domain import account, hold, projection, reversal, transfer, user
 from command_api.domain.command import Command
 from command_api.domain.stream_folds import at_moment, fold_of
 from shared.errors import EventImpossible, Rejection
 from shared.log import account_events, hold_events, money_events, projection_events, user_events
 from shared.log.events import Event
+from shared.log.streams import transfer_stream
 from shared.privacy.encryption import ERASED
 
 _NOT_KEPT: Final = "transfer-"
@@ -40,6 +42,13 @@ class PastDecisions:
         self.states: dict[str, Any] = _KeptStates()
         self.versions: Counter[str] = Counter()
         """The version of each stream whose state is kept."""
+        self._recalled: dict[str, tuple[int, Event]] = {}
+
+    def recall(self, position: int, event: money_events.MoneyEvent) -> None:
+        """Takes a transfer that events to come reverse. They are decided as if there were none if it stands after them."""
+        stream_id = transfer_stream(event.transfer_id)
+        if stream_id not in self.states:
+            self._recalled[stream_id] = position, event
 
     def decide_again(self, position: int, event: Event, recorded_at: str) -> Command:
         """Checks that a command makes exactly this event at this moment, applies the event, and returns the command.
@@ -54,6 +63,7 @@ class PastDecisions:
             if nameless is not event:
                 _require_personal_form(event)
             command = command_of(nameless)
+            self._remember_reversed(position, command)
             decided = command.decide(self.states_of(command, recorded_at))
         except ValidationError as invalid:
             raise EventImpossible(_faults(invalid)) from None
@@ -64,11 +74,19 @@ class PastDecisions:
         if isinstance(event, projection_events.ProjectionEventSkipped) and event.position >= position:
             raise EventImpossible(f"it skips the event at {event.position}, which did not exist yet")
         for stream_id in nameless.streams():
-            if stream_id.startswith(_NOT_KEPT):
+            if stream_id.startswith(_NOT_KEPT) and stream_id not in self.states:
                 continue
             self.states[stream_id] = fold_of(stream_id).evolve(self.states[stream_id], nameless)
             self.versions[stream_id] += 1
         return command
+
+    def _remember_reversed(self, position: int, command: Command) -> None:
+        """Keeps the state of the transfer that a command reverses, from now on."""
+        if isinstance(command, reversal.ReverseTransfer):
+            stream_id = transfer_stream(command.transfer_id)
+            if (found := self._recalled.get(stream_id)) and found[0] < position:
+                del self._recalled[stream_id]
+                self.states[stream_id] = fold_of(stream_id).evolve(fold_of(stream_id).initial, found[1])
 
     def states_of(self, command: Command, now: str) -> dict[str, Any]:
         """Returns the states that the command depends on, as of a moment."""
@@ -124,6 +142,8 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
             return transfer.TransferFunds(
                 from_account_id=event.from_account_id, to_account_id=event.to_account_id, **_money(event)
             )
+        case money_events.TransferReversed():
+            return _reversal(event)
         case projection_events.ProjectionEventSkipped():
             return projection.SkipProjectionEvent(projection=event.projection, position=event.position, reason=event.reason)
         case _:
@@ -166,6 +186,17 @@ def _capture(event: money_events.HoldCaptured) -> hold.CaptureHold:
         metadata=event.metadata,
     )
     return hold.CaptureHold(hold_id=event.hold_id, capture=capture)
+
+
+def _reversal(event: money_events.TransferReversed) -> reversal.ReverseTransfer:
+    moved = reversal.Reversal(
+        id=event.transfer_id,
+        amount=event.amount,
+        occurred_at=event.occurred_at,
+        reference=event.reference,
+        metadata=event.metadata,
+    )
+    return reversal.ReverseTransfer(transfer_id=event.reverses, reversal=moved)
 
 
 def _money(event: money_events.FundsDeposited | money_events.FundsWithdrawn | money_events.FundsTransferred) -> dict[str, Any]:

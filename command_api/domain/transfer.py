@@ -1,6 +1,7 @@
 """The decider for transfers: money moves between two accounts, or between an account and the outside world.
 
-The stream of a transfer is `transfer-<transfer_id>`. It contains a single event, so no two transfers can have the same id.
+The stream of a transfer is `transfer-<transfer_id>`. Its first event is the transfer, so no two transfers can have the same id.
+All further ones are its reversals: see `reversal`.
 
 The outside world has no limit. So it needs no stream and no lock, and deposits to different accounts never wait for each other.
 In each currency, the balance of the outside world is minus the sum of all account balances.
@@ -16,9 +17,7 @@ from command_api.domain.account import (
     balance_after_credit,
     balance_after_debit,
     require_account,
-    require_currency,
-    require_not_closed,
-    require_not_frozen,
+    require_usable,
 )
 from command_api.domain.command import Command, States
 from command_api.domain.command_fields import Metadata, PositiveAmount
@@ -26,7 +25,14 @@ from shared.errors import IdTaken, SameAccount
 from shared.ids import new_id
 from shared.input_types import Currency, Id, Moment
 from shared.log.events import Event
-from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured, MoneyEvent
+from shared.log.money_events import (
+    FundsDeposited,
+    FundsTransferred,
+    FundsWithdrawn,
+    HoldCaptured,
+    MoneyEvent,
+    TransferReversed,
+)
 from shared.log.stream_fold import StreamFold
 from shared.log.streams import account_stream, transfer_stream
 from shared.text_types import Reference
@@ -34,21 +40,50 @@ from shared.text_types import Reference
 # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class TransferState(msgspec.Struct, frozen=True):
-    """The state of a transfer: whether it was recorded. Later decisions need nothing else."""
+class TransferState(msgspec.Struct, frozen=True, array_like=True):
+    """The state of a transfer: what a reversal moves back. An account of None is the outside world. Amounts are in minor units.
 
-    recorded: bool = False
+    A ledger has more transfers than anything else, so a snapshot is a list without the names of the fields.
+    """
+
+    from_account_id: str | None = None
+    to_account_id: str | None = None
+    amount: int = 0
+    currency: str = ""
+    reversed: int = 0
+    """The amount that has moved back."""
+    reversals: int = 0
+    """In how many parts it has moved back."""
+    is_reversal: bool = False
+
+    @property
+    def recorded(self) -> bool:
+        return self.amount > 0
+
+    @property
+    def remaining(self) -> int:
+        """The amount that can still move back, in minor units."""
+        return self.amount - self.reversed
 
 
-def evolve_transfer(state: TransferState, event: MoneyEvent) -> TransferState:  # noqa: ARG001
+def evolve_transfer(state: TransferState, event: MoneyEvent) -> TransferState:
     match event:
-        case FundsDeposited() | FundsWithdrawn() | FundsTransferred() | HoldCaptured():
-            return TransferState(recorded=True)
+        case FundsTransferred() | HoldCaptured():
+            return TransferState(event.from_account_id, event.to_account_id, event.amount, event.currency)
+        case FundsDeposited():
+            return TransferState(None, event.account_id, event.amount, event.currency)
+        case FundsWithdrawn():
+            return TransferState(event.account_id, None, event.amount, event.currency)
+        case TransferReversed() if state.recorded:
+            return msgspec.structs.replace(state, reversed=event.reversed, reversals=state.reversals + 1)
+        case TransferReversed():  # the stream of the reversal itself, which is a transfer too
+            ends = event.from_account_id, event.to_account_id
+            return TransferState(*ends, event.amount, event.currency, is_reversal=True)
         case _:
             assert_never(event)
 
 
-TRANSFER_FOLD: Final = StreamFold(1, TransferState(), evolve_transfer)
+TRANSFER_FOLD: Final = StreamFold(2, TransferState(), evolve_transfer)
 
 # ── decisions ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -96,9 +131,7 @@ class OutsideTransfer(MoneyCommand):
     def require_usable_account(self, states: States) -> AccountState:
         self.require_new_id(states)
         account = require_account(states, self.account_id)
-        require_not_closed(account)
-        require_not_frozen(account)
-        require_currency(account, self.currency)
+        require_usable((account,), self.currency)
         return account
 
 
@@ -166,12 +199,7 @@ class TransferFunds(MoneyCommand):
             raise SameAccount
         self.require_new_id(states)
         payer, payee = require_account(states, self.from_account_id), require_account(states, self.to_account_id)
-        for account in (payer, payee):
-            require_not_closed(account)
-        for account in (payer, payee):
-            require_not_frozen(account)
-        for account in (payer, payee):
-            require_currency(account, self.currency)
+        require_usable((payer, payee), self.currency)
         return [
             FundsTransferred(
                 from_account_id=self.from_account_id,

@@ -51,7 +51,7 @@ async def read_ahead(ledger_id: str, requests: Sequence[CommandRequest], view: L
     if len(replies) < len(first_keys):
         return None
     commands = [command for request in requests for command in request.commands()]
-    streams: Streams = {stream_id: _empty(stream_id) for command in commands for stream_id in command.new_streams()}
+    streams: Streams = {stream_id: _empty(stream_id) for stream_id in _created_streams(commands)}
     for stream_ids in (_first_streams, _further_streams):
         wanted = stream_ids(commands, streams) - streams.keys()
         streams |= view.find(wanted)
@@ -89,6 +89,19 @@ async def read_locked(
             streams |= await unfold(connection, ledger_id, wanted, heads, person_keys)
             head = locked if head is NO_HEAD else head
     return Basis(head, streams, replies, alone=view.head is not None and view.head.is_same(head))
+
+
+def _created_streams(commands: Iterable[Command]) -> set[str]:
+    """Returns the streams that need not be read, because commands create them and no other command depends on them.
+
+    If a command creates a stream that exists, the append fails. But the command may be rejected and append nothing.
+    """
+    created, needed = set[str](), set[str]()
+    for command in commands:
+        new = command.new_streams()
+        created.update(new)
+        needed.update(stream_id for stream_id in command.streams() if stream_id not in new)
+    return created - needed
 
 
 def _first_streams(commands: Iterable[Command], _: Streams) -> set[str]:

@@ -62,8 +62,8 @@ class LedgerView:
         while len(self._first_replies) > FIRST_REPLIES_MAX:
             self._first_replies.popitem(last=False)
 
-    def update(self, head: Head, streams: Streams, *, alone: bool, trusted: bool) -> None:
-        """Sets the view to the head and the streams that a batch leaves.
+    def update(self, head: Head, streams: Streams, dropped: Iterable[str], *, alone: bool, trusted: bool) -> None:
+        """Sets the view to the head and the streams that a batch leaves, without those that are `dropped`.
 
         `alone` is True if no other writer appended between the previous batch and this one. The streams that the view already
         holds are then still correct. Otherwise they are dropped.
@@ -73,6 +73,8 @@ class LedgerView:
         for stream_id, stream in streams.items():
             self._streams[stream_id] = stream
             self._streams.move_to_end(stream_id)
+        for stream_id in dropped:  # a command may have looked for it before it existed
+            self._streams.pop(stream_id, None)
         while len(self._streams) > self._streams_max:
             self._streams.popitem(last=False)
         self.head, self.trusted = head, trusted

@@ -172,13 +172,13 @@ class BatchTransaction:
         """Updates the view with the streams after the batch. `end` is the head of the log after the batch."""
         if decided.basis.head is NO_HEAD:
             return
-        # `new_streams` are streams of transfers, which later commands do not read. So they are not kept.
+        # `new_streams` are streams of transfers and holds, which few later commands read. So they are not kept.
         created = {stream_id for request in requests for command in request.commands() for stream_id in command.new_streams()}
         streams = {stream_id: stream for stream_id, stream in decided.streams.items() if stream_id not in created}
         # `read_ahead` finds no stored replies. So after a repeated request, the next batch is decided under locks.
         replayed = any(isinstance(verdict, Reply) and verdict.replayed for verdict in decided.verdicts)
         alone = decided.basis.alone
-        self._view.update(end, streams, alone=alone, trusted=alone and not replayed)
+        self._view.update(end, streams, created, alone=alone, trusted=alone and not replayed)
         if first_keys := {request.reply_key for request in requests if request.part == 0}:
             self._view.remember_first_replies(reply for reply in decided.replies if (reply.principal, reply.key) in first_keys)
 

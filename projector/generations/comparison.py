@@ -1,7 +1,7 @@
 """Compares a new generation with the log and with the live generation, before readers see it.
 
-The comparison takes about the same time for small and large read models. It counts the documents, and folds a sample of them
-again, each from its own stream, which the build did not read. The log and the generations may change during the comparison,
+The comparison takes much less time than the build. It counts the documents, and folds a sample of them again, each from its own
+stream, which the build did not read. The log and the generations may change during the comparison,
 because each document contains the position of the event that changed it last. To fold the whole log and compare every document,
 see `projector.verify.read_models`.
 """
@@ -103,19 +103,24 @@ class GenerationComparer:
         count = await self._sink.count(self._generation)
         last = await self._position(self._generation)
         if self._projection.makes:
-            least, most = await self._expected_counts(first)
-            if last > first:
-                _, most = await self._expected_counts(last)
-            least -= self._dead_letters.events * max(map(max, map(_least_and_most, self._projection.makes.values())))
+            least, largest = await self._expected_count(first)
+            most, _ = await self._expected_count(last) if last > first else (least, largest)
+            least -= self._dead_letters.events * largest
             if not least <= count <= most:
                 raise DifferenceFound(f"{self._projection.name}, number of documents at {first}", least, count)
         return count
 
-    async def _expected_counts(self, up_to: int) -> tuple[int, int]:
-        """Returns the least and the most documents that the events up to a position insert."""
+    async def _expected_count(self, up_to: int) -> tuple[int, int]:
+        """Returns how many documents the events up to a position insert, and the most that one of them inserts."""
         numbers = await self._feed.count_types(up_to)
-        made = [(numbers.get(kind.__name__, 0), *_least_and_most(made)) for kind, made in self._projection.makes.items()]
-        return sum(number * least for number, least, _ in made), sum(number * most for number, _, most in made)
+        total, largest = 0, 0
+        for kind, made in self._projection.makes.items():
+            if isinstance(made, int):
+                total, largest = total + numbers[kind.__name__] * made, max(largest, made)
+            elif numbers[kind.__name__]:
+                async for event in self._feed.events_of_type(kind, up_to):
+                    total, largest = total + made(event), max(largest, made(event))
+        return total, largest
 
     async def _sample(self) -> list[str]:
         """Returns names of documents that the store has, and of documents that it must have according to the log."""
@@ -180,10 +185,6 @@ class GenerationComparer:
                     differing[name] = text
         found = ComparedGeneration(before.number, checkpoint.model_version, compared, list(differing.values()))
         return found, list(differing)
-
-
-def _least_and_most(made: int | tuple[int, int]) -> tuple[int, int]:
-    return made if isinstance(made, tuple) else (made, made)
 
 
 def generation_differs(generation: Generation, found: DifferenceFound) -> GenerationMismatch:

@@ -17,12 +17,12 @@ from shared.log.account_events import (
 )
 from shared.log.events import RecordedEvent
 from shared.log.hold_events import HoldExpired, HoldPlaced, HoldReleased
-from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured
+from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured, TransferReversed
 from shared.read_models.holds import hold_field, hold_text
 from shared.timestamps import timestamp
 
 
-def account_fields(  # noqa: C901 # a case for each event: the type check names a new one
+def account_fields(  # noqa: C901, PLR0912 # a case for each event: the type check names a new one
     recorded: RecordedEvent, event: AccountEvent
 ) -> Iterator[tuple[str, StoredDocument]]:
     """Yields each account that the event touches, with the fields that it sets there.
@@ -42,6 +42,10 @@ def account_fields(  # noqa: C901 # a case for each event: the type check names 
             yield event.from_account_id, {"posted": event.from_balance, hold_field(event.hold_id): held} | changed
             if event.to_account_id:
                 yield event.to_account_id, {"posted": event.to_balance} | changed
+        case TransferReversed():
+            for account_id, balance in ((event.from_account_id, event.from_balance), (event.to_account_id, event.to_balance)):
+                if account_id:
+                    yield account_id, {"posted": balance} | changed
         case HoldPlaced():
             held = hold_text(event.amount, event.expires_at)
             yield event.from_account_id, {hold_field(event.hold_id): held} | changed

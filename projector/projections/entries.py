@@ -8,7 +8,7 @@ from projector.projections.changes import DocumentChanges
 from projector.projections.money_movements import movement_of, postings
 from projector.projections.projection import Projection
 from shared.log.events import RecordedEvent
-from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured, MoneyEvent
+from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured, MoneyEvent, TransferReversed
 from shared.read_models.shapes import ENTRIES, Entry, entry_id, entry_position
 from shared.timestamps import timestamp
 
@@ -34,12 +34,23 @@ def project_entries(changes: DocumentChanges, recorded: RecordedEvent, event: Mo
         changes.insert(entry_id(account_id, position), fields)
 
 
+def _count_entries(event: MoneyEvent) -> int:
+    """Counts the entries that an event must make from what the log says, and not by making them."""
+    return sum(posting.account_id is not None for posting in event.postings())
+
+
 ENTRIES_PROJECTION: Final = Projection(
     ENTRIES,
     DocumentChanges,
     handles=frozenset(get_args(MoneyEvent)),
     project=project_entries,
     write_once=True,
-    makes={FundsTransferred: 2, FundsDeposited: 1, FundsWithdrawn: 1, HoldCaptured: (1, 2)},
+    makes={
+        FundsTransferred: 2,
+        FundsDeposited: 1,
+        FundsWithdrawn: 1,
+        HoldCaptured: _count_entries,
+        TransferReversed: _count_entries,
+    },
     origin=entry_position,
 )

@@ -7,12 +7,12 @@ import msgspec
 
 from projector.projections.changes import StoredDocument
 from shared.log.events import RecordedEvent
-from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured, MoneyEvent
+from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured, MoneyEvent, TransferReversed
 from shared.timestamps import timestamp
 
 
 class Movement(msgspec.Struct, frozen=True):
-    """A movement of money: a transfer, a deposit or a withdrawal."""
+    """A movement of money: a transfer, a deposit, a withdrawal or a reversal."""
 
     kind: str
     from_account_id: str | None
@@ -30,6 +30,8 @@ def movement_of(event: MoneyEvent) -> Movement:
             return Movement("withdrawal", event.account_id, None)
         case HoldCaptured():
             return Movement("transfer" if event.to_account_id else "withdrawal", event.from_account_id, event.to_account_id)
+        case TransferReversed():
+            return Movement("reversal", event.from_account_id, event.to_account_id)
         case _:
             assert_never(event)
 
@@ -47,8 +49,9 @@ def postings(event: MoneyEvent) -> Iterator[tuple[str, int, int, str | None]]:
             yield event.account_id, event.amount, event.balance, None
         case FundsWithdrawn():
             yield event.account_id, -event.amount, event.balance, None
-        case HoldCaptured():
-            yield event.from_account_id, -event.amount, event.from_balance, event.to_account_id
+        case HoldCaptured() | TransferReversed():
+            if event.from_account_id and event.from_balance is not None:
+                yield event.from_account_id, -event.amount, event.from_balance, event.to_account_id
             if event.to_account_id and event.to_balance is not None:
                 yield event.to_account_id, event.amount, event.to_balance, event.from_account_id
         case _:

@@ -23,9 +23,9 @@ class Projection(msgspec.Struct, Generic[C], frozen=True):
 
     `write_once` says that no document changes after it was inserted, so that documents can be verified a few at a time.
 
-    `makes` maps each event type to the number of documents or keys that such an event inserts, or to the least and the most of
-    them. `origin` returns where to find the
-    events of a document or key: the id of a stream, or one position. Both are left out if a part depends on the whole log.
+    `makes` maps each event type to the number of documents or keys that such an event inserts, or to a function that counts them
+    for an event. `origin` returns where to find the events of a document or key: the id of a stream, or one position. Both are
+    left out if a part depends on the whole log.
     """
 
     model: ReadModel
@@ -33,7 +33,7 @@ class Projection(msgspec.Struct, Generic[C], frozen=True):
     handles: frozenset[type]
     project: Callable[[C, RecordedEvent, Any], None]
     write_once: bool = False
-    makes: Mapping[Any, int | tuple[int, int]] = {}
+    makes: Mapping[Any, int | Callable[[Any], int]] = {}
     origin: Callable[[str], str | int] | None = None
 
     @property

@@ -7,7 +7,7 @@ from projector.projections.money_movements import postings
 from projector.projections.projection import Projection
 from shared.log.account_events import AccountClosed, AccountFrozen, AccountOpened, AccountUnfrozen
 from shared.log.events import RecordedEvent
-from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured, MoneyEvent
+from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured, MoneyEvent, TransferReversed
 from shared.log.user_events import UserChanged, UserCreated, UserDeactivated, UserErased, UserEvent, UserReactivated
 from shared.read_models.shapes import STATISTICS
 from shared.timestamps import timestamp
@@ -18,7 +18,7 @@ AccountStatusEvent = AccountOpened | AccountFrozen | AccountUnfrozen | AccountCl
 def project_statistics(changes: KeyChanges, recorded: RecordedEvent, event: MoneyEvent | UserEvent | AccountStatusEvent) -> None:
     # The most frequent event comes first: testing a class that does not match costs more than testing one that does.
     match event:
-        case FundsTransferred() | FundsDeposited() | FundsWithdrawn() | HoldCaptured():
+        case FundsTransferred() | FundsDeposited() | FundsWithdrawn() | HoldCaptured() | TransferReversed():
             _count_movement(changes, recorded, event)
         case UserCreated():
             changes.count("users", {"active": 1})

@@ -6,16 +6,19 @@ from projector.projections.changes import DocumentChanges
 from projector.projections.money_movements import transfer_fields
 from projector.projections.projection import Projection
 from shared.log.events import RecordedEvent
-from shared.log.money_events import HoldCaptured, MoneyEvent
+from shared.log.money_events import HoldCaptured, MoneyEvent, TransferReversed
 from shared.log.streams import transfer_stream
 from shared.read_models.shapes import TRANSFERS
 
 
 def project_transfers(changes: DocumentChanges, recorded: RecordedEvent, event: MoneyEvent) -> None:
     fields = transfer_fields(recorded, event)
-    account_ids = [account_id for account_id in (fields["from_account_id"], fields["to_account_id"]) if account_id]
     hold_id = event.hold_id if isinstance(event, HoldCaptured) else None
-    changes.insert(event.transfer_id, fields | {"account_ids": account_ids, "metadata": event.metadata, "hold_id": hold_id})
+    reverses = event.reverses if isinstance(event, TransferReversed) else None
+    found_by = [each for each in (fields["from_account_id"], fields["to_account_id"]) if each]
+    found_by += [transfer_stream(reverses)] if reverses else []
+    more = {"found_by": found_by, "metadata": event.metadata, "hold_id": hold_id, "reverses": reverses}
+    changes.insert(event.transfer_id, fields | more)
 
 
 TRANSFERS_PROJECTION: Final = Projection(

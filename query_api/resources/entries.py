@@ -34,7 +34,7 @@ class EntryResource(ResponseModel):
 
     account_id: str
     transfer_id: str
-    kind: Literal["deposit", "withdrawal", "transfer"]
+    kind: Literal["deposit", "withdrawal", "transfer", "reversal"]
     amount: MinorUnitAmount
     balance: MinorUnitAmount
     currency: str

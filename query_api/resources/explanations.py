@@ -27,7 +27,7 @@ class FactResource(ResponseModel):
     """A fact that changed the balance. `amount` is negative if money left the account. `balance` is the sum after this fact."""
 
     position: FactPosition
-    type: Literal["deposit", "withdrawal", "transfer"]
+    type: Literal["deposit", "withdrawal", "transfer", "reversal"]
     transfer_id: str
     amount: MinorUnitAmount
     balance: Annotated[int, Field(description="The sum of the amounts of this fact and all facts before it.")]

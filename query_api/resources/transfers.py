@@ -1,6 +1,10 @@
-"""Transfers, deposits and withdrawals. A customer sees only those from or to an account of their own."""
+"""Transfers, deposits, withdrawals and reversals. A customer sees only those from or to an account of their own.
 
-from typing import Annotated, Final, Literal
+A transfer and its reversals have the same accounts, so a caller who sees one of them sees all.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal, TypeVar
 
 from fastapi import Query, Response
 from pydantic import Field
@@ -9,7 +13,7 @@ from query_api.cursors import CursorKey
 from query_api.documentation import READ_MODEL, documented, documented_page
 from query_api.lists import ListSlice, MongoMatch, both, members_of, range_match, read_list, read_one, sort_orders
 from query_api.parameters import POSITION_MAX, AmountRange, OccurredAtRange, PageParameters, RecordedAtRange
-from query_api.reading import AsOf, CallerView, JsonObject
+from query_api.reading import AsOf, CallerView, JsonObject, rebuilding
 from query_api.requests import QueryRequest, query_router
 from query_api.responses import (
     EUROS,
@@ -24,14 +28,17 @@ from query_api.responses import (
 )
 from shared.identity.access import own_or
 from shared.input_types import Currency, Id
+from shared.log.streams import transfer_stream
 from shared.read_models.shapes import ACCOUNTS, STATISTICS, TRANSFERS
 
 router = query_router()
 
+Found = TypeVar("Found")
+
 
 class ActivityResource(ResponseModel):
     id: str
-    kind: Literal["deposit", "withdrawal", "transfer"]
+    kind: Literal["deposit", "withdrawal", "transfer", "reversal"]
     from_account_id: TransferParty
     to_account_id: TransferParty
     amount: MinorUnitAmount
@@ -42,9 +49,18 @@ class ActivityResource(ResponseModel):
     position: FactPosition
 
 
+class ReversalMember(ResponseModel):
+    id: str
+    amount: MinorUnitAmount
+    position: FactPosition
+
+
 class TransferResource(ActivityResource):
     metadata: dict[str, str] | None
     hold_id: Annotated[str | None, Field(description="The hold that was captured. null if there was none.")]
+    reverses: Annotated[str | None, Field(description="The transfer that this one reverses. null if it reverses none.")]
+    reversed: Annotated[int, Field(description="What of this transfer has moved back, in minor units.")]
+    reversals: Annotated[list[ReversalMember], Field(description="The transfers that reverse this one, oldest first.")]
 
 
 ACTIVITY_EXAMPLE: Final = {
@@ -59,7 +75,14 @@ ACTIVITY_EXAMPLE: Final = {
     "reference": "rent",
     "position": 5,
 }
-TRANSFER_EXAMPLE: Final = {**ACTIVITY_EXAMPLE, "metadata": {"order": "1042"}, "hold_id": "0198c5a0-0000-7000-8000-000000000077"}
+TRANSFER_EXAMPLE: Final = {
+    **ACTIVITY_EXAMPLE,
+    "metadata": {"order": "1042"},
+    "hold_id": "0198c5a0-0000-7000-8000-000000000077",
+    "reverses": "0198c5a0-0000-7000-8000-000000000041",
+    "reversed": 500,
+    "reversals": [{"id": "0198c5a0-0000-7000-8000-000000000043", "amount": 500, "position": 7}],
+}
 
 
 class TransferParameters(PageParameters, RecordedAtRange, OccurredAtRange, AmountRange):
@@ -84,7 +107,7 @@ TRANSFER_ORDERS: Final = sort_orders(
 async def find_transfers(view: CallerView, parameters: TransferParameters, key: CursorKey | None) -> AsOf[ListSlice]:
     match = range_match(parameters, "recorded_at", "occurred_at", "amount")
     if parameters.account_id:
-        match["account_ids"] = parameters.account_id
+        match["found_by"] = parameters.account_id
     if parameters.currency:
         match["currency"] = parameters.currency
     elif parameters.sort.endswith("amount"):
@@ -101,12 +124,34 @@ async def _matching_transfers(
 ) -> AsOf[ListSlice]:
     own = await _own_transfers(view)
     order = TRANSFER_ORDERS[parameters.sort]
-    return own.limiting(await read_list(view, TRANSFERS, both(match, own.data), order, parameters, key, _transfer))
+    found = own.limiting(await read_list(view, TRANSFERS, both(match, own.data), order, parameters, key, _transfer))
+    return await _with_reversals(view, found, found.data.items)
 
 
 async def find_transfer(view: CallerView, transfer_id: str) -> AsOf[JsonObject | None]:
     own = await _own_transfers(view)
-    return own.limiting(await read_one(view, TRANSFERS, transfer_id, _transfer, own.data))
+    found = own.limiting(await read_one(view, TRANSFERS, transfer_id, _transfer, own.data))
+    return await _with_reversals(view, found, [found.data] if found.data else [])
+
+
+async def _with_reversals(view: CallerView, found: AsOf[Found], transfers: Sequence[JsonObject]) -> AsOf[Found]:
+    """Adds to the transfers that were found what has been reversed of them, and by which transfers."""
+    if not transfers:
+        return found
+    reversals: dict[str, list[JsonObject]] = {transfer["id"]: [] for transfer in transfers}
+    match = {"found_by": {"$in": [transfer_stream(transfer_id) for transfer_id in reversals]}}
+    stages: list[JsonObject] = [
+        {"$match": match},
+        {"$project": {"reverses": 1, "amount": 1, "position": 1}},
+        {"$sort": {"position": 1}},
+    ]
+    documents = await view.documents(TRANSFERS, stages, alone=len(transfers) > 1)
+    for document in documents.data:
+        reversals[document["reverses"]].append(members_of(document, "amount", "position"))
+    for transfer in transfers:
+        own = reversals[transfer["id"]]
+        transfer |= {"reversed": sum(each["amount"] for each in own), "reversals": own}
+    return documents.limiting(found)
 
 
 async def _used_currencies(view: CallerView) -> AsOf[list[str]]:
@@ -120,12 +165,14 @@ async def _own_transfers(view: CallerView) -> AsOf[MongoMatch]:
     if view.customer is None:
         return AsOf(POSITION_MAX, {})
     accounts = await view.documents(ACCOUNTS, [{"$match": view.own("owner_id")}, {"$project": {"_id": 1}}], alone=True)
-    return accounts.holding({"account_ids": {"$in": [account["_id"] for account in accounts.data]}})
+    return accounts.holding({"found_by": {"$in": [account["_id"] for account in accounts.data]}})
 
 
 def _transfer(document: JsonObject) -> JsonObject:
+    if "reverses" not in document:  # made by an older version of the projection
+        raise rebuilding(TRANSFERS)
     names = ("kind", "from_account_id", "to_account_id", "amount", "currency", "occurred_at", "recorded_at")
-    return members_of(document, *names, "reference", "metadata", "hold_id", "position")
+    return members_of(document, *names, "reference", "metadata", "hold_id", "reverses", "position")
 
 
 @router.get(
@@ -134,7 +181,7 @@ def _transfer(document: JsonObject) -> JsonObject:
     **documented_page(TransferResource, TRANSFER_EXAMPLE, *READ_MODEL, access=own_or("ledger:read")),
 )
 async def list_transfers(request: QueryRequest, parameters: Annotated[TransferParameters, Query()]) -> Response:
-    """List transfers, deposits and withdrawals, by default newest first."""
+    """List transfers, deposits, withdrawals and reversals, by default newest first."""
     found = await find_transfers(request.view(), parameters, request.cursor_key(parameters))
     return request.answer_page(found, parameters)
 
@@ -145,5 +192,5 @@ async def list_transfers(request: QueryRequest, parameters: Annotated[TransferPa
     **documented(TransferResource, TRANSFER_EXAMPLE, *READ_MODEL, access=own_or("ledger:read")),
 )
 async def get_transfer(request: QueryRequest, transfer_id: Id) -> Response:
-    """Get a transfer, a deposit or a withdrawal. `position` is that of its event, `Daybook-Position` that of the answer."""
+    """Get a transfer of any kind. `position` is that of its event, `Daybook-Position` that of the answer."""
     return request.answer_one(await find_transfer(request.view(), transfer_id))

@@ -15,7 +15,7 @@ from shared.ledger_file.files import read_file
 from shared.ledger_file.format import LedgerLine, LedgerRow, read_ledger, read_person_keys
 from shared.log.append import StreamEvent, append_stored
 from shared.log.encoding import NO_KEYS, people_in_data
-from shared.log.event_check import Domain, require_only_event
+from shared.log.event_check import Domain, require_first_event
 from shared.log.heads import StreamHead, lock_streams, open_ledger
 from shared.log.history_check import check_history
 from shared.log.read import READ_EVENTS_MAX, StoredEvent, read_stored
@@ -207,7 +207,7 @@ class _LedgerCopy:
             for stream_id in event.streams():
                 stream, fold = streams[stream_id], self._fold_of(stream_id)
                 stream.version, stream.position = stream.version + 1, position
-                require_only_event(event, stream_id, stream.version)
+                require_first_event(event, stream_id, stream.version)
                 if not fold.is_personal:
                     stream.state = fold.evolve(stream.state, event)
                 stream_events.append(StreamEvent(stream_id, stream.version, position))

@@ -42,6 +42,9 @@ class History(Protocol):
             EventImpossible: no command makes this event here.
         """
 
+    def recall(self, position: int, event: MoneyEvent) -> None:
+        """Takes a transfer at an earlier position that events to come reverse. It need not remember all transfers."""
+
     def require_reply(self, ledger_id: str, reply: StoredReply, recorded: RecordedEvent | None, keys: KeysByPerson) -> None:
         """Checks a stored reply. `recorded` is the event that was entered last, to which an accepted reply must belong.
 
@@ -127,11 +130,11 @@ def require_metadata(metadata: object) -> None:
             raise EventImpossible(f"its metadata member {name} is too long, or has characters that cannot be printed")
 
 
-def require_only_event(event: Event, stream_id: str, version: int) -> None:
-    """Checks that a transfer has one event. The versions of its stream show it, so that nobody need remember all transfers.
+def require_first_event(event: Event, stream_id: str, version: int) -> None:
+    """Checks that no two transfers have one id. The versions of streams show it, so that nobody need remember all transfers.
 
     Raises:
-        EventImpossible: the event is another one of the stream of a transfer.
+        EventImpossible: the event is a transfer, and the stream of its id has an event already.
     """
     if version > 1 and isinstance(event, MoneyEvent) and stream_id == event.streams()[0]:
-        raise EventImpossible(f"{stream_id} has an event already, and a transfer has one")
+        raise EventImpossible(f"{stream_id} has an event already, and no two transfers have one id")

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.errors import EventImpossible
+from shared.errors import EventImpossible, UnknownEvent
 from shared.log.event_check import Domain, EventCheck
-from shared.log.events import RecordedEvent
+from shared.log.events import Event, RecordedEvent
 from shared.log.heads import read_head
-from shared.log.read import READ_EVENTS_MAX, people_in_events, read_stored
+from shared.log.money_events import MoneyEvent, TransferReversed
+from shared.log.read import READ_EVENTS_MAX, StoredEvent, people_in_events, read_first, read_stored
 from shared.log.stored_replies import StoredReply, read_rejections, read_replies_to
+from shared.log.streams import transfer_stream
 from shared.privacy.encryption import KeysByPerson
 from shared.privacy.person_keys import PersonKeys
 from shared.progress import CountDone
@@ -102,6 +104,8 @@ async def check_history(
             replies[reply.position].append(reply)
             people |= check.history.people_of_reply(reply)
         keys = await person_keys.read(connection, ledger_id, people)
+        for transfer in await _reversed_transfers(connection, ledger_id, page):
+            check.history.recall(*transfer)
         for stored in page:
             recorded = stored.decoded(keys)
             enter(recorded)
@@ -117,3 +121,24 @@ async def check_history(
             replies_check.reject(reply, newest)
         after = rejected[-1].principal, rejected[-1].key
     return replies_check
+
+
+async def _reversed_transfers(
+    connection: AsyncConnection, ledger_id: str, page: list[StoredEvent]
+) -> list[tuple[int, MoneyEvent]]:
+    """Returns the transfers that events of this page reverse, with their positions. Leaves out those that do not exist."""
+    stream_ids = set()
+    for stored in page:
+        if stored.type == TransferReversed.__name__ and isinstance(event := _decoded(stored), TransferReversed):
+            stream_ids.add(transfer_stream(event.reverses))
+    found = await read_first(connection, ledger_id, stream_ids) if stream_ids else []
+    events = [(stored.position, _decoded(stored)) for stored in found]
+    return [(position, event) for position, event in events if isinstance(event, MoneyEvent) and event.streams()[0] in stream_ids]
+
+
+def _decoded(stored: StoredEvent) -> Event | None:
+    """Returns the event, or None if this code cannot read it: the check says so when it comes to its position."""
+    try:
+        return stored.decoded({}).event
+    except UnknownEvent:
+        return None

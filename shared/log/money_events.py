@@ -113,4 +113,41 @@ class HoldCaptured(EventStruct, frozen=True):
         )
 
 
-MoneyEvent = FundsDeposited | FundsWithdrawn | FundsTransferred | HoldCaptured
+class TransferReversed(EventStruct, frozen=True):
+    """Money of the transfer `reverses` moved back, all of it or a part. An account of None is the outside world.
+
+    `reversed` is what of that transfer has moved back so far, with this part. `remaining` is what can still move back.
+    """
+
+    transfer_id: str
+    reverses: str
+    amount: int
+    currency: str
+    reversed: int
+    remaining: int
+    from_account_id: str | None = None
+    to_account_id: str | None = None
+    from_balance: int | None = None
+    to_balance: int | None = None
+    occurred_at: str | None = None
+    reference: str | None = None
+    metadata: dict[str, str] | None = None
+
+    def streams(self) -> tuple[str, ...]:
+        ends = (each for each in (self.from_account_id, self.to_account_id) if each)
+        return transfer_stream(self.transfer_id), *map(account_stream, ends), transfer_stream(self.reverses)
+
+    def postings(self) -> tuple[Posting, ...]:
+        return (
+            Posting(self.from_account_id, self.currency, -self.amount, self.from_balance),
+            Posting(self.to_account_id, self.currency, self.amount, self.to_balance),
+        )
+
+
+MoneyEvent = (
+    FundsDeposited  # one to a line, so that two people can add one each
+    | FundsWithdrawn
+    | FundsTransferred
+    | HoldCaptured
+    | TransferReversed
+)

@@ -72,6 +72,12 @@ READ_STREAMS: Final = text(f"""
     ORDER BY s.stream_id, s.version
 """)  # noqa: S608 # built of constants
 
+READ_FIRST: Final = text(f"""
+    SELECT {_EVENT_COLUMNS} FROM stream_events s
+    JOIN events e ON e.ledger_id = s.ledger_id AND e.position = s.position
+    WHERE s.ledger_id = :ledger_id AND s.stream_id = ANY (CAST(:stream_ids AS text[])) AND s.version = 1
+""")  # noqa: S608 # built of constants
+
 READ_AT: Final = text(f"""
     SELECT {_EVENT_COLUMNS} FROM events e
     WHERE e.ledger_id = :ledger_id AND e.position = ANY (CAST(:positions AS bigint[])) ORDER BY e.position
@@ -259,6 +265,12 @@ async def read_streams(
     for row in await connection.execute(READ_STREAMS, asked | {"stream_ids": list(streams)}):
         streams[row[0]].append(StoredEvent(*row[1:]))
     return streams
+
+
+async def read_first(connection: AsyncConnection, ledger_id: str, stream_ids: Iterable[str]) -> list[StoredEvent]:
+    """Returns the first event of each of these streams, in any order. A stream without events is left out."""
+    rows = await connection.execute(READ_FIRST, {"ledger_id": ledger_id, "stream_ids": list(stream_ids)})
+    return [StoredEvent(*row) for row in rows]
 
 
 async def read_at(connection: AsyncConnection, ledger_id: str, positions: Iterable[int]) -> list[StoredEvent]:

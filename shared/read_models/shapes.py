@@ -61,19 +61,20 @@ position}; `holds` is the number of holds that have not ended in the log. Each o
 TRANSFERS: Final = ReadModel(
     "transfers",
     "mongo",
-    version=2,
+    version=3,
     written_once=True,
     indexes=(
         # A later position never has an earlier `recorded_at`, so the order by position also serves filters by time.
         (("recorded_at", -1), ("position", -1)),
-        (("account_ids", 1), ("recorded_at", -1), ("position", -1)),
+        (("found_by", 1), ("recorded_at", -1), ("position", -1)),
         (("currency", 1), ("amount", 1), ("_id", 1)),
         (("occurred_at", 1), ("_id", 1)),
     ),
 )
-"""{_id, kind: deposit | withdrawal | transfer, from_account_id, to_account_id, account_ids, amount, currency, occurred_at,
-recorded_at, reference, metadata, hold_id, position}; the outside world is None. `occurred_at` is `recorded_at`
-if the event names no other moment. A document is written once and never changed."""
+"""{_id, kind: deposit | withdrawal | transfer | reversal, from_account_id, to_account_id, found_by, amount, currency,
+occurred_at, recorded_at, reference, metadata, hold_id, reverses, position}; the outside world is None. `found_by` is the ids of
+its accounts and the stream of the transfer that it reverses, so one index finds both. `occurred_at` is `recorded_at` if the event
+names no other moment. A document is written once and never changed: its reversals say what of a transfer was reversed."""
 
 ENTRIES: Final = ReadModel("entries", "mongo", version=2, written_once=True)
 """{_id: "<account>/<position, 16 digits>", amount, recorded_at, position, item: an `Entry` as JSON}. `item` is the text that is
@@ -90,7 +91,7 @@ STATISTICS: Final = ReadModel("statistics", "redis", version=2)
 
 ACTIVITY: Final = ReadModel("activity", "redis")
 """`recent`: a list of JSON objects, newest first, the last `ACTIVITY_MAX` transfers: the documents of `TRANSFERS`, with `id`
-for `_id` and without `account_ids` and `metadata`."""
+for `_id` and without `found_by`, `metadata`, `hold_id` and `reverses`."""
 
 HOLDS: Final = ReadModel(
     "holds",

@@ -19,7 +19,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-import shared.hold_errors  # noqa: F401 # defines rejections whose codes are below
+import shared.hold_errors  # defines rejections whose codes are below
+import shared.reversal_errors  # noqa: F401 # as above
 from shared.errors import (
     BadRequest,
     DaybookError,
@@ -59,6 +60,10 @@ STATUS: Final[Mapping[str, int]] = {
     "hold-not-active": 409,
     "hold-amount-exceeded": 409,
     "too-many-holds": 409,
+    "reversal-not-reversible": 409,
+    "transfer-already-reversed": 409,
+    "reversal-amount-exceeded": 409,
+    "too-many-reversals": 409,
     "email-taken": 409,
     "id-taken": 409,
     "length-required": 411,

@@ -17,9 +17,9 @@ from shared.errors import Rebuilding
 from shared.read_models.generations import Generation
 from shared.read_models.shapes import labelled
 from shared.settings import Settings
-from tests.cli.test_replay import Run, daybook
 from tests.harness.log import Book
 from tests.harness.projecting import Ledger, eventually, open_ledger
+from tests.harness.terminals import ForkedCommand, daybook
 
 pytestmark = pytest.mark.services
 both_stores = pytest.mark.parametrize("name", ["accounts", "balances"])
@@ -37,7 +37,7 @@ async def done(ledger: Ledger, *arguments: str) -> str:
     return out
 
 
-def run(ledger: Ledger, *arguments: str) -> Run:
+def run(ledger: Ledger, *arguments: str) -> ForkedCommand:
     return daybook(ledger.settings, "projections", *arguments)
 
 
@@ -125,7 +125,7 @@ async def test_a_rebuild_that_ends_early_goes_on_where_it_was(ledger: Ledger, na
         return checkpoint is None or checkpoint.position > 100
 
     await eventually(moved_on)
-    broken.process.send_signal(how)
+    broken.signal(how)
     await broken.ended()
     await done(ledger, "rebuild", name)
     assert (await ledger.live(name)).number >= build.generation.number

@@ -3,50 +3,28 @@
 import asyncio
 import json
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
-from dev.data_folder import ROOT
 from projector.generations.rebuild import rebuild
 from projector.projections.registry import PROJECTIONS, PROJECTIONS_BY_NAME
 from shared.errors import Rebuilding
 from shared.settings import Settings
 from tests.harness.log import Book
 from tests.harness.projecting import Ledger, eventually, open_ledger
-from tests.harness.running import environment_of
+from tests.harness.terminals import daybook
 
 pytestmark = pytest.mark.services
 
 EVENTS = 6_000
-ENDED_SECONDS = 300.0
-"""For a busy machine. What is asserted is that a command ends, not how soon."""
 
 
 @pytest_asyncio.fixture
 async def ledger(settings: Settings) -> AsyncIterator[Ledger]:
     async with open_ledger(settings) as opened:
         yield opened
-
-
-class Run:
-    """A process of `daybook`."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-
-    async def ended(self) -> tuple[int, str, str]:
-        out, err = await asyncio.to_thread(self.process.communicate, None, ENDED_SECONDS)
-        return self.process.returncode, out, err
-
-
-def daybook(settings: Settings, *arguments: str, more: Mapping[str, str] | None = None) -> Run:
-    environment = {"PATH": "/usr/bin:/bin", **environment_of(settings), **(more or {})}
-    command = [sys.executable, "-m", "cli.app", *arguments]
-    return Run(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
 
 
 def digests_in(out: str) -> dict[str, str]:
@@ -116,7 +94,7 @@ async def test_an_interrupted_replay_says_so_and_goes_on_when_started_again(ledg
     await ledger.wipe()
     run = daybook(ledger.settings, "replay")
     await eventually(lambda: started(ledger))
-    run.process.send_signal(signal.SIGINT)
+    run.signal(signal.SIGINT)
     code, _, err = await run.ended()
     assert (code, "interrupted" in err) == (130, True)
     code, out, err = await daybook(ledger.settings, "replay").ended()
@@ -130,7 +108,7 @@ async def test_a_replay_that_is_killed_again_and_again_ends_right(ledger: Ledger
     for _ in range(3):
         run = daybook(ledger.settings, "replay")
         await eventually(lambda: started(ledger))
-        run.process.kill()
+        run.signal(signal.SIGKILL)
         await run.ended()
     code, out, err = await daybook(ledger.settings, "replay").ended()
     assert (code, digests_in(out)) == (0, expected), err

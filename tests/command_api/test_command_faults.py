@@ -20,6 +20,7 @@ from tests.harness.clients import command_api, created, served
 from tests.harness.databases import copy_postgres
 from tests.harness.log import MASTER_KEY
 from tests.harness.proxy import proxy_to
+from tests.harness.running import PATIENT, with_default_limits
 
 pytestmark = pytest.mark.services
 
@@ -52,6 +53,7 @@ def settings(postgres: Postgres, redis: Redis) -> Settings:
         redis_url=redis.url,
         secret="a secret of the tests, and of nothing else",
         master_keys=MASTER_KEY,
+        **PATIENT,
     )
 
 
@@ -90,7 +92,7 @@ async def test_a_connection_cut_before_the_server_saw_it_is_begun_anew(settings:
 
 
 async def test_a_frozen_database_is_a_503_in_bounded_time_and_recovers(settings: Settings, postgres: Postgres) -> None:
-    async with command_api(settings, is_patient=False) as api:
+    async with command_api(with_default_limits(settings), is_patient=False) as api:
         account_id = await api.account()
         postgres.freeze()
         try:
@@ -106,7 +108,7 @@ async def test_a_frozen_database_is_a_503_in_bounded_time_and_recovers(settings:
 
 
 async def test_every_acknowledged_command_survives_kill_9_of_the_database(settings: Settings, postgres: Postgres) -> None:
-    async with command_api(settings, is_patient=False) as api:
+    async with command_api(with_default_limits(settings), is_patient=False) as api:
         account_id = await api.account()
         acknowledged: list[str] = []
         stopping = False
@@ -181,7 +183,7 @@ async def test_a_table_changed_under_a_live_service_is_no_error(settings: Settin
 
 
 async def test_a_queue_that_is_full_refuses_at_once(settings: Settings, postgres: Postgres) -> None:
-    settings = settings.model_copy(update={"command_queue_max": 5})
+    settings = with_default_limits(settings).model_copy(update={"command_queue_max": 5})
     async with command_api(settings, is_patient=False) as api:
         account_id = await api.account()
         postgres.freeze()

@@ -73,6 +73,8 @@ async def commands_of_every_kind(api: Commands) -> list[tuple[str, str, Body | N
         ("POST", f"/v1/holds/{hold}/capture", {"id": "0198c5a0-0000-7000-8000-00000000c001", "amount": 2}),
         ("POST", f"/v1/holds/{hold}/release", None),
         ("POST", f"/v1/holds/{hold}/release", None),
+        ("POST", f"/v1/transfers/{ids[4]}/reverse", {"id": "0198c5a0-0000-7000-8000-00000000c002", "amount": 6}),
+        ("POST", f"/v1/transfers/{ids[4]}/reverse", {"id": "0198c5a0-0000-7000-8000-00000000c003", "amount": 5}),
         ("POST", f"/v1/accounts/{payee}/freeze", None),
         ("POST", f"/v1/accounts/{payee}/unfreeze", None),
         ("POST", f"/v1/accounts/{closing}/close", None),

@@ -7,6 +7,7 @@ import pytest
 from command_api.domain.past_decisions import PastDecisions
 from shared.errors import EventImpossible
 from shared.log.events import Event
+from shared.log.money_events import MoneyEvent, TransferReversed
 from shared.timestamps import timestamp
 from tests.harness.forgeries import FORGED_EVENTS, Scene
 from tests.harness.log import NEW_YEAR, Book
@@ -17,6 +18,10 @@ ONLY_VERSIONS_SHOW = "a transfer with the id of another"
 
 def enter(events: list[Event]) -> None:
     past = PastDecisions()
+    reversed_ids = {event.reverses for event in events if isinstance(event, TransferReversed)}
+    for position, event in enumerate(events, 1):
+        if isinstance(event, MoneyEvent) and event.transfer_id in reversed_ids:
+            past.recall(position, event)
     for position, event in enumerate(events, 1):
         past.decide_again(position, event, timestamp(NEW_YEAR + timedelta(seconds=position)))
 
@@ -25,6 +30,16 @@ def enter(events: list[Event]) -> None:
 def test_a_history_that_was_decided_is_decided_again_as_it_is(seed: int) -> None:
     enter(list(Book(seed).history(1_000)))
     enter(Scene(seed).events)
+
+
+def test_a_transfer_cannot_be_reversed_before_it_was_made() -> None:
+    scene = Scene()
+    paid = scene.pay(10)
+    enter([*scene.events, paid, scene.book.reverse(paid, 10)])
+    later = Scene()
+    paid = later.pay(10)
+    with pytest.raises(EventImpossible, match="not-found"):
+        enter([*later.events, later.book.reverse(paid, 10), paid])
 
 
 @pytest.mark.parametrize("name", sorted(FORGED_EVENTS.keys() - {ONLY_VERSIONS_SHOW}))

@@ -15,7 +15,7 @@ from shared.log.events import Event
 from shared.log.hash_chain import event_hash
 from shared.log.heads import Head
 from shared.log.hold_events import HoldExpired, HoldPlaced
-from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured
+from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured, TransferReversed
 from shared.log.projection_events import ProjectionEventSkipped
 from shared.log.read import StoredEvent
 from shared.log.stored_replies import StoredReply
@@ -55,6 +55,17 @@ class Scene:
 
     def withdraw(self, amount: int = 10, **fields: Any) -> FundsWithdrawn:
         return msgspec.structs.replace(self.book.withdraw(self.one.account_id, amount), **fields)
+
+    @property
+    def paid(self) -> FundsTransferred:
+        """The transfer of 10 from account one to account two."""
+        return next(each for each in self.events if isinstance(each, FundsTransferred))
+
+    def reversal(self, amount: int, **fields: Any) -> TransferReversed:
+        return msgspec.structs.replace(self.book.reverse(self.paid, amount), **fields)
+
+    def deposited_back(self, amount: int) -> TransferReversed:
+        return self.book.reverse(next(each for each in self.events if isinstance(each, FundsDeposited)), amount)
 
     @property
     def hold_id(self) -> str:
@@ -156,6 +167,17 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
         s.book.place_hold(s.one.account_id, 1_050),
         s.book.change_limit(s.one.account_id, 50),
     ],
+    "a reversal of a reversal": lambda s: [back := s.reversal(6), s.book.reverse(back, 6)],
+    "a reversal of more than was moved": lambda s: [s.reversal(11)],
+    "a reversal of an amount below zero": lambda s: [s.reversal(-1)],
+    "reversals of more than was moved": lambda s: [s.reversal(6), s.reversal(5)],
+    "a reversal that leaves more": lambda s: [s.reversal(6, remaining=5)],
+    "a reversal that forgets the one before": lambda s: [s.reversal(6), s.reversal(4, reversed=4)],
+    "a reversal of no transfer": lambda s: [s.reversal(6, reverses=str(uuid.UUID(int=9)))],
+    "a reversal of itself": lambda s: [s.reversal(6, transfer_id=s.paid.transfer_id)],
+    "a reversal that goes elsewhere": lambda s: [s.reversal(6, to_account_id=None, to_balance=None)],
+    "a reversal of money that is gone": lambda s: [s.withdraw(1_000), s.deposited_back(1_000)],
+    "a reversal of money that is held": lambda s: [s.book.place_hold(s.one.account_id, 500), s.deposited_back(600)],
     "an account that is opened twice": lambda s: [s.one],
     "an id with a line feed": lambda s: [msgspec.structs.replace(s.book.open_account(s.ada.user_id), account_id="a\nb")],
     "an id in upper case": lambda s: [_in_upper_case(s.book.open_account(s.ada.user_id))],

@@ -21,7 +21,14 @@ from shared.log.append import NewEvent, StreamEvent, append_prepared, prepare_ap
 from shared.log.events import Event, RecordedEvent
 from shared.log.heads import Head, StreamHead, lock_streams
 from shared.log.hold_events import HoldPlaced, HoldReleased
-from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured
+from shared.log.money_events import (
+    FundsDeposited,
+    FundsTransferred,
+    FundsWithdrawn,
+    HoldCaptured,
+    MoneyEvent,
+    TransferReversed,
+)
 from shared.log.stream_fold import snapshot_context
 from shared.log.user_events import UserChanged, UserCreated, UserDeactivated, UserErased, UserEvent, UserReactivated
 from shared.privacy.encryption import KeysByPerson
@@ -47,6 +54,8 @@ class Book:
         self.limits: dict[str, int] = {}
         self.holds: dict[str, HoldPlaced] = {}
         self.remaining: dict[str, int] = {}
+        self.reversed: dict[str, int] = {}
+        self._reversible: list[MoneyEvent] = []
         self._histories: dict[int, Iterator[Event]] = {}
 
     def new_id(self) -> str:
@@ -157,6 +166,29 @@ class Book:
         amount, self.remaining[hold_id] = self.remaining[hold_id], 0
         return HoldReleased(hold_id=hold_id, from_account_id=hold.from_account_id, amount=amount, currency=hold.currency)
 
+    def reverse(self, moved: MoneyEvent, amount: int, **details: Any) -> TransferReversed:
+        """Makes the event that reverses a part of a transfer."""
+        posted = {each.account_id: each.amount for each in moved.postings()}
+        payer, payee = next(each for each in posted if posted[each] > 0), next(each for each in posted if posted[each] < 0)
+        before, whole = self.reversed.get(moved.transfer_id, 0), max(posted.values())
+        self.reversed[moved.transfer_id] = before + amount
+        for account_id, change in ((payer, -amount), (payee, amount)):
+            if account_id:
+                self.balances[account_id] += change
+        return TransferReversed(
+            transfer_id=self.new_id(),
+            reverses=moved.transfer_id,
+            from_account_id=payer,
+            to_account_id=payee,
+            amount=amount,
+            currency=moved.currency,
+            from_balance=self.balances[payer] if payer else None,
+            to_balance=self.balances[payee] if payee else None,
+            reversed=before + amount,
+            remaining=whole - before - amount,
+            **details,
+        )
+
     def held(self, account_id: str) -> int:
         return sum(self.remaining[hold_id] for hold_id, hold in self.holds.items() if hold.from_account_id == account_id)
 
@@ -176,7 +208,10 @@ class Book:
             yield opened
             yield self.deposit(opened.account_id, self.random.randrange(1, 100_000))
         while True:
-            yield from self._anything()
+            for event in self._anything():
+                yield event
+                if isinstance(event, MoneyEvent) and not isinstance(event, TransferReversed):
+                    self._reversible.append(event)
 
     def _anything(self) -> Iterator[Event]:
         chance = self.random.random()
@@ -201,6 +236,8 @@ class Book:
                 yield self.change_limit(account_id, limit)
         elif chance < 0.14:
             yield from self._hold(account_id)
+        elif chance > 0.96 and self._reversible:
+            yield from self._reversal()
         else:
             yield from self._money(account_id)
 
@@ -219,6 +256,15 @@ class Book:
             yield self.capture(hold_id, amount, final=self.random.random() < 0.5, reference="captured")
         elif held:
             yield self.release(self.random.choice(held))
+
+    def _reversal(self) -> Iterator[Event]:
+        """Reverses all or a part of a transfer, if it has something left and the money is there."""
+        moved = self.random.choice(self._reversible[-100:])
+        [payer] = [each.account_id for each in moved.postings() if each.amount > 0]
+        left = moved.amount - self.reversed.get(moved.transfer_id, 0)
+        available = self.balances[payer] + self.limits[payer] - self.held(payer) if payer else left
+        if min(left, available) > 0 and (not payer or payer in self.accounts):
+            yield self.reverse(moved, self.random.choice([min(left, available), 1]), reference="reversed")
 
     def _money(self, account_id: str) -> Iterator[Event]:
         available = self.balances[account_id] + self.limits[account_id] - self.held(account_id)

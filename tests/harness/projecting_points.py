@@ -33,7 +33,7 @@ FOREIGN_FUNCTIONS: Final = frozenset(
         *("MongoSink.copy_labels", "MongoSink.delete_pointer", "MongoSink.note"),
         *("RedisSink.pause", "RedisSink.resume", "RedisSink.copy_labels", "RedisSink.delete_pointer", "RedisSink.note"),
         # They only read for the comparison before a switch. Points in their caller, `Generations.finish`, cover a death there.
-        *("Feed.events_at", "Feed.read_streams", "Feed.count_types"),
+        *("Feed.events_at", "Feed.read_streams", "Feed.count_types", "Feed.events_of_type"),
         *("MongoSink.count", "MongoSink.sample", "MongoSink.pick", "RedisSink.count", "RedisSink.sample", "RedisSink.pick"),
         # Called when a projection fails.
         *("Failures.note", "Generations._give_up"),

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 from pydantic import SecretStr
 
@@ -12,6 +13,23 @@ from dev.daybook_processes import ApiProcess, command_api, query_api, start_proc
 from dev.ports import free_port
 from dev.servers import Mongo, Postgres, Redis, stop_all
 from shared.settings import Settings
+
+PATIENT: Final[dict[str, Any]] = {
+    "database_pool_timeout_ms": 20_000,
+    "database_connect_timeout_ms": 20_000,
+    "database_statement_timeout_ms": 20_000,
+    "database_lock_timeout_ms": 15_000,
+    "database_idle_in_transaction_timeout_ms": 30_000,
+    "command_deadline_ms": 20_000,
+    "mongo_timeout_ms": 10_000,
+    "redis_timeout_ms": 10_000,
+}
+"""Time limits for tests that are not about time limits. A busy machine or a slow disk can pass the defaults for a moment."""
+
+
+def with_default_limits(settings: Settings) -> Settings:
+    """Returns the settings with the time limits that users get, for tests of what happens when a store does not answer."""
+    return settings.model_copy(update={name: Settings.model_fields[name].default for name in PATIENT})
 
 
 @dataclass(frozen=True)

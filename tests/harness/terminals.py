@@ -1,9 +1,10 @@
-"""Runs `daybook` in many terminals, each of which is odd in another way.
+"""Runs `daybook` without a terminal, or in many terminals, each of which is odd in another way.
 
 Importing the command line takes more time than most commands. A server that has imported it once is forked for each run: the
 process, its file descriptors and its environment are real. Only the start of Python is not repeated, so a few tests start it.
 """
 
+import asyncio
 import contextlib
 import fcntl
 import io
@@ -16,13 +17,17 @@ import tempfile
 import termios
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Final
 
 from cli.command_line import SUBCOMMANDS
+from dev.data_folder import ROOT
+from shared.settings import Settings
+from tests.harness.running import environment_of
 
-RUN_SECONDS: Final = 60
+RUN_SECONDS: Final = 60.0
+ENDED_SECONDS: Final = 300.0
+"""For a busy machine: the tests assert that a command ends, not how soon."""
 
 
 @dataclass(frozen=True)
@@ -54,29 +59,62 @@ class TerminalRun:
 _SUBCOMMANDS: Final = {subcommand.where.partition(":")[0] for subcommand in SUBCOMMANDS.values()}
 
 
+class ForkedCommand:
+    """A command that was started. Its output goes to files, so that it never waits for the test to read."""
+
+    def __init__(
+        self, terminal: Terminal, arguments: Sequence[str], environment: Mapping[str, str], folder: Path | None = None
+    ) -> None:
+        """Starts `daybook` with these arguments. `environment` replaces the environment, and `folder` the working folder."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([*_SUBCOMMANDS, "cli.app", "cli.errors", "pytest", __name__])
+        self._outputs = tempfile.TemporaryDirectory()
+        self._out, self._err = (Path(self._outputs.name, name) for name in ("out", "err"))
+        given = dict(environment) | dict(terminal.environment)
+        arguments_of_run = terminal, list(arguments), given, str(folder or self._outputs.name), str(self._out), str(self._err)
+        self._process = context.Process(target=_run, args=arguments_of_run)
+        self._process.start()
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.is_alive()
+
+    def signal(self, number: int) -> None:
+        """Sends a signal, if the command has not ended."""
+        if self._process.pid and self.is_running:
+            os.kill(self._process.pid, number)
+
+    def wait(self, seconds: float = RUN_SECONDS) -> TerminalRun:
+        """Waits for the end, and returns it. Call this once.
+
+        Raises:
+            TimeoutError: the command did not end. It was killed.
+        """
+        with self._outputs:
+            self._process.join(seconds)
+            if self._process.is_alive():
+                self._process.kill()
+                self._process.join()
+                raise TimeoutError(f"the command did not end in {seconds} s: {_read(self._out)} {_read(self._err)}")
+            return TerminalRun(self._process.exitcode or 0, _read(self._out), _read(self._err))
+
+    async def ended(self) -> tuple[int, str, str]:
+        """Waits for the end, and returns the exit code, stdout and stderr. Call this once."""
+        run = await asyncio.to_thread(self.wait, ENDED_SECONDS)
+        return run.code, run.out, run.err
+
+
 def run_in(
     terminal: Terminal, arguments: Sequence[str], environment: Mapping[str, str], folder: Path | None = None
 ) -> TerminalRun:
-    """Runs `daybook` with these arguments. `environment` replaces the environment, and `folder` the working folder."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*_SUBCOMMANDS, "cli.app", "cli.errors", "pytest", __name__])
-    with tempfile.TemporaryDirectory() as outputs:
-        out, err = Path(outputs, "out"), Path(outputs, "err")
-        given = dict(environment) | dict(terminal.environment)
-        process = context.Process(
-            target=_run, args=(terminal, list(arguments), given, str(folder or outputs), str(out), str(err))
-        )
-        process.start()
-        _wait(process)
-        return TerminalRun(process.exitcode or 0, _read(out), _read(err))
+    """Runs `daybook` as `ForkedCommand` starts it, and waits for its end."""
+    return ForkedCommand(terminal, arguments, environment, folder).wait()
 
 
-def _wait(process: ForkServerProcess) -> None:
-    process.join(RUN_SECONDS)
-    if process.is_alive():
-        process.kill()
-        process.join()
-        raise TimeoutError(f"the command did not end in {RUN_SECONDS} s")
+def daybook(settings: Settings, *arguments: str, more: Mapping[str, str] | None = None) -> ForkedCommand:
+    """Starts `daybook` with these settings and no terminal. `more` are additional environment variables."""
+    environment = {"PATH": "/usr/bin:/bin", **environment_of(settings), **(more or {})}
+    return ForkedCommand(Terminal("none"), arguments, environment, ROOT)
 
 
 def _read(path: Path) -> str:

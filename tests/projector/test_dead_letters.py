@@ -30,9 +30,9 @@ from shared.read_models.dead_letters import (
     read_parked_streams,
 )
 from shared.settings import Settings
-from tests.cli.test_replay import daybook
 from tests.harness.log import Book, recorded
 from tests.harness.projecting import Ledger, eventually, open_ledger
+from tests.harness.terminals import daybook
 
 services = pytest.mark.services
 both_stores = pytest.mark.parametrize("name", ["accounts", "balances"])

@@ -7,10 +7,10 @@ import pytest
 from shared.log.events import Event
 from shared.money import AMOUNT_MAX
 from shared.settings import Settings
-from tests.cli.test_replay import daybook
 from tests.harness.log import Book
 from tests.harness.projecting import open_ledger
 from tests.harness.questions import query_api
+from tests.harness.terminals import daybook
 
 pytestmark = pytest.mark.services
 

@@ -217,6 +217,33 @@ def test_a_capture_is_a_transfer_with_entries_that_names_its_hold() -> None:
     ]
 
 
+def test_a_reversal_is_a_transfer_with_entries_that_names_what_it_reverses() -> None:
+    book = Book()
+    payer, payee = (book.open_account(book.new_id()) for _ in range(2))
+    brought, paid = book.deposit(payer.account_id, 100), book.transfer(payer.account_id, payee.account_id, 60)
+    back, out = book.reverse(paid, 25), book.reverse(brought, 40)
+    events: list[Event] = [payer, payee, brought, paid, back, out]
+    transfers = project("transfers", *events)
+    assert [
+        (each["kind"], each["from_account_id"], each["to_account_id"], each["reverses"], each["found_by"][-1])
+        for each in (transfers[back.transfer_id], transfers[out.transfer_id])
+    ] == [
+        ("reversal", payee.account_id, payer.account_id, paid.transfer_id, f"transfer-{paid.transfer_id}"),
+        ("reversal", payer.account_id, None, brought.transfer_id, f"transfer-{brought.transfer_id}"),
+    ]
+    entries = [json.loads(each["item"]) for each in project("entries", *events).values()]
+    assert [(each["kind"], each["amount"], each["balance"], each["counterparty_account_id"]) for each in entries[3:]] == [
+        ("reversal", -25, 35, payer.account_id),
+        ("reversal", 25, 65, payee.account_id),
+        ("reversal", -40, 25, None),
+    ]
+    accounts, balances = project("accounts", *events), project("balances", *events)
+    assert [accounts[each.account_id]["posted"] for each in (payer, payee)] == [25, 35]
+    assert [balances[f"account:{each.account_id}"]["posted"] for each in (payer, payee)] == ["25", "35"]
+    statistics = project("statistics", *events)
+    assert (statistics["sums"], statistics["transfers"]) == ({"EUR": "60"}, {moment(1)[:10]: "4"})
+
+
 # ── transfers, entries, activity ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -227,7 +254,7 @@ def test_a_transfer_names_both_accounts_and_keeps_what_the_client_said() -> None
         "kind": "transfer",
         "from_account_id": ONE,
         "to_account_id": OTHER,
-        "account_ids": [ONE, OTHER],
+        "found_by": [ONE, OTHER],
         "amount": 300,
         "currency": "EUR",
         "occurred_at": moment(4),
@@ -235,6 +262,7 @@ def test_a_transfer_names_both_accounts_and_keeps_what_the_client_said() -> None
         "reference": None,
         "metadata": {"order.id": "7"},
         "hold_id": None,
+        "reverses": None,
         "position": 4,
     }
 
@@ -245,7 +273,7 @@ def test_deposits_and_withdrawals_are_transfers_from_and_to_nobody() -> None:
     assert (deposit["kind"], deposit["from_account_id"], deposit["to_account_id"]) == ("deposit", None, ONE)
     assert (withdrawal["kind"], withdrawal["from_account_id"], withdrawal["to_account_id"]) == ("withdrawal", OTHER, None)
     assert (deposit["occurred_at"], deposit["recorded_at"]) == ("2020-02-29T12:00:00.000000Z", moment(3))
-    assert deposit["account_ids"] == [ONE]
+    assert deposit["found_by"] == [ONE]
 
 
 def test_entries_have_signed_amounts_and_the_balance_after_them() -> None:

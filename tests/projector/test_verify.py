@@ -16,10 +16,10 @@ from projector.verify.trusted_seals import trusted_seals
 from shared.read_models.dead_letters import SKIPPED
 from shared.read_models.generations import pointer_key
 from shared.settings import Settings
-from tests.cli.test_replay import daybook
 from tests.harness.log import PERSON_KEYS, Book
 from tests.harness.projecting import Ledger, open_ledger, tamper
 from tests.harness.running import Servers
+from tests.harness.terminals import daybook
 
 pytestmark = pytest.mark.services
 
@@ -76,7 +76,7 @@ async def test_verify_is_exact_while_everything_moves(ledger: Ledger) -> None:
     book = Book(seed=2)
     async with ledger.followed():
         verifying = daybook(ledger.settings, "verify")
-        while verifying.process.poll() is None:
+        while verifying.is_running:
             await ledger.append(book.history(30))
         code, out, err = await verifying.ended()
     assert code == 0, out + err

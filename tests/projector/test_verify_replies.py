@@ -39,8 +39,9 @@ async def fill(settings: Settings) -> None:
         body = {"owner_id": users[0], "currency": "EUR", "overdraft_limit": 70}
         accounts.append(created(await commands.post("/v1/accounts", body, idempotency_key="account")))
         for number in range(5):
-            answer = await commands.transfer(accounts[0], accounts[1], 10, idempotency_key=f"t-{number}")
-            created(answer)
+            paid = created(await commands.transfer(accounts[0], accounts[1], 10, idempotency_key=f"t-{number}"))
+            await commands.post(f"/v1/transfers/{paid}/reverse", {"amount": number + 1}, idempotency_key=f"reverse-{number}")
+            await commands.post(f"/v1/transfers/{paid}/reverse", {}, idempotency_key=f"rest-{number}")
         await commands.withdraw(accounts[0], 10**6, idempotency_key="rejected")
         await commands.withdraw(accounts[3], 70, idempotency_key="overdraft")
         for number, limit in enumerate((90, 90, 60)):

@@ -23,11 +23,11 @@ from shared.settings import Settings
 from shared.stores.lock_holders import read_lock_holders
 from shared.stores.postgres import open_postgres
 from shared.web.stack_status import look_at_stack
-from tests.cli.test_replay import daybook
 from tests.harness.clients import client_of
 from tests.harness.log import Book
 from tests.harness.projecting import Ledger, eventually, open_ledger
-from tests.harness.running import Servers
+from tests.harness.running import Servers, with_default_limits
+from tests.harness.terminals import daybook
 from tests.projector.test_dead_letters import Poison, Three, others
 from tests.shared.test_metrics import scrape, value
 
@@ -37,7 +37,8 @@ HEAD = "SELECT FROM log_heads FOR UPDATE"
 
 @pytest_asyncio.fixture
 async def ledger(settings: Settings) -> AsyncIterator[Ledger]:
-    async with open_ledger(settings) as opened:
+    # Read models must be behind, and fail, within a short time.
+    async with open_ledger(with_default_limits(settings)) as opened:
         yield opened
 
 

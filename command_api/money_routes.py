@@ -1,0 +1,95 @@
+"""The routes that move money: deposits, withdrawals, transfers and their reversals, one by one or many at once."""
+
+from fastapi import APIRouter, Response
+
+from command_api.answers import (
+    OutsideTransferBody,
+    TransferBody,
+    TransferResults,
+    transfer_body,
+    transfer_results,
+)
+from command_api.documentation import MONEY_PROBLEMS, TRANSFER_PROBLEMS, documented
+from command_api.domain.reversal import Reversal, ReverseTransfer
+from command_api.domain.transfer import Deposit, TransferFunds, Withdraw
+from command_api.domain.transfer_batch import TransferAll, TransferBatch
+from command_api.requests import CommandRoute, HttpRequest
+from command_api.reversal_answers import ReversalBody, reversal_body
+from shared.identity.access import only, own_or
+from shared.input_types import Id
+
+money_router = APIRouter(prefix="/v1", route_class=CommandRoute)
+
+
+@money_router.post(
+    "/deposits",
+    status_code=201,
+    response_model=OutsideTransferBody,
+    **documented(*MONEY_PROBLEMS, "balance-out-of-range", access=only("transfers:write"), money=True),
+)
+async def deposit(command: Deposit, request: HttpRequest) -> Response:
+    """Move money from the outside world into an account."""
+    return await request.run(command, transfer_body, new="transfers", moves_money=True)
+
+
+@money_router.post(
+    "/withdrawals",
+    status_code=201,
+    response_model=OutsideTransferBody,
+    **documented(*MONEY_PROBLEMS, "insufficient-funds", access=own_or("transfers:write"), money=True),
+)
+async def withdraw(command: Withdraw, request: HttpRequest) -> Response:
+    """Move money from an account to the outside world."""
+    return await request.run(command, transfer_body, new="transfers", moves_money=True)
+
+
+@money_router.post(
+    "/transfers",
+    status_code=201,
+    response_model=TransferBody,
+    **documented(*TRANSFER_PROBLEMS, access=own_or("transfers:write"), money=True),
+)
+async def transfer_funds(command: TransferFunds, request: HttpRequest) -> Response:
+    """Move money from one account to another of the same currency."""
+    return await request.run(command, transfer_body, new="transfers", moves_money=True)
+
+
+@money_router.post(
+    "/transfers/{transfer_id}/reverse",
+    status_code=201,
+    response_model=ReversalBody,
+    **documented(
+        "amount-out-of-range",
+        "id-taken",
+        "reversal-not-reversible",
+        "account-closed",
+        "account-frozen",
+        "transfer-already-reversed",
+        "too-many-reversals",
+        "reversal-amount-exceeded",
+        "insufficient-funds",
+        "balance-out-of-range",
+        access=only("transfers:write"),
+        money=True,
+    ),
+)
+async def reverse_transfer(transfer_id: Id, body: Reversal, request: HttpRequest) -> Response:
+    """Move money of a transfer, a deposit or a withdrawal back, all that was not reversed before or a part of it.
+
+    Nothing moves back that the account no longer has, except as far as its overdraft limit allows.
+    """
+    command = ReverseTransfer(transfer_id=transfer_id, reversal=body)
+    return await request.run(command, reversal_body, new="transfers", moves_money=True)
+
+
+@money_router.post(
+    "/transfers/batch",
+    response_model=TransferResults,
+    **documented(*TRANSFER_PROBLEMS, access=own_or("transfers:write"), money=True),
+)
+async def transfer_many(wanted: TransferBatch, request: HttpRequest) -> Response:
+    """Make many transfers in one request. Mode `independent` decides each one separately; `atomic` records all or none."""
+    await request.count_commands(len(wanted.transfers))
+    if wanted.mode == "independent":
+        return await request.run_each(wanted.transfers, transfer_body)
+    return await request.run(TransferAll(transfers=wanted.transfers), transfer_results, moves_money=True)
