@@ -4,9 +4,9 @@ import pytest
 
 from shared.read_models.shapes import entry_id
 from shared.settings import Settings
-from tests.cli.test_replay import daybook
 from tests.harness.log import Book
 from tests.harness.projecting import open_ledger
+from tests.harness.terminals import daybook
 
 pytestmark = pytest.mark.services
 
