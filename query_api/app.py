@@ -34,6 +34,7 @@ from query_api.resources import (
     seals,
     statistics,
     transfers,
+    trial_balance,
     users,
 )
 from shared.garbage_collection import calm_collector
@@ -61,6 +62,7 @@ RESOURCES: Final = (
     holds,
     receipts,
     statistics,
+    trial_balance,
     activity,
     currencies,
     events,

@@ -107,10 +107,11 @@ counterparty or with metadata are those of the transfers that `TRANSFERS` finds.
 BALANCES: Final = ReadModel("balances", "redis", version=2)
 """`account:<id>`: a hash with the fields of an account's document. Answers questions about one account and its balance."""
 
-STATISTICS: Final = ReadModel("statistics", "redis")
-"""Hashes `users` (status → number), `accounts` (currency:status → number), `sums` (currency → posted), `transfers`
-(day → number), `volumes` (day:currency → amount moved); sorted sets `ranking:<currency>` (accounts that are not closed, by
-balance; the score only gives their order) and `busiest` (accounts by number of transfers). A day is that of `occurred_at`."""
+STATISTICS: Final = ReadModel("statistics", "redis", version=2)
+"""Hashes `users` (status → number), `accounts` (currency:status → number), `sums` (currency → posted), `outside`
+(currency → balance of the outside world, from its own side of each transfer), `transfers` (day → number), `volumes` (day:currency
+→ amount moved); sorted sets `ranking:<currency>` (accounts that are not closed, by balance; the score only gives their order) and
+`busiest` (accounts by number of transfers). A day is that of `occurred_at`."""
 
 ACTIVITY: Final = ReadModel("activity", "redis")
 """`recent`: a list of JSON objects, newest first, the last `ACTIVITY_MAX` transfers: the documents of `TRANSFERS`, with `id`

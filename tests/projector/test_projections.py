@@ -338,6 +338,7 @@ def test_statistics_count_users_accounts_and_money() -> None:
         "users": {"active": "0", "inactive": "1"},
         "accounts": {"EUR:open": "1", "EUR:frozen": "1"},
         "sums": {"EUR": "900"},
+        "outside": {"EUR": "-900"},
         "transfers": {"2020-02-29": "1", "2026-01-01": "2"},
         "volumes": {"2020-02-29:EUR": "1000", "2026-01-01:EUR": "400"},
         "ranking:EUR": {ONE: 700, OTHER: 200},
@@ -350,6 +351,7 @@ def test_a_closed_account_leaves_the_ranking() -> None:
     assert project("statistics", MORE_EUROS, closed) == {
         "accounts": {"EUR:open": "0", "EUR:closed": "1"},
         "sums": {"EUR": "0"},
+        "outside": {"EUR": "0"},
     }
 
 
