@@ -40,6 +40,7 @@ SUBCOMMANDS: Final[Mapping[str, Subcommand]] = {
         "cli.verify:verify",
         "Check the log, everything that is derived from it, and the read models.",
     ),
+    "explain": Subcommand("cli.explain:explain", "List the facts that make the balance of an account, and add them up."),
     "keys": Subcommand("cli.keys:app", "Make, list, rotate and revoke API keys."),
     "seal-key": Subcommand("cli.seal_key:seal_key", "Print the public key that belongs to DAYBOOK_SEAL_KEY, for auditors."),
     "projections": Subcommand("cli.projections:app", "Show, rebuild, roll back, compare, pause and prune read models."),

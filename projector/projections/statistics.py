@@ -43,6 +43,7 @@ def _count_account(changes: KeyChanges, event: AccountStatusEvent) -> None:
         case AccountOpened():
             changes.count("accounts", {is_open: 1})
             changes.add("sums", {event.currency: 0})
+            changes.add("outside", {event.currency: 0})
             changes.score(f"ranking:{event.currency}", event.account_id, 0)
         case AccountFrozen():
             changes.count("accounts", {is_open: -1, frozen: 1})
@@ -63,6 +64,9 @@ def _count_movement(changes: KeyChanges, recorded: RecordedEvent, event: MoneyEv
         changes.add("sums", {event.currency: amount})
         changes.score(f"ranking:{event.currency}", account_id, balance)
         changes.count_score("busiest", account_id)
+    for posting in event.postings():
+        if posting.account_id is None:  # counted on its own, so that a lost entry shows: the sums of both must be opposite
+            changes.add("outside", {posting.currency: posting.amount})
 
 
 STATISTICS_PROJECTION: Final = Projection(

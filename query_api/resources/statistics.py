@@ -36,7 +36,9 @@ class CurrencyStatistics(ResponseModel):
     posted: Annotated[MinorUnitSum, Field(description="The sum of all balances, in minor units, as a text of digits.")]
     outside: Annotated[
         MinorUnitSum,
-        Field(description="The balance of the outside world, likewise. `posted` + `outside` is always 0."),
+        Field(
+            description="The balance of the outside world, counted on its own. If no entry was lost, `posted` + `outside` is 0."
+        ),
     ]
 
 
@@ -88,15 +90,15 @@ class StatisticsParameters(Parameters):
 
 
 async def find_statistics(view: CallerView, parameters: StatisticsParameters) -> AsOf[JsonObject]:
-    hashes = [("HGETALL", name) for name in ("users", "accounts", "sums", "transfers", "volumes")]
+    hashes = [("HGETALL", name) for name in ("users", "accounts", "sums", "outside", "transfers", "volumes")]
     ranked = ["busiest", f"ranking:{parameters.currency}"] if parameters.currency else ["busiest"]
     rankings = [("ZREVRANGE", name, "0", str(parameters.top - 1), "WITHSCORES") for name in ranked]
     found = await view.values(STATISTICS, *hashes, *rankings)
-    users, accounts, sums, transfers, volumes = map(_numbers, found.data[:5])
-    busiest, *ranking = map(_ranked, found.data[5:])
+    users, accounts, sums, outside, transfers, volumes = map(_numbers, found.data[:6])
+    busiest, *ranking = map(_ranked, found.data[6:])
     statistics = {
         "users": {status: users.get(status, 0) for status in ("active", "inactive", "erased")},
-        "currencies": _by_currency(accounts, sums),
+        "currencies": _by_currency(accounts, sums, outside),
         "days": _by_day(transfers, volumes, parameters.days),
         "busiest": [{"account_id": account_id, "transfers": number} for account_id, number in busiest],
         "ranking": [{"account_id": account_id, "posted": posted} for account_id, posted in ranking[0]] if ranking else None,
@@ -113,15 +115,15 @@ def _ranked(flat: Sequence[str]) -> list[tuple[str, int]]:
     return [(member, int(float(score))) for member, score in zip(flat[::2], flat[1::2], strict=True)]
 
 
-def _by_currency(accounts: Mapping[str, int], sums: Mapping[str, int]) -> list[JsonObject]:
-    """Returns the statistics of each currency. `outside` is the balance of the outside world."""
+def _by_currency(accounts: Mapping[str, int], sums: Mapping[str, int], outside: Mapping[str, int]) -> list[JsonObject]:
+    """Returns the statistics of each currency. `outside` has the balances of the outside world."""
     currencies = sorted({name.partition(":")[0] for name in accounts} | set(sums))
     return [
         {
             "currency": currency,
             "accounts": {status: accounts.get(f"{currency}:{status}", 0) for status in ("open", "frozen", "closed")},
             "posted": str(sums.get(currency, 0)),
-            "outside": str(-sums.get(currency, 0)),
+            "outside": str(outside.get(currency, 0)),
         }
         for currency in currencies
     ]

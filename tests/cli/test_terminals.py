@@ -42,6 +42,7 @@ ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "import berka": (".",),
     "import csv": (".",),
     **{f"import {name}": ("/etc/hostname",) for name in ("ofx", "mt940", "camt053")},
+    "explain": ("0198c5a0-0000-7000-8000-0000000000e1",),
     "events export": ("-",),
     "events import": ("-",),
     "keys create": ("--name", "a", "--scope", "ledger:read"),
