@@ -30,7 +30,14 @@ def project_entries(changes: DocumentChanges, recorded: RecordedEvent, event: Mo
             position=position,
         )
         item = msgspec.json.encode(entry).decode()  # the query API returns exactly this text
-        fields = {"amount": amount, "recorded_at": recorded_at, "position": position, "item": item}
+        fields = {
+            "account_id": account_id,
+            "amount": amount,
+            "occurred_at": entry.occurred_at,
+            "recorded_at": recorded_at,
+            "position": position,
+            "item": item,
+        }
         changes.insert(entry_id(account_id, position), fields)
 
 

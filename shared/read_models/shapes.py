@@ -76,9 +76,16 @@ occurred_at, recorded_at, reference, metadata, hold_id, reverses, position}; the
 its accounts and the stream of the transfer that it reverses, so one index finds both. `occurred_at` is `recorded_at` if the event
 names no other moment. A document is written once and never changed: its reversals say what of a transfer was reversed."""
 
-ENTRIES: Final = ReadModel("entries", "mongo", version=2, written_once=True)
-"""{_id: "<account>/<position, 16 digits>", amount, recorded_at, position, item: an `Entry` as JSON}. `item` is the text that is
-answered. A list of an account's entries is a range of `_id`. A document is written once and never changed."""
+ENTRIES: Final = ReadModel(
+    "entries",
+    "mongo",
+    version=3,
+    written_once=True,
+    indexes=((("account_id", 1), ("occurred_at", 1), ("position", 1)),),
+)
+"""{_id: "<account>/<position, 16 digits>", account_id, amount, occurred_at, recorded_at, position, item: an `Entry` as JSON}.
+`item` is the text that is answered. A list of an account's entries is a range of `_id`. A document is written once and never
+changed."""
 
 BALANCES: Final = ReadModel("balances", "redis", version=2)
 """`account:<id>`: a hash with the fields of an account's document. Answers questions about one account and its balance."""

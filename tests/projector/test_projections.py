@@ -294,7 +294,7 @@ def test_an_entry_holds_what_it_is_found_by_and_the_item_as_it_is_documented() -
     for entry in (*project("entries", *MONEY).values(), *project("entries", *moved).values()):
         item = EntryResource.model_validate_json(entry["item"], strict=True)
         assert [*json.loads(entry["item"])] == [*EntryResource.model_fields]
-        found_by = {"amount": item.amount, "recorded_at": item.recorded_at, "position": item.position}
+        found_by = {name: getattr(item, name) for name in ("account_id", "amount", "occurred_at", "recorded_at", "position")}
         assert entry == {"_id": entry_id(item.account_id, item.position), **found_by, "item": entry["item"]}
     assert item.reference == odd
 
