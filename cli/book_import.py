@@ -12,7 +12,7 @@ import typer
 from cli.terminal_progress import TerminalProgress
 from importers.book import Book, in_major_units
 from importers.command_client import post_commands
-from importers.commands import stages_of
+from importers.commands import rehearsals_of, stages_of
 from importers.faults import Faults
 from shared.errors import SettingsInvalid
 from shared.setting_values import read_header_value, read_http_url
@@ -82,7 +82,7 @@ def send_book(label: str, book: Book, *, dry_run: bool, concurrency: int, comman
     url, api_key = _setting("command URL", command_url, read_http_url), os.environ.get("DAYBOOK_API_KEY", "")
     _setting("DAYBOOK_API_KEY", api_key, read_header_value)
     with LateProgress(label, total, "commands") as progress:
-        new = asyncio.run(post_commands(url, api_key, stages, concurrency, progress.advance))
+        new = asyncio.run(post_commands(url, api_key, stages, concurrency, progress.advance, rehearsals_of(book)))
     typer.echo(
         f"{contents}: {new} commands were new, {total - new} were recorded before; the balances of the files sum to {sums}"
     )

@@ -17,7 +17,7 @@ def explain(
     account: Annotated[UUID, typer.Argument(metavar="ACCOUNT", help="The id of the account.")],
     ledger: LedgerOption = "main",
 ) -> None:
-    """List the facts that make the balance of an account, oldest first, and add them up. Amounts are in minor units.
+    """List the facts that make the balance of an account, and add them up. The oldest comes first. Amounts are in minor units.
 
     The facts come from the read model `entries` in MongoDB, and the balance from `balances` in Redis, so the two check each
     other. The exit code is 3 if a sum differs from the balance that an entry tells, or if the last sum differs from the balance.

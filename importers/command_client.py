@@ -1,7 +1,7 @@
 """Posts many commands to the command API, and retries each until there is an answer. Idempotency keys make the retries safe."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
@@ -38,8 +38,17 @@ class ImportFailed(OperatorError):
     code = "import-failed"
 
 
-async def post_commands(command_url: str, api_key: str, stages: Stages, concurrency: int, count_done: CountDone) -> int:
+async def post_commands(
+    command_url: str,
+    api_key: str,
+    stages: Stages,
+    concurrency: int,
+    count_done: CountDone,
+    rehearsals: Sequence[PostedCommand] = (),
+) -> int:
     """Posts all commands, with `concurrency` requests at once. Returns how many were new; the others were recorded before.
+
+    First, dry runs of `rehearsals` show whether the ledger takes their currencies. If not, nothing is recorded.
 
     Raises:
         ImportFailed: a command was rejected. The same import can be run again.
@@ -49,6 +58,8 @@ async def post_commands(command_url: str, api_key: str, stages: Stages, concurre
     limits = httpx2.Limits(max_connections=concurrency)
     new = 0
     async with httpx2.AsyncClient(base_url=command_url, headers=headers, limits=limits, timeout=TIMEOUT_SECONDS) as client:
+        for command in rehearsals:
+            await _rehearse(client, command)
         for stage in stages:
             try:
                 new += await _post_stage(client, iter(stage), concurrency, count_done)
@@ -57,6 +68,13 @@ async def post_commands(command_url: str, api_key: str, stages: Stages, concurre
                     raise failed.exceptions[0] from None  # the first one ended the other tasks
                 raise
     return new
+
+
+async def _rehearse(client: httpx2.AsyncClient, command: PostedCommand) -> None:
+    rehearsal = command._replace(path=f"{command.path}?dry_run=true")
+    code, detail = _problem(await _answer(client, rehearsal, command.idempotency_key))
+    if code == "currency-unknown":
+        raise ImportFailed(f"{_where(command)}: {detail}; nothing was imported")
 
 
 async def _post_stage(

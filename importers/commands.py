@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from importers.book import UUID, Book, ImportedAccount, ImportedTransaction, ImportedUser
 from importers.command_client import PostedCommand, Stages
+from shared.currency_table import HISTORICAL
 
 NAMESPACE: Final = uuid.UUID("0b5f7a3e-9d1c-5e43-8a2f-6265726b6131")
 PATHS: Final = {"deposit": "/v1/deposits", "withdrawal": "/v1/withdrawals", "transfer": "/v1/transfers"}
@@ -27,6 +28,12 @@ def stages_of(book: Book) -> Stages:
         [[_open_account(book.source, account)] for account in book.accounts],
         _chains(book),
     ]
+
+
+def rehearsals_of(book: Book) -> list[PostedCommand]:
+    """Returns the opening of one account in each historical currency. Ledgers refuse these currencies by default."""
+    accounts = {account.currency: account for account in book.accounts if account.currency in HISTORICAL}
+    return [_open_account(book.source, account) for account in accounts.values()]
 
 
 def imported_id(source: str, kind: str, foreign_id: str) -> str:

@@ -205,12 +205,12 @@ class DenialRecorder:
         )
 
     async def _send_now_and_then(self) -> None:
-        trimmed = 0.0
+        trim_at = time.monotonic()
         while not self._closed:
             await asyncio.sleep(SEND_SECONDS)
             await self._send()
-            if time.monotonic() - trimmed > TRIM_SECONDS:
-                trimmed = time.monotonic()
+            if time.monotonic() >= trim_at:
+                trim_at = time.monotonic() + TRIM_SECONDS
                 await self._forget_old()
 
     async def _send(self, *, everything: bool = False) -> None:

@@ -41,7 +41,7 @@ async def test_ctrl_c_leaves_nothing_behind() -> None:
     assert process.stderr
     await process.stderr.readuntil(b"opening")
     process.send_signal(signal.SIGINT)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         await process.stderr.read()
         assert await process.wait() == 130
     assert _left_behind() == before

@@ -9,15 +9,17 @@ import pytest
 from sqlalchemy import text
 
 from cli.exit_codes import ExitCode
+from dev.daybook_processes import start_processes
 from importers.command_client import post_commands
 from importers.commands import imported_id, stages_of
 from importers.csv_folder import read_folder
 from importers.faults import Faults
 from importers.mapping import CsvMapping
+from shared.settings import Settings
 from shared.stores.postgres import open_postgres
 from tests.cli.test_terminals import PLAIN, run
 from tests.harness.keys import OPERATOR, bearer
-from tests.harness.running import Stack
+from tests.harness.running import Stack, run_stack, with_default_limits
 from tests.harness.terminals import TerminalRun
 from tests.importers.test_csv_folder import HEADER, TRANSACTIONS, USERS, row, write
 from tests.importers.test_statements import FILES
@@ -146,3 +148,52 @@ async def import_until(stack: Stack, stages: Any, count: int) -> None:
             task.cancel()
 
     await post_commands(stack.command.url, OPERATOR, stages, 4, stop)
+
+
+@pytest.mark.services
+async def test_a_currency_that_the_ledger_does_not_take_is_named_before_anything_is_sent(
+    settings: Settings, tmp_path: Path
+) -> None:
+    write(tmp_path, accounts="id,owner_id,currency\na1,u1,EUR\na2,u1,HRK\n", transactions=row(amount="1"))
+    async with run_stack(settings, tmp_path) as stack:
+        refused = await run_import(stack, "csv", str(tmp_path))
+        assert refused.code == ExitCode.NO
+        assert "accounts.csv, row 3: " in refused.err
+        assert "currency" in refused.err
+        assert "nothing was imported" in refused.err
+        assert await events(stack) == 0
+    async with run_stack(settings, tmp_path, DAYBOOK_HISTORICAL_CURRENCIES="HRK") as stack:
+        assert "5 commands were new" in (await run_import(stack, "csv", str(tmp_path))).out
+
+
+@pytest.mark.services
+async def test_an_import_goes_on_when_the_command_api_is_there_again(settings: Settings, tmp_path: Path) -> None:
+    """First the log is locked, so that every command is answered 503. Then the command API dies, and starts again."""
+    rows = "".join(f"a{number % 2 + 1},1.00,2026-01-01\n" for number in range(200))
+    write(tmp_path, transactions="account_id,amount,date\n" + rows)
+    stages = stages_of(read_folder(tmp_path, CsvMapping(), Faults(), lambda _: None))
+    sent = 0
+
+    def count(commands: int) -> None:
+        nonlocal sent
+        sent += commands
+
+    async with run_stack(with_default_limits(settings), tmp_path) as stack:
+        async with open_postgres(settings, "daybook_command") as engine, engine.begin() as connection:
+            await connection.execute(text("SELECT FROM log_heads FOR UPDATE"))
+            importing = asyncio.create_task(post_commands(stack.command.url, OPERATOR, stages, 4, count))
+            async with httpx2.AsyncClient(base_url=stack.command.url, headers=bearer(), timeout=60) as client:
+                user = {"name": "Ada", "email": "ada@elsewhere.example"}
+                answer = await client.post("/v1/users", json=user, headers={"Idempotency-Key": "while it is locked"})
+            assert answer.status_code == httpx2.codes.SERVICE_UNAVAILABLE
+            assert sent == 0
+        while sent < 20:
+            await asyncio.sleep(0)
+        await stack.command.kill()
+        await asyncio.sleep(0.2)
+        assert not importing.done()
+        await start_processes(stack.command)
+        await importing
+        assert sent == 205
+        balances = [await balance(stack, imported_id("csv", "account", name)) for name in ("a1", "a2")]
+        assert balances == [10_000, 10_000]

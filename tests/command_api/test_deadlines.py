@@ -41,7 +41,7 @@ async def test_each_look_up_before_a_command_counts_into_its_deadline(settings: 
             await transaction.start()
             await blocker.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
             try:
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(120):
                     answer = await api.post("/v1/users", NEW_USER, idempotency_key="k")
             finally:
                 await transaction.rollback()

@@ -188,7 +188,7 @@ asyncio.run(main())
     assert len(pids) == 3
     parent.kill()
     parent.wait()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while any(alive(pid) for pid in pids):
             await asyncio.sleep(0.05)
 

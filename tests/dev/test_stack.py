@@ -27,7 +27,7 @@ from shared.web.api_client import bearer
 
 SMALL_SHARED_MEMORY = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"', "sh")
 """Runs a command where /dev/shm has 1 MB."""
-ENDED_SECONDS = 15.0
+ENDED_SECONDS = 60.0
 """How long the end of a stack may take on a busy machine. It should take less than 10 seconds."""
 
 

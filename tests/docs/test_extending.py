@@ -105,7 +105,7 @@ async def test_the_example_passes_make_check_and_works_end_to_end(
     make(checkout, "check")
 
     monkeypatch.chdir(checkout)  # where `python -m` looks first
-    async with run_stack(settings, tmp_path) as stack, httpx2.AsyncClient(headers=bearer(), timeout=30) as client:
+    async with run_stack(settings, tmp_path) as stack, httpx2.AsyncClient(headers=bearer(), timeout=60) as client:
         user = {"name": "Ada", "email": "ada@example.com"}
         user_id = created(await client.post(f"{stack.command.url}/v1/users", json=user))
         account = {"owner_id": user_id, "currency": "EUR"}

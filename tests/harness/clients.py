@@ -65,7 +65,7 @@ async def client_of(app: FastAPI, token: str = OPERATOR, *, is_patient: bool = T
         headers = bearer(token) if token else {}
         kind = PatientTransport if is_patient else httpx2.ASGITransport
         transport = kind(with_state, raise_app_exceptions=False)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://daybook", headers=headers, timeout=30) as client:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://daybook", headers=headers, timeout=60) as client:
             yield client
 
 

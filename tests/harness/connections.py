@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 
 from shared.web.protocol import Protocol
 
-ANSWER_SECONDS: Final = 20
+ANSWER_SECONDS: Final = 60
 
 
 class SeenRequest(NamedTuple):

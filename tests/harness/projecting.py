@@ -154,11 +154,15 @@ async def open_ledger(settings: Settings, ledger_id: str = "main") -> AsyncItera
 
 
 async def eventually(check: Callable[[], Any], seconds: float = WAIT_SECONDS, about: object = "") -> None:
-    """Calls the asynchronous `check` until it returns something true. After `seconds`, fails with `about` in the message."""
-    end = time.monotonic() + seconds
+    """Calls the asynchronous `check` until it returns something true. After `seconds`, fails with `about` in the message.
+
+    The pauses grow with the wait, so that a check which asks every store leaves the machine to what it waits for.
+    """
+    began = time.monotonic()
     while not await check():
-        assert time.monotonic() < end, f"did not come true within {seconds} s {about}"
-        await asyncio.sleep(0.02)
+        waited = time.monotonic() - began
+        assert waited < seconds, f"did not come true within {seconds} s {about}"
+        await asyncio.sleep(min(0.02 + waited / 20, 0.3))
 
 
 async def tamper(postgres: Postgres, settings: Settings, *statements: str) -> None:

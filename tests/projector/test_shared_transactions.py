@@ -200,7 +200,7 @@ async def test_a_position_is_published_after_it_was_written(ledger: Ledger) -> N
             await ledger.append([book.create_user()])
             head += 1
             while told.get("main/users") != head:
-                message = await channel.get_message(timeout=20)
+                message = await channel.get_message(timeout=120)
                 if message is None:  # as for a message about the subscription
                     continue
                 for read_model, position in json.loads(message["data"]).items():
@@ -221,7 +221,7 @@ async def test_a_reader_that_waits_is_woken_by_the_message(alone: Questions) -> 
     await redis.publish(MOVED_CHANNEL, '{"main/accounts": 3}')
     assert not waiting.done()
     await redis.publish(MOVED_CHANNEL, '{"main/users": 8, "main/accounts": 4}')
-    await asyncio.wait_for(waiting, 20)
+    await asyncio.wait_for(waiting, 120)
     assert (moves.position("main/users"), moves.position("main/accounts")) == (8, 4)
     moves.forget("main/users")
     assert moves.position("main/users") is None

@@ -51,7 +51,7 @@ async def project(sealed: SealedLog) -> None:
         runner = Runner(*stores, sealed.settings)
         running = asyncio.create_task(runner.run())
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 while (await sealed.verify())[0]:
                     await asyncio.sleep(0.05)
         finally:

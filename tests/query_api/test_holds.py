@@ -84,7 +84,7 @@ async def test_a_hold_that_expires_leaves_every_answer_at_its_moment_and_no_even
         assert await tell_due_holds(api.stores) == 1
         message = None
         while message is None:
-            message = await channel.get_message(timeout=5)
+            message = await channel.get_message(timeout=120)
         assert hold.hold_id in message["data"]
     await api.record([HoldExpired(hold_id=hold.hold_id, from_account_id=account.account_id, amount=60, currency="EUR")])
     assert await balances(api, account.account_id) == (7, 93)

@@ -35,7 +35,7 @@ from tests.harness.tokens import accepting_tokens, signed
 
 pytestmark = pytest.mark.services
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 PATH = "/v1/events/stream"
 
 

@@ -81,8 +81,8 @@ class Writer:
 async def writers_on(stack: Stack) -> AsyncIterator[list[Writer]]:
     """Waits until the worker has projected what the writers began with."""
     async with (
-        httpx2.AsyncClient(base_url=stack.command.url, headers=bearer(), timeout=30) as command,
-        httpx2.AsyncClient(base_url=stack.query.url, headers=bearer(), timeout=30) as query,
+        httpx2.AsyncClient(base_url=stack.command.url, headers=bearer(), timeout=60) as command,
+        httpx2.AsyncClient(base_url=stack.query.url, headers=bearer(), timeout=60) as query,
     ):
         writers = [Writer(Commands(command), query) for _ in range(WRITERS)]
         await asyncio.gather(*(writer.open() for writer in writers))

@@ -40,7 +40,7 @@ async def both_apis(settings: Settings) -> AsyncIterator[tuple[httpx2.AsyncClien
 
 async def recorded(client: httpx2.AsyncClient, enough: Callable[[list[Any]], bool], **headers: str) -> list[Any]:
     """The first page of denials, as soon as it has enough of them. Denials are recorded within a second."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while True:
             answer = await client.get("/v1/refusals?limit=100", headers=headers)
             assert answer.status_code == 200, answer.text
@@ -235,7 +235,7 @@ async def test_denials_have_pages_and_a_maximum_number(settings: Settings) -> No
         for token in ("nobody", OPERATOR):
             await commands.post("/v1/users", json={}, headers=bearer(token) | {"daybook-ledger": "main" * (token == "nobody")})
         await recorded(queries, lambda items: "/v1/users" in {item["path"] for item in items})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while (kept := [await redis.xlen(stream) for stream in (OF_CALLERS, OF_STRANGERS)])[1] > 400:
                 await asyncio.sleep(0.1)
         seen: list[Any] = []
@@ -257,7 +257,7 @@ async def test_old_denials_are_removed(settings: Settings, monkeypatch: pytest.M
             await redis.xadd(stream, {"code": "unauthorized"}, id=f"{long_ago}-0")
         async with both_apis(settings) as (_, queries):
             assert (await queries.get("/v1/refusals")).json()["items"] == []
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(120):
                 while await redis.xlen(OF_CALLERS) or await redis.xlen(OF_STRANGERS):
                     await asyncio.sleep(0.05)
 
@@ -275,7 +275,7 @@ async def test_without_redis_a_denial_is_still_answered_and_is_counted_as_droppe
             await server.kill()
             scope: Any = {"headers": [], "method": "GET", "path": "/v1/users", "state": {"request_id": "1"}}
             state["denials"].record(scope, 403)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(120):
                 while not state["denials"].dropped:
                     await asyncio.sleep(0.1)
     finally:
@@ -291,7 +291,7 @@ async def test_no_log_line_holds_a_secret_a_name_or_an_amount(settings: Settings
     """Errors are tried too: a database quotes the row that it rejects."""
     wrong = new_token()
     async with run_stack(settings, tmp_path, DAYBOOK_LOG_LEVEL="DEBUG") as stack:
-        async with httpx2.AsyncClient(base_url=stack.command.url, headers=bearer(), trust_env=False, timeout=20) as client:
+        async with httpx2.AsyncClient(base_url=stack.command.url, headers=bearer(), trust_env=False, timeout=60) as client:
             api = Commands(client)
             account_id = await _drive(api, stack, wrong)
             await _break_the_database(settings)
@@ -317,7 +317,7 @@ async def _drive(api: Commands, stack: Stack, wrong: str) -> str:
     await api.client.post("/v1/users", json={}, headers=bearer(wrong))
     await api.client.get(f"/nowhere/{OPERATOR}?email={EMAIL}")
     first_name = NAME.partition(" ")[0]
-    async with httpx2.AsyncClient(base_url=stack.query.url, headers=bearer(), trust_env=False, timeout=20) as client:
+    async with httpx2.AsyncClient(base_url=stack.query.url, headers=bearer(), trust_env=False, timeout=60) as client:
         for path in (
             f"/v1/users?search={first_name}",
             f"/v1/users/{user}",

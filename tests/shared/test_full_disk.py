@@ -34,7 +34,7 @@ async def test_no_process_dies_of_a_log_line_on_a_full_disk(migrated_postgres: P
     for name in ("command-api", "query-api", "worker"):
         (logs / f"{name}.log").symlink_to("/dev/full")
     try:
-        async with run_stack(settings, logs) as stack, httpx2.AsyncClient(timeout=30, trust_env=False) as client:
+        async with run_stack(settings, logs) as stack, httpx2.AsyncClient(timeout=60, trust_env=False) as client:
             client.headers.update(bearer(OPERATOR))
             client.base_url = stack.command.url
             api = Commands(client)

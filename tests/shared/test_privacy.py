@@ -406,7 +406,7 @@ async def test_the_raw_bytes_of_all_stores_dumps_and_logs_hold_nothing_of_an_era
 
 async def _live_and_be_erased(stack: Stack, postgres: Postgres) -> bytes:
     """Runs all commands about two people, erases one, and returns the wrapped key of the erased person."""
-    async with httpx2.AsyncClient(base_url=stack.command.url, headers=bearer(), timeout=30) as client:
+    async with httpx2.AsyncClient(base_url=stack.command.url, headers=bearer(), timeout=60) as client:
         api = Commands(client)
         ada = created(await api.post("/v1/users", {"name": NAME, "email": EMAIL}))
         created(await api.post("/v1/users", {"name": "Grace Hopper", "email": "grace@example.com"}))
@@ -433,7 +433,7 @@ async def _live_and_be_erased(stack: Stack, postgres: Postgres) -> bytes:
 
 async def _ask(stack: Stack, path: str, position: int) -> str:
     headers = {"Daybook-Min-Position": str(position), "Prefer": "wait=10, handling=strict"}
-    async with httpx2.AsyncClient(base_url=stack.query.url, headers=bearer(), timeout=30) as client:
+    async with httpx2.AsyncClient(base_url=stack.query.url, headers=bearer(), timeout=60) as client:
         answer = await served(partial(client.get, path, headers=headers))
         assert answer.status_code == 200, answer.text
         return answer.text

@@ -9,7 +9,7 @@ from shared.supervision import end_tasks, keep_running, task_health, tasks_in_wo
 
 
 async def until(event: asyncio.Event) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         await event.wait()
 
 
@@ -96,7 +96,7 @@ async def test_a_task_that_loses_its_first_cancellation_is_ended_all_the_same() 
 
     task = keep_running("loses a cancellation", lose_one)
     await until(began)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         await end_tasks(task)
     assert task.cancelled()
     assert lost == 1
