@@ -31,6 +31,8 @@ from shared.web.problems import JSON, problem_response
 
 router = query_router()
 
+FIRST: Final = "1900-01-01T00:00:00.000000Z"
+LAST: Final = "2199-12-31T23:59:59.999999Z"
 LINES_MAX: Final = 10_000
 """The most lines of a statement. A longer period is refused, and never cut off."""
 
@@ -63,8 +65,8 @@ STATEMENT_EXAMPLE: Final = {
 
 
 class StatementParameters(Parameters):
-    from_: Annotated[Moment, Field(alias="from", description="The first moment of the period.")]
-    to: Annotated[Moment, Field(description="The end of the period: the first moment of the next one.")]
+    from_: Annotated[Moment, Field(alias="from", description="The first moment. Default: the first of all.")] = FIRST
+    to: Annotated[Moment, Field(description="The end: the first moment of the next period. Default: the last of all.")] = LAST
     axis: Annotated[Axis, Field(description="The time that places an entry in a period and orders the lines.")] = "recorded_at"
 
     @model_validator(mode="after")
