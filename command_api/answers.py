@@ -156,6 +156,15 @@ class AccountBalanceMember(BalanceMember):
     currency: str
 
 
+class LimitsMember(BaseModel):
+    """What an account may spend in one transfer, a day and a month. null is no limit."""
+
+    per_transfer_min: AmountMember | None
+    per_transfer_max: AmountMember | None
+    per_day: AmountMember | None
+    per_month: AmountMember | None
+
+
 class AccountBody(BaseModel):
     """An account after a command."""
 
@@ -166,6 +175,7 @@ class AccountBody(BaseModel):
     currency: str
     status: Literal["open", "frozen", "closed"]
     overdraft_limit: AmountMember
+    limits: Annotated[LimitsMember | None, Field(description="Left out if the account has none.")] = None
     balance: AccountBalanceMember
 
     model_config = ConfigDict(
@@ -334,6 +344,8 @@ def account_body(command: Any, outcome: Outcome) -> dict[str, Any]:
         "currency": account.currency,
         "status": account.status,
         "overdraft_limit": account.overdraft_limit,
+        # An account without limits has no such member, as in the replies that were stored before accounts had limits.
+        **({"limits": msgspec.structs.asdict(account.limits)} if account.limits else {}),
         "balance": {**balance_member(account), "currency": account.currency},
     }
 

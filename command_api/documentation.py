@@ -31,7 +31,8 @@ MONEY_PROBLEMS: Final = (
     "account-frozen",
     "currency-mismatch",
 )
-TRANSFER_PROBLEMS: Final = (*MONEY_PROBLEMS, "same-account", "insufficient-funds", "balance-out-of-range")
+LIMIT_PROBLEMS: Final = ("amount-outside-limits", "limit-exceeded")
+TRANSFER_PROBLEMS: Final = (*MONEY_PROBLEMS, *LIMIT_PROBLEMS, "same-account", "insufficient-funds", "balance-out-of-range")
 
 
 def documented(*rejections: str, access: AccessRule, money: bool = False) -> dict[str, Any]:

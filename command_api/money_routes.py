@@ -9,7 +9,7 @@ from command_api.answers import (
     transfer_body,
     transfer_results,
 )
-from command_api.documentation import MONEY_PROBLEMS, TRANSFER_PROBLEMS, documented
+from command_api.documentation import LIMIT_PROBLEMS, MONEY_PROBLEMS, TRANSFER_PROBLEMS, documented
 from command_api.domain.reversal import Reversal, ReverseTransfer
 from command_api.domain.transfer import Deposit, TransferFunds, Withdraw
 from command_api.domain.transfer_batch import TransferAll, TransferBatch
@@ -36,7 +36,7 @@ async def deposit(command: Deposit, request: HttpRequest) -> Response:
     "/withdrawals",
     status_code=201,
     response_model=OutsideTransferBody,
-    **documented(*MONEY_PROBLEMS, "insufficient-funds", access=own_or("transfers:write"), money=True),
+    **documented(*MONEY_PROBLEMS, *LIMIT_PROBLEMS, "insufficient-funds", access=own_or("transfers:write"), money=True),
 )
 async def withdraw(command: Withdraw, request: HttpRequest) -> Response:
     """Move money from an account to the outside world."""

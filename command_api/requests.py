@@ -46,6 +46,7 @@ from shared.web.direct_routes import DirectRoute
 from shared.web.headers import SentRequest
 from shared.web.problems import JSON, PROBLEM_JSON, STATUS, problem, validation_failed
 
+AMOUNTS: Final = frozenset(("amount", "overdraft_limit", "per_transfer_min", "per_transfer_max", "per_day", "per_month"))
 IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 _ENTITY_TAG: Final = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
@@ -142,7 +143,7 @@ def validated(model: type[Model], fields: dict[str, Any]) -> Model:
 
 def _error_type_of(error: Any) -> type[BadRequest]:
     """Returns the class of the Daybook error for an error of pydantic."""
-    if error["type"] in {"greater_than_equal", "less_than_equal"} and error["loc"][-1] in {"amount", "overdraft_limit"}:
+    if error["type"] in {"greater_than_equal", "less_than_equal"} and error["loc"][-1] in AMOUNTS:
         return AmountOutOfRange
     return CurrencyUnknown if error["type"] == "currency_unknown" else ValidationFailed
 

@@ -23,7 +23,14 @@ from command_api.answers import (
 )
 from command_api.credentials.login import LoginCredentials
 from command_api.credentials.password_changes import NewPassword, TokenPassword, UserChangesBody
-from command_api.documentation import BODY_PROBLEMS, MONEY_PROBLEMS, documented, documented_login, documented_reset
+from command_api.documentation import (
+    BODY_PROBLEMS,
+    LIMIT_PROBLEMS,
+    MONEY_PROBLEMS,
+    documented,
+    documented_login,
+    documented_reset,
+)
 from command_api.domain.account import (
     ChangeOverdraftLimit,
     CloseAccount,
@@ -32,6 +39,8 @@ from command_api.domain.account import (
     OpenAccount,
     UnfreezeAccount,
 )
+from command_api.domain.account_limits import ChangeLimits, NewLimits
+from command_api.domain.account_metadata import ChangeAccountMetadata, NewMetadata
 from command_api.domain.hold import CaptureHold, HoldCapture, PlaceHold, ReleaseHold
 from command_api.domain.user import (
     ChangeUser,
@@ -265,6 +274,29 @@ async def change_overdraft_limit(account_id: Id, body: NewOverdraftLimit, reques
     return await request.run(command, account_body)
 
 
+@router.patch("/accounts/{account_id}", response_model=AccountBody, **documented("account-closed", access=only("accounts:write")))
+async def change_account(account_id: Id, body: NewMetadata, request: HttpRequest) -> Response:
+    """Change the metadata of an account. The pairs replace all that it has. Repeating this changes nothing.
+
+    The answer is the account without its metadata, which queries show.
+    """
+    return await request.run(ChangeAccountMetadata(account_id=account_id, metadata=body.metadata), account_body)
+
+
+@router.put(
+    "/accounts/{account_id}/limits",
+    response_model=AccountBody,
+    **documented("amount-out-of-range", "account-closed", access=only("accounts:write")),
+)
+async def change_limits(account_id: Id, body: NewLimits, request: HttpRequest) -> Response:
+    """Change what an account may spend: the smallest and largest amount of a transfer, and the most in a day and in a month.
+
+    The body has all limits: one that is null or left out is removed. Days and months are those of UTC. A limit counts what is
+    spent while the account has it, and keeps its count when its amount changes. Repeating this changes nothing.
+    """
+    return await request.run(ChangeLimits(account_id=account_id, limits=body), account_body)
+
+
 # ── holds ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -296,6 +328,7 @@ async def place_hold(command: PlaceHold, request: HttpRequest) -> Response:
     response_model=CaptureBody,
     **documented(
         *MONEY_PROBLEMS,
+        *LIMIT_PROBLEMS,
         "same-account",
         "hold-not-active",
         "hold-amount-exceeded",

@@ -72,6 +72,26 @@ def range_match(parameters: Parameters, *fields: str) -> MongoMatch:
     return match
 
 
+def found_by_match(texts: Sequence[str]) -> MongoMatch:
+    """Returns the filter for documents with all these texts: see `shared.read_models.shapes.found_by`.
+
+    MongoDB tries for each text how many documents it would have to read, and reads those of the text with the fewest.
+    """
+    if not texts:
+        return {}
+    return {"found_by": {"$all": list(texts)} if len(texts) > 1 else texts[0]}
+
+
+def reference_match(beginning: str | None, sort: str) -> MongoMatch:
+    """Returns the filter for references that begin with `beginning`, or for all references if they order the list.
+
+    It is a range, so that MongoDB can use the index, which has only the documents with a reference.
+    """
+    if beginning:
+        return {"reference": {"$gte": beginning, "$lt": beginning + "\U0010ffff"}}
+    return {"reference": {"$gt": ""}} if sort.removeprefix("-") == "reference" else {}
+
+
 async def read_one(
     view: CallerView, model: ReadModel, document_id: str, item: Callable[[JsonObject], Any], own: MongoMatch | None = None
 ) -> AsOf[Any]:

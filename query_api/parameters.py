@@ -5,13 +5,15 @@ expected form is rejected and never converted by guessing.
 """
 
 import re
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from shared.input_types import Moment
 from shared.money import AMOUNT_MAX
+from shared.text_types import Reference
 
 LIMIT_DEFAULT: Final = 20
 LIMIT_MAX: Final = 100
@@ -48,6 +50,72 @@ class Parameters(BaseModel):
 class PageParameters(Parameters):
     limit: Annotated[Integer, Field(ge=1, le=LIMIT_MAX, description="The maximum number of items on a page.")] = LIMIT_DEFAULT
     cursor: Annotated[str, Field(min_length=1, max_length=1_000, description="The `next` of the previous page.")] | None = None
+
+
+class ServedParameters(PageParameters):
+    """The base of the parameters of a list that an index reads in each of its orders, with some filters.
+
+    Without `sort`, the list has the first order that serves all its filters. Other combinations are rejected, because
+    MongoDB would have to read documents that do not match, without a bound.
+    """
+
+    served: ClassVar[Mapping[str, frozenset[str]]]
+    """The filters that each order serves, by the value of `sort`. An order serves them in both directions."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_an_order_that_serves(cls, given: dict[str, Any]) -> dict[str, Any]:
+        known = frozenset[str]().union(*cls.served.values())
+        asked = {name if name in known else name.partition("[")[0] for name in given} & known
+        sort = given.get("sort")
+        orders = [order for order in cls.served if sort is None or order.removeprefix("-") == str(sort).removeprefix("-")]
+        serving = [order for order in orders if asked <= cls.served[order]]
+        if orders and not serving:
+            raise PydanticCustomError(
+                "combination_not_served", "No index serves these together. Served are: {served}", cls._told()
+            )
+        return given if sort is not None or not serving else given | {"sort": serving[0]}
+
+    @classmethod
+    def _told(cls) -> dict[str, Any]:
+        """Returns what an error says of the filters that each order serves."""
+        told = (f"sort={order.removeprefix('-')} with {', '.join(sorted(names))}" for order, names in cls.served.items() if names)
+        return {"served": "; ".join(told)}
+
+
+MetadataName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
+MetadataFilter = Annotated[
+    dict[MetadataName, Annotated[str, Field(max_length=500)]],
+    Field(max_length=20, description="`metadata[order]=1042`: only items with this pair in their metadata."),
+]
+
+
+class MetadataPairs(Parameters):
+    """A filter by pairs of metadata, each of which is a parameter of its own."""
+
+    metadata: MetadataFilter | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_pairs(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Turns each parameter `metadata[name]` into a pair of `metadata`."""
+        pairs = {name: value for name, value in given.items() if name.startswith("metadata[") and name.endswith("]")}
+        if not pairs:
+            return given
+        others = {name: value for name, value in given.items() if name not in pairs}
+        if "metadata" in others:
+            code, message = "metadata_form", "A filter by metadata has the form metadata[name]=value"
+            raise PydanticCustomError(code, message)
+        return others | {"metadata": {name[len("metadata[") : -1]: value for name, value in pairs.items()}}
+
+
+class ReferenceAndMetadata(MetadataPairs):
+    """Filters by what the caller of a command said of it. `reference[prefix]` is served in the order of the references."""
+
+    reference: Annotated[Reference, Field(description="Only items with exactly this `reference`.")] | None = None
+    reference_prefix: Reference | None = Field(
+        default=None, alias="reference[prefix]", description="Only items whose `reference` begins with this."
+    )
 
 
 def _position_or_moment(value: object) -> object:
@@ -101,6 +169,13 @@ class OccurredAtRange(Parameters):
     occurred_at_gte: Moment | None = _bound("occurred_at", "gte")
     occurred_at_lt: Moment | None = _bound("occurred_at", "lt")
     occurred_at_lte: Moment | None = _bound("occurred_at", "lte")
+
+
+class PlacedAtRange(Parameters):
+    placed_at_gt: Moment | None = _bound("placed_at", "gt")
+    placed_at_gte: Moment | None = _bound("placed_at", "gte")
+    placed_at_lt: Moment | None = _bound("placed_at", "lt")
+    placed_at_lte: Moment | None = _bound("placed_at", "lte")
 
 
 class AmountRange(Parameters):

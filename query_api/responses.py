@@ -4,7 +4,7 @@ The models are only documentation: answers are encoded without them, and a test 
 examples contain no nulls, because FastAPI removes them.
 """
 
-from typing import Annotated, Any, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +22,7 @@ TimestampText = Annotated[str, Field(description="RFC 3339 in UTC, with microsec
 ResourceVersion = Annotated[
     int, Field(description="The number of events of this resource. Send it as `If-Match` with a command.")
 ]
+TransferKind = Literal["deposit", "withdrawal", "transfer", "reversal"]
 TransferParty = Annotated[str | None, Field(description="null if the money came from or went to the outside world.")]
 
 ADA: Final = "0198c5a0-0000-7000-8000-00000000ada0"

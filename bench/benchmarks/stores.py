@@ -141,4 +141,8 @@ def _document(position: int) -> dict[str, Any]:
     now = timestamp(datetime.now(UTC))
     accounts = [account_id(1), account_id(2)]
     moments = {"occurred_at": now, "recorded_at": now}
-    return _transfer() | moments | {"_id": str(uuid4()), "kind": "transfer", "found_by": accounts, "position": position}
+    return (
+        _transfer()
+        | moments
+        | {"_id": str(uuid4()), "kind": "transfer", "found_by": [*accounts, "kind=transfer"], "position": position}
+    )

@@ -1,17 +1,19 @@
-"""The decider for accounts. An account has one currency, one owner, and an overdraft limit.
+"""The decider for accounts. An account has one currency, one owner, an overdraft limit, and limits of what it may spend.
 
 No withdrawal or transfer can take the balance further below zero than the overdraft limit allows. The stream of an account is
 `account-<account_id>`. It contains the events about the account itself and all money events that change its balance.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import Annotated, Final, Literal, assert_never
 
 import msgspec
 from pydantic import ConfigDict, Field
 
 from command_api.domain.command import Command, States
-from command_api.domain.command_fields import OverdraftLimit, StrictFields
+from command_api.domain.command_fields import Metadata, OverdraftLimit, StrictFields
+from command_api.domain.spending import NO_LIMITS, SpendingLimits, spend
 from shared import errors
 from shared.ids import new_id
 from shared.input_types import Currency, Id
@@ -19,10 +21,13 @@ from shared.log.account_events import (
     AccountClosed,
     AccountEvent,
     AccountFrozen,
+    AccountLimitsChanged,
+    AccountMetadataChanged,
     AccountOpened,
     AccountUnfrozen,
     OverdraftLimitChanged,
 )
+from shared.log.event_struct import Spent
 from shared.log.events import Event
 from shared.log.hold_events import HoldExpired, HoldPlaced, HoldReleased
 from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured, TransferReversed
@@ -53,6 +58,11 @@ class AccountState(msgspec.Struct, frozen=True, omit_defaults=True):
     """The holds that have not ended in the log, by their ids. Some of them may have expired: their ends are recorded later."""
     now: str = ""
     """The moment that `held` is as of: see `stream_folds.at_moment`. It is empty, and every hold counts, in a fold of events."""
+    limits: SpendingLimits | None = None
+    spent: Spent | None = None
+    """What was spent on the day of the last event that spent, and in its month. None if no limit counts it."""
+    metadata_digest: str = ""
+    """See `digest_of`. The state has no metadata, because every transfer writes a snapshot of the state."""
 
     @property
     def held(self) -> int:
@@ -74,7 +84,10 @@ class AccountState(msgspec.Struct, frozen=True, omit_defaults=True):
 def evolve_account(state: AccountState, event: AccountEvent) -> AccountState:
     match event:
         case AccountOpened():
-            return AccountState(event.account_id, event.owner_id, event.currency, "open", event.overdraft_limit)
+            state = AccountState(event.account_id, event.owner_id, event.currency, "open", event.overdraft_limit)
+            return msgspec.structs.replace(state, metadata_digest=digest_of(event.metadata)) if event.metadata else state
+        case AccountMetadataChanged():
+            return msgspec.structs.replace(state, metadata_digest=digest_of(event.metadata))
         case AccountFrozen():
             return msgspec.structs.replace(state, status="frozen")
         case AccountUnfrozen():
@@ -83,9 +96,18 @@ def evolve_account(state: AccountState, event: AccountEvent) -> AccountState:
             return msgspec.structs.replace(state, status="closed")
         case OverdraftLimitChanged():
             return msgspec.structs.replace(state, overdraft_limit=event.overdraft_limit)
-        case FundsDeposited() | FundsWithdrawn():
+        case AccountLimitsChanged():
+            limits = limits_of(event)
+            return msgspec.structs.replace(state, limits=None if limits == NO_LIMITS else limits, spent=event.spent)
+        case FundsDeposited():
             return msgspec.structs.replace(state, posted=event.balance)
-        case FundsTransferred() | TransferReversed():
+        case FundsWithdrawn():
+            return msgspec.structs.replace(state, posted=event.balance, spent=event.spent)
+        case FundsTransferred():
+            if event.from_account_id == state.account_id:
+                return msgspec.structs.replace(state, posted=event.from_balance, spent=event.spent)
+            return msgspec.structs.replace(state, posted=event.to_balance)
+        case TransferReversed():
             is_payer = event.from_account_id == state.account_id
             return msgspec.structs.replace(state, posted=event.from_balance if is_payer else event.to_balance)
         case HoldCaptured():
@@ -101,7 +123,17 @@ def _after_capture(state: AccountState, event: HoldCaptured) -> AccountState:
     if event.from_account_id != state.account_id:
         return msgspec.structs.replace(state, posted=event.to_balance)
     held = HeldAmount(event.remaining, event.expires_at) if event.remaining else None
-    return msgspec.structs.replace(state, posted=event.from_balance, holds=_holds_with(state, event.hold_id, held))
+    holds = _holds_with(state, event.hold_id, held)
+    return msgspec.structs.replace(state, posted=event.from_balance, holds=holds, spent=event.spent)
+
+
+def digest_of(metadata: Mapping[str, str] | None) -> str:
+    """Returns a hash by which equal metadata are known, or an empty text without metadata."""
+    return sha256(msgspec.json.encode(metadata, order="sorted")).hexdigest()[:32] if metadata else ""
+
+
+def limits_of(event: AccountLimitsChanged) -> SpendingLimits:
+    return SpendingLimits(event.per_transfer_min, event.per_transfer_max, event.per_day, event.per_month)
 
 
 def _holds_with(state: AccountState, hold_id: str, held: HeldAmount | None) -> Mapping[str, HeldAmount]:
@@ -152,6 +184,15 @@ def require_available(account: AccountState, amount: int) -> None:
         raise errors.InsufficientFunds(account_id=account.account_id, available=account.available, required=amount)
 
 
+def spent_with(account: AccountState, amount: int) -> Spent | None:
+    """Returns what the account has spent after it spends `amount` now, or None if no limit of the account counts it.
+
+    Raises:
+        AmountOutsideLimits, LimitExceeded: a limit of the account forbids it.
+    """
+    return None if account.limits is None else spend(account.limits, account.spent, amount, account.now)
+
+
 def require_in_range(account: AccountState, posted: int, overdraft_limit: int) -> None:
     """Keeps `available` exact in every JSON parser: without holds, at most `AMOUNT_MAX` can be spent."""
     if posted + overdraft_limit > AMOUNT_MAX:
@@ -194,6 +235,7 @@ class OpenAccount(Command):
     owner_id: Id
     currency: Currency
     overdraft_limit: OverdraftLimit = 0
+    metadata: Metadata | None = None
 
     def streams(self) -> tuple[str, ...]:
         return account_stream(self.id), user_stream(self.owner_id)
@@ -214,6 +256,7 @@ class OpenAccount(Command):
                 owner_id=self.owner_id,
                 currency=self.currency,
                 overdraft_limit=self.overdraft_limit,
+                metadata=self.metadata or None,
             )
         ]
 

@@ -25,4 +25,5 @@ MetadataValue = Annotated[str, Field(max_length=500), AfterValidator(printable)]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=20)]
 
 PositiveAmount = Annotated[int, Field(ge=1, le=AMOUNT_MAX, description="Minor units of the currency.")]
+SpendingLimit = Annotated[int, Field(ge=0, le=AMOUNT_MAX, description="Minor units of the currency. 0 forbids all spending.")]
 OverdraftLimit = Annotated[int, Field(ge=0, le=AMOUNT_MAX, description="How far below zero the balance may go, in minor units.")]

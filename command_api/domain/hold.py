@@ -15,6 +15,7 @@ from command_api.domain.account import (
     require_account,
     require_available,
     require_usable,
+    spent_with,
 )
 from command_api.domain.command import Command, States
 from command_api.domain.command_fields import Metadata, PositiveAmount, StrictFields
@@ -194,8 +195,8 @@ class CaptureHold(HoldCommand):
     """Moves held money to the account that the capture or the hold names, or to the outside world if neither names one.
 
     Rejections, in this order: id-taken, not-found (the hold), same-account, not-found (the payee), account-closed,
-    account-frozen, currency-mismatch, hold-not-active, hold-amount-exceeded, balance-out-of-range. Each rule checks the payer's
-    account first.
+    account-frozen, currency-mismatch, hold-not-active, hold-amount-exceeded, amount-outside-limits, limit-exceeded,
+    balance-out-of-range. Each rule checks the payer's account first. A capture is spending, and placing the hold is not.
     """
 
     capture: HoldCapture
@@ -222,6 +223,7 @@ class CaptureHold(HoldCommand):
         if amount > hold.remaining:
             raise HoldAmountExceeded(remaining=hold.remaining, required=amount)
         left = hold.remaining - amount
+        spent = spent_with(payer, amount)
         to_balances = [balance_after_credit(payee, amount) for payee in payees]
         return [
             HoldCaptured(
@@ -235,6 +237,7 @@ class CaptureHold(HoldCommand):
                 remaining=0 if self.capture.final else left,
                 released=left if self.capture.final else 0,
                 expires_at=hold.expires_at,
+                spent=spent,
                 **self._copied(),
             )
         ]

@@ -15,7 +15,7 @@ from typing import Any, Final, assert_never
 import msgspec
 from pydantic import ValidationError
 
-from command_api.domain import account, hold, projection, reversal, transfer, user
+from command_api.domain import account, account_limits, account_metadata, hold, projection, reversal, transfer, user
 from command_api.domain.command import Command
 from command_api.domain.stream_folds import at_moment, fold_of
 from shared.errors import EventImpossible, Rejection
@@ -123,6 +123,7 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
                 owner_id=event.owner_id,
                 currency=event.currency,
                 overdraft_limit=event.overdraft_limit,
+                metadata=event.metadata,
             )
         case account_events.AccountFrozen():
             return account.FreezeAccount(account_id=event.account_id)
@@ -130,8 +131,12 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
             return account.UnfreezeAccount(account_id=event.account_id)
         case account_events.AccountClosed():
             return account.CloseAccount(account_id=event.account_id)
-        case account_events.OverdraftLimitChanged():
-            return account.ChangeOverdraftLimit(account_id=event.account_id, overdraft_limit=event.overdraft_limit)
+        case (
+            account_events.OverdraftLimitChanged()
+            | account_events.AccountLimitsChanged()
+            | account_events.AccountMetadataChanged()
+        ):
+            return _of_terms(event)
         case hold_events.HoldPlaced() | money_events.HoldCaptured() | hold_events.HoldReleased() | hold_events.HoldExpired():
             return _of_hold(event)
         case money_events.FundsDeposited():
@@ -146,6 +151,21 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
             return _reversal(event)
         case projection_events.ProjectionEventSkipped():
             return projection.SkipProjectionEvent(projection=event.projection, position=event.position, reason=event.reason)
+        case _:
+            assert_never(event)
+
+
+def _of_terms(
+    event: account_events.OverdraftLimitChanged | account_events.AccountLimitsChanged | account_events.AccountMetadataChanged,
+) -> Command:
+    match event:
+        case account_events.OverdraftLimitChanged():
+            return account.ChangeOverdraftLimit(account_id=event.account_id, overdraft_limit=event.overdraft_limit)
+        case account_events.AccountLimitsChanged():
+            limits = msgspec.structs.asdict(account.limits_of(event))
+            return account_limits.ChangeLimits(account_id=event.account_id, limits=account_limits.NewLimits(**limits))
+        case account_events.AccountMetadataChanged():
+            return account_metadata.ChangeAccountMetadata(account_id=event.account_id, metadata=event.metadata)
         case _:
             assert_never(event)
 

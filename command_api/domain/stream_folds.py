@@ -37,12 +37,14 @@ def evolve_states(states: MutableMapping[str, Any], event: Event) -> None:
 
 
 def at_moment(state: Any, now: str) -> Any:
-    """Returns a state as of a moment: holds that have expired by then no longer count. `now` is RFC 3339 in UTC.
+    """Returns a state as of a moment: holds that have expired by then, and what was spent on earlier days, no longer count.
+
+    `now` is RFC 3339 in UTC.
 
     Decisions are made on such states. They are never stored, because a snapshot is the fold of the events and of nothing else.
     """
     if isinstance(state, AccountState):
-        return msgspec.structs.replace(state, now=now) if state.holds else state
+        return msgspec.structs.replace(state, now=now) if state.holds or state.limits else state
     return msgspec.structs.replace(state, now=now) if isinstance(state, HoldState) else state
 
 

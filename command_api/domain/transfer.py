@@ -18,6 +18,7 @@ from command_api.domain.account import (
     balance_after_debit,
     require_account,
     require_usable,
+    spent_with,
 )
 from command_api.domain.command import Command, States
 from command_api.domain.command_fields import Metadata, PositiveAmount
@@ -153,7 +154,8 @@ class Deposit(OutsideTransfer):
 class Withdraw(OutsideTransfer):
     """Moves money from an account to the outside world.
 
-    Rejections, in this order: id-taken, not-found, account-closed, account-frozen, currency-mismatch, insufficient-funds.
+    Rejections, in this order: id-taken, not-found, account-closed, account-frozen, currency-mismatch, amount-outside-limits,
+    limit-exceeded (of the day, then of the month), insufficient-funds.
     """
 
     model_config = ConfigDict(
@@ -161,15 +163,17 @@ class Withdraw(OutsideTransfer):
     )
 
     def decide(self, states: States) -> list[Event]:
-        balance = balance_after_debit(self.require_usable_account(states), self.amount)
-        return [FundsWithdrawn(account_id=self.account_id, balance=balance, **self.event_fields())]
+        account = self.require_usable_account(states)
+        spent = spent_with(account, self.amount)
+        balance = balance_after_debit(account, self.amount)
+        return [FundsWithdrawn(account_id=self.account_id, balance=balance, spent=spent, **self.event_fields())]
 
 
 class TransferFunds(MoneyCommand):
     """Moves money from one account to another of the same currency.
 
     Rejections, in this order: same-account, id-taken, not-found, account-closed, account-frozen, currency-mismatch,
-    insufficient-funds, balance-out-of-range. Each rule checks the payer's account first.
+    amount-outside-limits, limit-exceeded, insufficient-funds, balance-out-of-range. Each rule checks the payer's account first.
     """
 
     model_config = ConfigDict(
@@ -200,12 +204,14 @@ class TransferFunds(MoneyCommand):
         self.require_new_id(states)
         payer, payee = require_account(states, self.from_account_id), require_account(states, self.to_account_id)
         require_usable((payer, payee), self.currency)
+        spent = spent_with(payer, self.amount)
         return [
             FundsTransferred(
                 from_account_id=self.from_account_id,
                 to_account_id=self.to_account_id,
                 from_balance=balance_after_debit(payer, self.amount),
                 to_balance=balance_after_credit(payee, self.amount),
+                spent=spent,
                 **self.event_fields(),
             )
         ]

@@ -6,19 +6,25 @@ have expired: see `shared.read_models.holds`.
 
 from collections.abc import Iterator
 
+import msgspec
+
 from projector.projections.changes import REMOVED, StoredDocument
 from shared.log.account_events import (
     AccountClosed,
     AccountEvent,
     AccountFrozen,
+    AccountLimitsChanged,
+    AccountMetadataChanged,
     AccountOpened,
     AccountUnfrozen,
     OverdraftLimitChanged,
 )
+from shared.log.event_struct import Spent
 from shared.log.events import RecordedEvent
 from shared.log.hold_events import HoldExpired, HoldPlaced, HoldReleased
 from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured, TransferReversed
 from shared.read_models.holds import hold_field, hold_text
+from shared.read_models.shapes import LIMIT_NAMES
 from shared.timestamps import timestamp
 
 
@@ -33,13 +39,16 @@ def account_fields(  # noqa: C901, PLR0912 # a case for each event: the type che
     # The most frequent event comes first: testing a class that does not match costs more than testing one that does.
     match event:
         case FundsTransferred():
-            yield event.from_account_id, {"posted": event.from_balance} | changed
+            yield event.from_account_id, {"posted": event.from_balance} | spent_fields(event.spent) | changed
             yield event.to_account_id, {"posted": event.to_balance} | changed
-        case FundsDeposited() | FundsWithdrawn():
+        case FundsDeposited():
             yield event.account_id, {"posted": event.balance} | changed
+        case FundsWithdrawn():
+            yield event.account_id, {"posted": event.balance} | spent_fields(event.spent) | changed
         case HoldCaptured():
             held = hold_text(event.remaining, event.expires_at) if event.remaining else REMOVED
-            yield event.from_account_id, {"posted": event.from_balance, hold_field(event.hold_id): held} | changed
+            fields = {"posted": event.from_balance, hold_field(event.hold_id): held}
+            yield event.from_account_id, fields | spent_fields(event.spent) | changed
             if event.to_account_id:
                 yield event.to_account_id, {"posted": event.to_balance} | changed
         case TransferReversed():
@@ -61,12 +70,34 @@ def account_fields(  # noqa: C901, PLR0912 # a case for each event: the type che
             yield event.account_id, {"status": "closed"} | changed
         case OverdraftLimitChanged():
             yield event.account_id, {"overdraft_limit": event.overdraft_limit} | changed
+        case AccountLimitsChanged():
+            yield event.account_id, _limit_fields(event) | changed
+        case AccountMetadataChanged():
+            yield event.account_id, _metadata_field(event.metadata) | changed
         case _:
             yield event.account_id, changed
 
 
+def spent_fields(spent: Spent | None) -> StoredDocument:
+    """Returns the field that says what an account has spent. An account whose limits count nothing has none."""
+    return {"spent": f"{spent.day} {spent.today} {spent.in_month}"} if spent else {}
+
+
+def _limit_fields(event: AccountLimitsChanged) -> StoredDocument:
+    """Returns a field for each limit, and what they have counted. A limit that the account lacks is no field."""
+    limits = {name: getattr(event, name) for name in LIMIT_NAMES}
+    fields = {name: REMOVED if limit is None else limit for name, limit in limits.items()}
+    return {**fields, "spent": REMOVED} | spent_fields(event.spent)
+
+
+def _metadata_field(metadata: dict[str, str] | None) -> StoredDocument:
+    """Returns the field with the pairs as JSON, or removes it: a hash in Redis has only texts."""
+    return {"metadata": msgspec.json.encode(metadata).decode() if metadata else REMOVED}
+
+
 def _opened_fields(event: AccountOpened) -> StoredDocument:
-    return {
+    metadata = _metadata_field(event.metadata) if event.metadata else {}
+    return metadata | {
         "owner_id": event.owner_id,
         "currency": event.currency,
         "status": "open",

@@ -34,6 +34,7 @@ def project_entries(changes: DocumentChanges, recorded: RecordedEvent, event: Mo
             "account_id": account_id,
             "amount": amount,
             "occurred_at": entry.occurred_at,
+            "reference": event.reference,
             "recorded_at": recorded_at,
             "position": position,
             "item": item,

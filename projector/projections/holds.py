@@ -8,7 +8,7 @@ from shared.log.events import RecordedEvent
 from shared.log.hold_events import HoldExpired, HoldPlaced, HoldReleased
 from shared.log.money_events import HoldCaptured
 from shared.log.streams import hold_stream
-from shared.read_models.shapes import HOLDS
+from shared.read_models.shapes import HOLDS, found_by
 from shared.timestamps import timestamp
 
 HoldEvent = HoldPlaced | HoldCaptured | HoldReleased | HoldExpired
@@ -21,6 +21,9 @@ def project_holds(changes: DocumentChanges, recorded: RecordedEvent, event: Hold
             fields = {
                 "account_id": event.from_account_id,
                 "to_account_id": event.to_account_id,
+                "found_by": found_by(
+                    (event.from_account_id, event.to_account_id), reference=event.reference, metadata=event.metadata
+                ),
                 "amount": event.amount,
                 "captured": 0,
                 "remaining": event.amount,

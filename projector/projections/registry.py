@@ -7,6 +7,7 @@ from projector.projections.activity import ACTIVITY_PROJECTION
 from projector.projections.balances import BALANCES_PROJECTION
 from projector.projections.entries import ENTRIES_PROJECTION
 from projector.projections.holds import HOLDS_PROJECTION
+from projector.projections.limit_history import LIMIT_HISTORY_PROJECTION
 from projector.projections.projection import Projection
 from projector.projections.shifts import SHIFTS_PROJECTION
 from projector.projections.statistics import STATISTICS_PROJECTION
@@ -22,6 +23,7 @@ PROJECTIONS: Final[tuple[Projection[Any], ...]] = (
     STATISTICS_PROJECTION,
     ACTIVITY_PROJECTION,
     HOLDS_PROJECTION,
+    LIMIT_HISTORY_PROJECTION,
     SHIFTS_PROJECTION,
 )
 PROJECTIONS_BY_NAME: Final = {projection.name: projection for projection in PROJECTIONS}

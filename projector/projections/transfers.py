@@ -8,16 +8,16 @@ from projector.projections.projection import Projection
 from shared.log.events import RecordedEvent
 from shared.log.money_events import HoldCaptured, MoneyEvent, TransferReversed
 from shared.log.streams import transfer_stream
-from shared.read_models.shapes import TRANSFERS
+from shared.read_models.shapes import TRANSFERS, found_by
 
 
 def project_transfers(changes: DocumentChanges, recorded: RecordedEvent, event: MoneyEvent) -> None:
     fields = transfer_fields(recorded, event)
     hold_id = event.hold_id if isinstance(event, HoldCaptured) else None
     reverses = event.reverses if isinstance(event, TransferReversed) else None
-    found_by = [each for each in (fields["from_account_id"], fields["to_account_id"]) if each]
-    found_by += [transfer_stream(reverses)] if reverses else []
-    more = {"found_by": found_by, "metadata": event.metadata, "hold_id": hold_id, "reverses": reverses}
+    ends = fields["from_account_id"], fields["to_account_id"], transfer_stream(reverses) if reverses else None
+    texts = found_by(ends, kind=fields["kind"], reference=event.reference, metadata=event.metadata)
+    more = {"found_by": texts, "metadata": event.metadata, "hold_id": hold_id, "reverses": reverses}
     changes.insert(event.transfer_id, fields | more)
 
 

@@ -32,7 +32,7 @@ from shared.read_models.dead_letters import (
     summary_in_document,
 )
 from shared.read_models.generations import Generation, checkpoint_id, pointer_id
-from shared.read_models.shapes import COPY_MARK, READ_MODELS, ReadModel
+from shared.read_models.shapes import COPY_MARK, READ_MODELS, ReadModel, index_options
 from shared.stores.mongo import BlockingMongoSession, MongoDatabase, MongoSession, blocking
 from shared.stores.shared_round_trips import SharedRoundTrips
 
@@ -213,7 +213,7 @@ class MongoSink:
         await self._mongo.checkpoints.update_one({"_id": checkpoint_id(generation)}, {"$setOnInsert": checkpoint}, upsert=True)
 
     async def create_indexes(self, generation: Generation) -> None:
-        indexes = [IndexModel(list(keys)) for keys in generation.model.indexes]
+        indexes = [IndexModel(list(keys), **options) for keys, options in index_options(generation.model)]
         if indexes:
             with pymongo.timeout(SCAN_SECONDS_MAX):
                 await self._transactions.wait_for(generation.collection(self._mongo).create_indexes(indexes))

@@ -1,9 +1,10 @@
 """Accounts and their balances. Lists are read from MongoDB. A single account or balance is read from Redis."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
+import orjson
 import structlog
 from fastapi import Query, Response
 from pydantic import Field, model_validator
@@ -11,8 +12,8 @@ from pydantic_core import PydanticCustomError
 
 from query_api.cursors import CursorKey
 from query_api.documentation import READ_MODEL, documented, documented_one, documented_page
-from query_api.lists import ListSlice, both, members_of, read_list, sort_orders
-from query_api.parameters import AtParameters, Axis, PageParameters
+from query_api.lists import ListSlice, both, found_by_match, members_of, read_list, sort_orders
+from query_api.parameters import AtParameters, Axis, MetadataPairs, ServedParameters
 from query_api.past_balances import find_moment, find_posted
 from query_api.reading import AsOf, CallerView, JsonObject
 from query_api.requests import QueryRequest, query_router
@@ -33,6 +34,7 @@ from shared.read_models.holds import held_at
 from shared.read_models.shapes import (
     ACCOUNTS,
     BALANCES,
+    found_by,
 )
 
 router = query_router()
@@ -76,6 +78,7 @@ class AccountResource(ResponseModel):
     currency: str
     status: Literal["open", "frozen", "closed"]
     overdraft_limit: MinorUnitAmount
+    metadata: dict[str, str] | None
     opened_at: TimestampText
     changed_at: TimestampText
     version: ResourceVersion
@@ -93,6 +96,7 @@ ACCOUNT_EXAMPLE: Final = {
     "currency": "EUR",
     "status": "open",
     "overdraft_limit": 0,
+    "metadata": {"iban": "DE02120300000000202051"},
     "opened_at": MOMENT,
     "changed_at": MOMENT,
     "version": 2,
@@ -100,7 +104,11 @@ ACCOUNT_EXAMPLE: Final = {
 }
 
 
-class AccountParameters(PageParameters):
+class AccountParameters(ServedParameters, MetadataPairs):
+    served: ClassVar[Mapping[str, frozenset[str]]] = {
+        "opened_at": frozenset(("owner_id", "currency", "status", "metadata")),
+        "posted": frozenset(("currency",)),
+    }
     owner_id: Id | None = None
     currency: Currency | None = None
     status: Literal["open", "frozen", "closed"] | None = None
@@ -127,6 +135,7 @@ ACCOUNT_ORDERS: Final = sort_orders({"opened_at": ("opened_at", "_id"), "posted"
 
 async def find_accounts(view: CallerView, parameters: AccountParameters, key: CursorKey | None) -> AsOf[ListSlice]:
     match = parameters.model_dump(include={"owner_id", "currency", "status"}, exclude_none=True)
+    match |= found_by_match(found_by(metadata=parameters.metadata))
     own = both(match, view.own("owner_id"))
     now = await view.now()
     return await read_list(view, ACCOUNTS, own, ACCOUNT_ORDERS[parameters.sort], parameters, key, partial(_account, now=now))
@@ -200,7 +209,12 @@ def _account(document: JsonObject, now: str) -> JsonObject:
     held = held_at(document, max(now, document["changed_at"])) if document["holds"] else 0
     names = ("owner_id", "currency", "status", "overdraft_limit", "opened_at", "changed_at", "version")
     amounts = (document["posted"], held, document["overdraft_limit"])
-    return {**members_of(document, *names), "balance": _balance(document["_id"], document["currency"], *amounts)}
+    metadata = orjson.loads(document["metadata"]) if "metadata" in document else None
+    return {
+        **members_of(document, *names),
+        "metadata": metadata,
+        "balance": _balance(document["_id"], document["currency"], *amounts),
+    }
 
 
 def _balance(account_id: str, currency: str, posted: int, held: int, overdraft_limit: int) -> JsonObject:

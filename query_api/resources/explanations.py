@@ -4,7 +4,7 @@ The facts come from the read model `entries` in MongoDB, the balance from `balan
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import msgspec
 from fastapi import Query, Response
@@ -15,7 +15,7 @@ from query_api.documentation import READ_MODEL, documented
 from query_api.parameters import PageParameters
 from query_api.reading import AsOf, CallerView, Freshness, JsonObject, as_fresh_as_can_be, rebuilding
 from query_api.requests import QueryRequest, query_router
-from query_api.responses import EUROS, TRANSFER, AsOfPosition, FactPosition, MinorUnitAmount, ResponseModel, as_of
+from query_api.responses import EUROS, TRANSFER, AsOfPosition, FactPosition, MinorUnitAmount, ResponseModel, TransferKind, as_of
 from shared.identity.access import own_or
 from shared.input_types import Id
 from shared.read_models.shapes import BALANCES, ENTRIES, Entry, entry_id
@@ -27,7 +27,7 @@ class FactResource(ResponseModel):
     """A fact that changed the balance. `amount` is negative if money left the account. `balance` is the sum after this fact."""
 
     position: FactPosition
-    type: Literal["deposit", "withdrawal", "transfer", "reversal"]
+    type: TransferKind
     transfer_id: str
     amount: MinorUnitAmount
     balance: Annotated[int, Field(description="The sum of the amounts of this fact and all facts before it.")]

@@ -1,15 +1,27 @@
 """Holds. A customer sees those on accounts of their own. A hold that has expired is shown so, whenever its end is recorded."""
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from fastapi import Query, Response
 from pydantic import Field
 
 from query_api.cursors import CursorKey
 from query_api.documentation import READ_MODEL, documented_one, documented_page
-from query_api.lists import ListSlice, MongoMatch, both, members_of, read_list, read_one, sort_orders
-from query_api.parameters import POSITION_MAX, PageParameters
+from query_api.lists import (
+    ListSlice,
+    MongoMatch,
+    both,
+    found_by_match,
+    members_of,
+    range_match,
+    read_list,
+    read_one,
+    reference_match,
+    sort_orders,
+)
+from query_api.parameters import POSITION_MAX, PlacedAtRange, ReferenceAndMetadata, ServedParameters
 from query_api.reading import AsOf, CallerView, JsonObject
 from query_api.requests import QueryRequest, query_router
 from query_api.responses import (
@@ -24,7 +36,7 @@ from query_api.responses import (
 )
 from shared.identity.access import own_or
 from shared.input_types import Id
-from shared.read_models.shapes import ACCOUNTS, HOLDS
+from shared.read_models.shapes import ACCOUNTS, HOLDS, found_by
 
 router = query_router()
 
@@ -72,20 +84,30 @@ HOLD_EXAMPLE: Final = {
 }
 
 
-class HoldParameters(PageParameters):
+class HoldParameters(ServedParameters, PlacedAtRange, ReferenceAndMetadata):
+    served: ClassVar[Mapping[str, frozenset[str]]] = {
+        "-placed_at": frozenset(("account_id", "counterparty", "reference", "metadata", "status", "placed_at")),
+        "reference": frozenset(("reference[prefix]",)),
+    }
     account_id: Annotated[Id, Field(description="Only holds on this account.")] | None = None
+    counterparty: Annotated[Id, Field(description="Only holds whose captures go to this account.")] | None = None
     status: Annotated[HoldStatus, Field(description="The status now: a hold expires by itself.")] | None = None
-    sort: Literal["placed_at", "-placed_at"] = "-placed_at"
+    sort: Annotated[
+        Literal["placed_at", "-placed_at", "reference", "-reference"],
+        Field(description="Sorting by `reference` leaves out holds without one. The default depends on the filters."),
+    ] = "-placed_at"
 
 
-HOLD_ORDERS: Final = sort_orders({"placed_at": ("placed_at", "_id")})
+HOLD_ORDERS: Final = sort_orders({"placed_at": ("placed_at", "_id"), "reference": ("reference", "_id")})
 
 
 async def find_holds(view: CallerView, parameters: HoldParameters, key: CursorKey | None) -> AsOf[ListSlice]:
     now = await view.now()
-    match = _with_status(parameters.status, now)
-    if parameters.account_id:
-        match["account_id"] = parameters.account_id
+    ends = parameters.account_id, parameters.counterparty
+    texts = found_by(ends, reference=parameters.reference, metadata=parameters.metadata)
+    match = _with_status(parameters.status, now) | found_by_match(texts) | range_match(parameters, "placed_at")
+    match |= reference_match(parameters.reference_prefix, parameters.sort)
+    match |= {name: end for name, end in zip(("account_id", "to_account_id"), ends, strict=True) if end}
     own = await _own_holds(view)
     found = await read_list(
         view, HOLDS, both(match, own.data), HOLD_ORDERS[parameters.sort], parameters, key, partial(_hold, now=now)
@@ -117,7 +139,8 @@ async def _own_holds(view: CallerView) -> AsOf[MongoMatch]:
     if view.customer is None:
         return AsOf(POSITION_MAX, {})
     accounts = await view.documents(ACCOUNTS, [{"$match": view.own("owner_id")}, {"$project": {"_id": 1}}], alone=True)
-    return accounts.holding({"account_id": {"$in": [account["_id"] for account in accounts.data]}})
+    own = {"$in": [account["_id"] for account in accounts.data]}
+    return accounts.holding({"found_by": own, "account_id": own})
 
 
 def _hold(document: JsonObject, now: str) -> JsonObject:
@@ -130,7 +153,7 @@ def _hold(document: JsonObject, now: str) -> JsonObject:
 
 @router.get("/holds", tags=["holds"], **documented_page(HoldResource, HOLD_EXAMPLE, *READ_MODEL, access=own_or("ledger:read")))
 async def list_holds(request: QueryRequest, parameters: Annotated[HoldParameters, Query()]) -> Response:
-    """List holds, by default newest first."""
+    """List holds, by default newest first. A filter by `reference[prefix]` orders them by reference."""
     found = await find_holds(request.view(), parameters, request.cursor_key(parameters))
     return request.answer_page(found, parameters)
 

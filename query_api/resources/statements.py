@@ -124,7 +124,7 @@ async def _read_entries(
         order = {"_id": 1}
     else:
         match = {"account_id": account_id, "occurred_at": {"$gte": period.from_, "$lt": period.to}, "position": {"$lte": known}}
-        order = {"account_id": 1, "occurred_at": 1, "position": 1}
+        order = {"account_id": 1, "occurred_at": 1, "_id": 1}
     stages: list[JsonObject] = [{"$match": match}, {"$sort": order}, {"$limit": LINES_MAX + 1}, {"$project": {"item": 1}}]
     found = await view.reaching(known).documents(ENTRIES, stages, alone=True)
     if len(found.data) > LINES_MAX:

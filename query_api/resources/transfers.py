@@ -3,8 +3,8 @@
 A transfer and its reversals have the same accounts, so a caller who sees one of them sees all.
 """
 
-from collections.abc import Sequence
-from typing import Annotated, Final, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Final, Literal, TypeVar
 
 from fastapi import Query, Response
 from pydantic import Field
@@ -12,7 +12,7 @@ from pydantic import Field
 from query_api.cursors import CursorKey
 from query_api.documentation import READ_MODEL, documented, documented_page
 from query_api.lists import ListSlice, MongoMatch, both, members_of, range_match, read_list, read_one, sort_orders
-from query_api.parameters import POSITION_MAX, AmountRange, OccurredAtRange, PageParameters, RecordedAtRange
+from query_api.parameters import POSITION_MAX, AmountRange, OccurredAtRange, ServedParameters
 from query_api.reading import AsOf, CallerView, JsonObject, rebuilding
 from query_api.requests import QueryRequest, query_router
 from query_api.responses import (
@@ -24,8 +24,10 @@ from query_api.responses import (
     MinorUnitAmount,
     ResponseModel,
     TimestampText,
+    TransferKind,
     TransferParty,
 )
+from query_api.transfer_filters import SORT_DESCRIPTION, TransferFilters
 from shared.identity.access import own_or
 from shared.input_types import Currency, Id
 from shared.log.streams import transfer_stream
@@ -38,7 +40,7 @@ Found = TypeVar("Found")
 
 class ActivityResource(ResponseModel):
     id: str
-    kind: Literal["deposit", "withdrawal", "transfer", "reversal"]
+    kind: TransferKind
     from_account_id: TransferParty
     to_account_id: TransferParty
     amount: MinorUnitAmount
@@ -85,12 +87,33 @@ TRANSFER_EXAMPLE: Final = {
 }
 
 
-class TransferParameters(PageParameters, RecordedAtRange, OccurredAtRange, AmountRange):
+_NEWEST_FIRST: Final = frozenset(("account_id", "counterparty", "kind", "reference", "metadata", "recorded_at"))
+
+
+class TransferParameters(ServedParameters, TransferFilters, OccurredAtRange, AmountRange):
+    served: ClassVar[Mapping[str, frozenset[str]]] = {
+        "-recorded_at": _NEWEST_FIRST,
+        "-position": _NEWEST_FIRST,
+        "-occurred_at": frozenset(("occurred_at",)),
+        "-amount": frozenset(("currency", "amount")),
+        "reference": frozenset(("reference[prefix]",)),
+    }
     account_id: Annotated[Id, Field(description="Only transfers from or to this account.")] | None = None
     currency: Currency | None = None
     sort: Annotated[
-        Literal["recorded_at", "-recorded_at", "position", "-position", "occurred_at", "-occurred_at", "amount", "-amount"],
-        Field(description="`position` and `recorded_at` give the same order."),
+        Literal[
+            "recorded_at",
+            "-recorded_at",
+            "position",
+            "-position",
+            "occurred_at",
+            "-occurred_at",
+            "amount",
+            "-amount",
+            "reference",
+            "-reference",
+        ],
+        Field(description=SORT_DESCRIPTION),
     ] = "-recorded_at"
 
 
@@ -100,14 +123,13 @@ TRANSFER_ORDERS: Final = sort_orders(
         "position": ("recorded_at", "position"),
         "occurred_at": ("occurred_at", "_id"),
         "amount": ("amount", "_id"),
+        "reference": ("reference", "_id"),
     }
 )
 
 
 async def find_transfers(view: CallerView, parameters: TransferParameters, key: CursorKey | None) -> AsOf[ListSlice]:
-    match = range_match(parameters, "recorded_at", "occurred_at", "amount")
-    if parameters.account_id:
-        match["found_by"] = parameters.account_id
+    match = parameters.transfers_of(parameters.account_id, parameters.sort) | range_match(parameters, "occurred_at", "amount")
     if parameters.currency:
         match["currency"] = parameters.currency
     elif parameters.sort.endswith("amount"):
@@ -181,7 +203,11 @@ def _transfer(document: JsonObject) -> JsonObject:
     **documented_page(TransferResource, TRANSFER_EXAMPLE, *READ_MODEL, access=own_or("ledger:read")),
 )
 async def list_transfers(request: QueryRequest, parameters: Annotated[TransferParameters, Query()]) -> Response:
-    """List transfers, deposits, withdrawals and reversals, by default newest first."""
+    """List transfers, deposits, withdrawals and reversals, by default newest first.
+
+    Without `sort`, filters by `occurred_at`, `amount`, `currency` or `reference[prefix]` order the list by that field. Each order
+    serves some filters, and other combinations are refused with 422.
+    """
     found = await find_transfers(request.view(), parameters, request.cursor_key(parameters))
     return request.answer_page(found, parameters)
 

@@ -1,6 +1,7 @@
 """Users: a list that can be searched, and single users by id."""
 
-from typing import Annotated, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Final, Literal
 
 from fastapi import Query, Response
 from pydantic import BeforeValidator, Field
@@ -8,14 +9,15 @@ from pydantic_core import PydanticCustomError
 
 from query_api.cursors import CursorKey
 from query_api.documentation import READ_MODEL, documented_one, documented_page
-from query_api.lists import ListSlice, MongoMatch, both, members_of, read_list, read_one, sort_orders
-from query_api.parameters import PageParameters
+from query_api.lists import ListSlice, MongoMatch, both, found_by_match, members_of, read_list, read_one, sort_orders
+from query_api.parameters import ServedParameters
 from query_api.reading import AsOf, CallerView, JsonObject
 from query_api.requests import QueryRequest, query_router
 from query_api.responses import ADA, MOMENT, AsOfPosition, ResourceVersion, ResponseModel, TimestampText
 from shared.identity.access import own_or
 from shared.input_types import Id
-from shared.read_models.shapes import USERS, search_words
+from shared.read_models.shapes import USERS, found_by_email, search_words
+from shared.text_types import EmailAddress
 
 router = query_router()
 
@@ -55,7 +57,12 @@ def _searchable(value: str) -> str:
 Search = Annotated[str, Field(min_length=1, max_length=100), BeforeValidator(_searchable)]
 
 
-class UserParameters(PageParameters):
+class UserParameters(ServedParameters):
+    served: ClassVar[Mapping[str, frozenset[str]]] = {
+        "created_at": frozenset(("email", "search", "status")),
+        "name": frozenset(("search", "status")),
+    }
+    email: Annotated[EmailAddress, Field(description="Only the user with this address, in any case of letters.")] | None = None
     status: Literal["active", "inactive", "erased"] | None = None
     search: (
         Annotated[
@@ -74,6 +81,8 @@ async def find_users(view: CallerView, parameters: UserParameters, key: CursorKe
     match: MongoMatch = {"status": parameters.status} if parameters.status else {}
     if parameters.search:
         match["$and"] = [{"search": {"$elemMatch": _prefix(word)}} for word in search_words(parameters.search)]
+    if parameters.email:
+        match |= found_by_match(found_by_email(parameters.email))
     return await read_list(view, USERS, both(match, view.own("_id")), USER_ORDERS[parameters.sort], parameters, key, _user)
 
 

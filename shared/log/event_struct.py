@@ -18,6 +18,14 @@ class Posting(NamedTuple):
     balance: int | None
 
 
+class Spent(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What an account has spent on `day`, a date in UTC, and in its month, in minor units, as far as a limit counts it."""
+
+    day: str
+    today: int = 0
+    in_month: int = 0
+
+
 class EventStruct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """The base class of an event. Events are immutable and compared by value. A field with its default value is not stored."""
 

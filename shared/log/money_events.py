@@ -1,10 +1,11 @@
 """Events that move money. Class names and field names are the storage format: never rename one.
 
 Each event contains the balances that result from it, so a reader need not know the earlier state. Amounts and balances are in
-minor units. `occurred_at` is RFC 3339 in UTC, or None if the money moved at the time of recording.
+minor units. `occurred_at` is RFC 3339 in UTC, or None if the money moved at the time of recording. `spent` is what the payer has
+spent after the event, or None if no limit of the payer counts it.
 """
 
-from shared.log.event_struct import EventStruct, Posting
+from shared.log.event_struct import EventStruct, Posting, Spent
 from shared.log.streams import account_stream, hold_stream, transfer_stream
 
 
@@ -41,6 +42,7 @@ class FundsWithdrawn(EventStruct, frozen=True):
     occurred_at: str | None = None
     reference: str | None = None
     metadata: dict[str, str] | None = None
+    spent: Spent | None = None
 
     def streams(self) -> tuple[str, ...]:
         return transfer_stream(self.transfer_id), account_stream(self.account_id)
@@ -65,6 +67,7 @@ class FundsTransferred(EventStruct, frozen=True):
     occurred_at: str | None = None
     reference: str | None = None
     metadata: dict[str, str] | None = None
+    spent: Spent | None = None
 
     def streams(self) -> tuple[str, ...]:
         return (
@@ -101,6 +104,7 @@ class HoldCaptured(EventStruct, frozen=True):
     occurred_at: str | None = None
     reference: str | None = None
     metadata: dict[str, str] | None = None
+    spent: Spent | None = None
 
     def streams(self) -> tuple[str, ...]:
         ends = (self.from_account_id, *((self.to_account_id,) if self.to_account_id else ()))

@@ -6,7 +6,8 @@ of the last event that changed it. Its `version` is the version of its stream, w
 
 import re
 import unicodedata
-from typing import Final, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -25,6 +26,8 @@ class ReadModel(msgspec.Struct, frozen=True):
     store: Store
     version: int = 1
     indexes: tuple[Index, ...] = ()
+    indexes_of_references: tuple[Index, ...] = ()
+    """Further indexes, of only those documents that have a reference. The others cost them nothing."""
     personal: bool = False
     """True if the read model holds personal data. Then old generations are not kept, because an erasure would not reach them."""
     written_once: bool = False
@@ -34,34 +37,42 @@ class ReadModel(msgspec.Struct, frozen=True):
 USERS: Final = ReadModel(
     "users",
     "mongo",
+    version=2,
     indexes=(
         (("created_at", 1), ("_id", 1)),
+        (("found_by", 1), ("created_at", 1), ("_id", 1)),
         (("status", 1), ("created_at", 1), ("_id", 1)),
         (("name", 1), ("_id", 1)),
+        (("status", 1), ("name", 1), ("_id", 1)),
         (("search", 1),),
     ),
     personal=True,
 )
-"""{_id, name, email, status: active | inactive | erased, search: see `search_words`, created_at, changed_at, version,
-position}; of an erased user, name and email are empty texts and search has no words."""
+"""{_id, name, email, status: active | inactive | erased, search: see `search_words`, found_by: see
+`found_by_email`, created_at, changed_at, version, position}; of an erased user, name and email are empty texts, and search and
+found_by are empty."""
 
 ACCOUNTS: Final = ReadModel(
     "accounts",
     "mongo",
-    version=2,
+    version=4,
     indexes=(
-        (("owner_id", 1), ("_id", 1)),
+        (("owner_id", 1), ("opened_at", 1), ("_id", 1)),
+        (("status", 1), ("opened_at", 1), ("_id", 1)),
+        (("currency", 1), ("opened_at", 1), ("_id", 1)),
         (("currency", 1), ("posted", 1), ("_id", 1)),
         (("opened_at", 1), ("_id", 1)),
+        (("found_by", 1), ("opened_at", 1), ("_id", 1)),
     ),
 )
 """{_id, owner_id, currency, status: open | frozen | closed, overdraft_limit, posted, holds, opened_at, changed_at, version,
-position}; `holds` is the number of holds that have not ended in the log. Each of them is a field: see `read_models.holds`."""
+position}; `holds` is the number of holds that have not ended in the log. Each of them is a field: see `read_models.holds`. An
+account with metadata has also `metadata`, as JSON, and `found_by`. Its limits are fields too: see `LIMIT_NAMES`."""
 
 TRANSFERS: Final = ReadModel(
     "transfers",
     "mongo",
-    version=3,
+    version=4,
     written_once=True,
     indexes=(
         # A later position never has an earlier `recorded_at`, so the order by position also serves filters by time.
@@ -70,22 +81,28 @@ TRANSFERS: Final = ReadModel(
         (("currency", 1), ("amount", 1), ("_id", 1)),
         (("occurred_at", 1), ("_id", 1)),
     ),
+    indexes_of_references=((("reference", 1), ("_id", 1)),),
 )
 """{_id, kind: deposit | withdrawal | transfer | reversal, from_account_id, to_account_id, found_by, amount, currency,
 occurred_at, recorded_at, reference, metadata, hold_id, reverses, position}; the outside world is None. `found_by` is the ids of
-its accounts and the stream of the transfer that it reverses, so one index finds both. `occurred_at` is `recorded_at` if the event
-names no other moment. A document is written once and never changed: its reversals say what of a transfer was reversed."""
+its accounts, the stream of the transfer that it reverses, and its kind, reference and metadata: see `found_by`. `occurred_at` is
+`recorded_at` if the event names no other moment. A document is written once and never changed: its reversals say what of a
+transfer was reversed."""
 
 ENTRIES: Final = ReadModel(
     "entries",
     "mongo",
     version=3,
     written_once=True,
-    indexes=((("account_id", 1), ("occurred_at", 1), ("position", 1)),),
+    indexes=(
+        (("account_id", 1), ("occurred_at", 1), ("_id", 1)),
+        (("account_id", 1), ("amount", 1), ("_id", 1)),
+    ),
+    indexes_of_references=((("account_id", 1), ("reference", 1), ("_id", 1)),),
 )
-"""{_id: "<account>/<position, 16 digits>", account_id, amount, occurred_at, recorded_at, position, item: an `Entry` as JSON}.
-`item` is the text that is answered. A list of an account's entries is a range of `_id`. A document is written once and never
-changed."""
+"""{_id: "<account>/<position, 16 digits>", account_id, amount, occurred_at, reference, recorded_at, position, item: an `Entry` as
+JSON}. `item` is the text that is answered. A list of an account's entries is a range of `_id`, and the entries of a kind, with a
+counterparty or with metadata are those of the transfers that `TRANSFERS` finds. A document is written once and never changed."""
 
 BALANCES: Final = ReadModel("balances", "redis", version=2)
 """`account:<id>`: a hash with the fields of an account's document. Answers questions about one account and its balance."""
@@ -103,15 +120,21 @@ for `_id` and without `found_by`, `metadata`, `hold_id` and `reverses`."""
 HOLDS: Final = ReadModel(
     "holds",
     "mongo",
+    version=2,
     indexes=(
         (("placed_at", 1), ("_id", 1)),
-        (("account_id", 1), ("placed_at", 1), ("_id", 1)),
+        (("found_by", 1), ("placed_at", 1), ("_id", 1)),
         (("status", 1), ("placed_at", 1), ("_id", 1)),
         (("status", 1), ("expires_at", 1)),
     ),
+    indexes_of_references=((("reference", 1), ("_id", 1)),),
 )
-"""{_id, account_id, to_account_id, amount, captured, remaining, currency, status: active | captured | released | expired,
-expires_at, placed_at, changed_at, reference, metadata, version, position}; a hold that is `active` may have expired already."""
+"""{_id, account_id, to_account_id, found_by, amount, captured, remaining, currency, status: active | captured | released |
+expired, expires_at, placed_at, changed_at, reference, metadata, version, position}; an `active` one may have expired already.
+`found_by` is the ids of its accounts, and its reference and metadata: see `found_by`."""
+
+LIMIT_HISTORY: Final = ReadModel("limit-history", "mongo", written_once=True)
+"""{_id: "<account>/<position, 16 digits>", item: a `LimitChange` as JSON}. A list of an account's changes is a range of `_id`."""
 
 SHIFTS: Final = ReadModel("shifts", "mongo")
 """{_id: "<account>/<level>/<period>", within_billions, within_rest, start_billions, start_rest}: for each account a tree of
@@ -126,10 +149,20 @@ READ_MODELS: Final = (
     STATISTICS,
     ACTIVITY,
     HOLDS,
+    LIMIT_HISTORY,
     SHIFTS,
 )
+LIMIT_NAMES: Final = ("per_transfer_min", "per_transfer_max", "per_day", "per_month")
+"""The fields of an account that limit what it may spend. An account has those of its limits, and no others."""
+
 ACTIVITY_MAX: Final = 100
 COPY_MARK: Final = "@"
+
+
+def index_options(model: ReadModel) -> list[tuple[Index, dict[str, Any]]]:
+    """Returns each index of a read model with the options that MongoDB creates it with."""
+    whole = [(keys, dict[str, Any]()) for keys in model.indexes]
+    return whole + [(keys, {"partialFilterExpression": {"reference": {"$gt": ""}}}) for keys in model.indexes_of_references]
 
 
 def labelled(model: ReadModel, label: str) -> ReadModel:
@@ -157,6 +190,15 @@ class Entry(msgspec.Struct, frozen=True):
     position: int
 
 
+class LimitChange(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A change of the overdraft limit of an account, or of what it may spend, as a query returns it. It has one of the two."""
+
+    position: int
+    recorded_at: str
+    overdraft_limit: int | None = None
+    limits: dict[str, int | None] | None = None
+
+
 def entry_id(account_id: str, position: int) -> str:
     return f"{account_id}/{position:016d}"
 
@@ -165,6 +207,28 @@ def entry_position(entry_id: str) -> int:
     """Returns the position that is part of an entry's id; 0 if the text is not the id of an entry."""
     digits = entry_id.rpartition("/")[2]
     return int(digits) if re.fullmatch(r"[0-9]{16}", digits) else 0
+
+
+def found_by(
+    ids: Iterable[str | None] = (),
+    *,
+    kind: str | None = None,
+    reference: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Returns the texts by which a document is found. A query asks for one of them, or for a document that has several.
+
+    One index of all these texts costs a document as much as an index of each, and costs nothing for what a document lacks.
+    """
+    texts = [f"metadata.{name}={value}" for name, value in (metadata or {}).items()]
+    texts += [f"reference={reference}"] if reference else []
+    texts += [each for each in ids if each]
+    return texts + ([f"kind={kind}"] if kind else [])
+
+
+def found_by_email(email: str) -> list[str]:
+    """Returns the text by which the user with this address is found. Addresses that differ only in case are the same."""
+    return [f"email={email.lower()}"]
 
 
 _WORD: Final = re.compile(r"[^\W_]+")

@@ -38,6 +38,10 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         # FastAPI documents its own form of a 422 answer, but these apps answer 422 with a problem document.
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
+        for operation in (operation for path in document["paths"].values() for operation in path.values()):
+            for parameter in operation.get("parameters", ()):
+                if (parameter["in"], parameter["name"]) == ("query", "metadata"):
+                    parameter |= {"style": "deepObject", "explode": True}  # metadata[name]=value
         app.openapi_schema = document
     return app.openapi_schema
 

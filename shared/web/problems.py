@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 import shared.hold_errors  # defines rejections whose codes are below
+import shared.limit_errors  # as above
 import shared.reversal_errors  # noqa: F401 # as above
 from shared.errors import (
     BadRequest,
@@ -57,6 +58,8 @@ STATUS: Final[Mapping[str, int]] = {
     "insufficient-funds": 409,
     "account-not-empty": 409,
     "balance-out-of-range": 409,
+    "amount-outside-limits": 409,
+    "limit-exceeded": 409,
     "hold-not-active": 409,
     "hold-amount-exceeded": 409,
     "too-many-holds": 409,

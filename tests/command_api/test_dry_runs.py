@@ -58,6 +58,8 @@ async def commands_of_every_kind(api: Commands) -> list[tuple[str, str, Body | N
         ("PATCH", f"/v1/users/{user}", {"name": "Grace"}),
         ("POST", "/v1/accounts", {"id": ids[1], "owner_id": user, "currency": "EUR", "overdraft_limit": 5}),
         ("PUT", f"/v1/accounts/{payer}/overdraft-limit", {"overdraft_limit": 7}),
+        ("PATCH", f"/v1/accounts/{payer}", {"metadata": {"iban": "DE02"}}),
+        ("PUT", f"/v1/accounts/{payer}/limits", {"per_day": 500, "per_transfer_max": 400}),
         ("POST", "/v1/deposits", {"id": ids[2], "account_id": payer, "amount": 10, "currency": "EUR", "reference": "r"}),
         ("POST", "/v1/withdrawals", {"id": ids[3], "account_id": payer, "amount": 10, "currency": "EUR"}),
         ("POST", "/v1/transfers", move(payer, payee, 10, id=ids[4])),

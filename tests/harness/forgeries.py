@@ -9,8 +9,16 @@ from typing import Any, Final
 import msgspec
 
 from shared.ledger_file.format import LedgerFileWriter, person_key_lines
-from shared.log.account_events import AccountClosed, AccountFrozen, AccountOpened, AccountUnfrozen
+from shared.log.account_events import (
+    AccountClosed,
+    AccountFrozen,
+    AccountLimitsChanged,
+    AccountMetadataChanged,
+    AccountOpened,
+    AccountUnfrozen,
+)
 from shared.log.encoding import canonical, encode
+from shared.log.event_struct import Spent
 from shared.log.events import Event
 from shared.log.hash_chain import event_hash
 from shared.log.heads import Head
@@ -78,6 +86,16 @@ class Scene:
     def expired(self, amount: int) -> HoldExpired:
         return HoldExpired(hold_id=self.hold_id, from_account_id=self.one.account_id, amount=amount, currency="EUR")
 
+    def limits(self, **fields: Any) -> AccountLimitsChanged:
+        return AccountLimitsChanged(account_id=self.one.account_id, currency="EUR", **fields)
+
+    def metadata(self, metadata: dict[str, str] | None) -> AccountMetadataChanged:
+        return AccountMetadataChanged(account_id=self.one.account_id, currency="EUR", metadata=metadata)
+
+    def spent(self, today: int) -> Spent:
+        """Returns what is spent on the day of the events."""
+        return Spent("2026-01-01", today)
+
     def of_one(self, kind: type[AccountFrozen | AccountUnfrozen | AccountClosed], **fields: Any) -> Any:
         return msgspec.structs.replace(kind(account_id=self.one.account_id, currency="EUR"), **fields)
 
@@ -119,6 +137,21 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
     ],
     "a limit that the balance is below": lambda s: [s.withdraw(1_050), s.book.change_limit(s.one.account_id, 50)],
     "a changed limit below zero": lambda s: [s.book.change_limit(s.one.account_id, -1)],
+    "limits that are changed to what they were": lambda s: [s.limits(per_day=50), s.limits(per_day=50)],
+    "metadata that are changed to what they were": lambda s: [s.metadata({"a": "b"}), s.metadata({"a": "b"})],
+    "no metadata that are removed": lambda s: [s.metadata(None)],
+    "metadata that no request can have": lambda s: [s.metadata({"a b": "c"})],
+    "crossed limits": lambda s: [s.limits(per_transfer_min=2, per_transfer_max=1)],
+    "spending beyond the limit of a day": lambda s: [s.limits(per_day=50), s.withdraw(51, spent=s.spent(51))],
+    "spending that is not counted": lambda s: [s.limits(per_day=50), s.withdraw(10)],
+    "spending that is counted as less": lambda s: [s.limits(per_day=50), s.pay(10, spent=s.spent(9))],
+    "spending that is counted on another day": lambda s: [s.limits(per_day=50), s.pay(10, spent=Spent("2026-01-02", 10))],
+    "spending that no limit counts": lambda s: [s.pay(10, spent=s.spent(10))],
+    "limits that forget what was spent": lambda s: [
+        *(s.limits(per_day=50), s.pay(10, spent=s.spent(10))),
+        s.limits(per_day=60, spent=s.spent(0)),
+    ],
+    "a transfer that is larger than its account allows": lambda s: [s.limits(per_transfer_max=5), s.pay(6)],
     "a hold of more than is available": lambda s: [s.book.place_hold(s.one.account_id, 5_000)],
     "a hold of an amount below zero": lambda s: [s.book.place_hold(s.one.account_id, -5)],
     "a hold that had expired already": lambda s: [

@@ -16,7 +16,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from command_api.domain.stream_folds import fold_of
-from shared.log.account_events import AccountClosed, AccountFrozen, AccountOpened, AccountUnfrozen, OverdraftLimitChanged
+from shared.log.account_events import (
+    AccountClosed,
+    AccountFrozen,
+    AccountLimitsChanged,
+    AccountOpened,
+    AccountUnfrozen,
+    OverdraftLimitChanged,
+)
 from shared.log.append import NewEvent, StreamEvent, append_prepared, prepare_append
 from shared.log.events import Event, RecordedEvent
 from shared.log.heads import Head, StreamHead, lock_streams
@@ -90,6 +97,9 @@ class Book:
             overdraft_limit=overdraft_limit,
             overdraft_limit_before=before,
         )
+
+    def limit_spending(self, account_id: str, **limits: Any) -> AccountLimitsChanged:
+        return AccountLimitsChanged(account_id=account_id, currency=self.accounts[account_id], **limits)
 
     def deposit(self, account_id: str, amount: int, **details: Any) -> FundsDeposited:
         self.balances[account_id] += amount
@@ -238,6 +248,8 @@ class Book:
             yield from self._hold(account_id)
         elif chance > 0.96 and self._reversible:
             yield from self._reversal()
+        elif 0.955 < chance <= 0.96:  # a limit that no transfer of a history reaches
+            yield self.limit_spending(account_id, per_transfer_max=self.random.randrange(10**6, 10**12))
         else:
             yield from self._money(account_id)
 

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import hypothesis
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from projector.projections.changes import DocumentChanges
 from projector.projections.projection import Projection
 from projector.projections.registry import PROJECTIONS, PROJECTIONS_BY_NAME
 from query_api.resources.entries import EntryResource
-from shared.log.account_events import AccountClosed, AccountFrozen, AccountUnfrozen, OverdraftLimitChanged
+from shared.log.account_events import AccountClosed, AccountFrozen, AccountMetadataChanged, AccountUnfrozen, OverdraftLimitChanged
 from shared.log.events import EVENT_TYPES, Event, RecordedEvent
 from shared.log.hold_events import HoldExpired
 from shared.log.projection_events import ProjectionEventSkipped
@@ -70,6 +71,7 @@ def test_a_created_user_is_active_and_can_be_searched_for() -> None:
             "name": "Ada Lovelace",
             "email": "ada@example.com",
             "search": ["ada", "com", "example", "lovelace"],
+            "found_by": ["email=ada@example.com"],
             "status": "active",
             "created_at": moment(1),
             "changed_at": moment(1),
@@ -154,6 +156,22 @@ def test_balances_are_the_accounts_as_text() -> None:
         assert balances[f"account:{account_id}"] == {name: str(value) for name, value in account.items()}
 
 
+def test_an_account_is_found_by_its_metadata_until_they_change() -> None:
+    """The hash in Redis has them as text, and no field of an account without them."""
+    opened = msgspec.structs.replace(MORE_EUROS, metadata={"iban": "DE02", "class": "b"})
+    changed = AccountMetadataChanged(account_id=OTHER, currency="EUR", metadata={"iban": "DE03"})
+    removed = AccountMetadataChanged(account_id=OTHER, currency="EUR")
+    found = [project("accounts", *events)[OTHER] for events in ([opened], [opened, changed], [opened, changed, removed])]
+    assert [each.get("found_by") for each in found] == [
+        ["metadata.iban=DE02", "metadata.class=b"],
+        ["metadata.iban=DE03"],
+        None,
+    ]
+    assert [each.get("metadata") for each in found] == ['{"iban":"DE02","class":"b"}', '{"iban":"DE03"}', None]
+    assert project("balances", opened, changed)[f"account:{OTHER}"]["metadata"] == '{"iban":"DE03"}'
+    assert "metadata" not in project("balances", opened, removed)[f"account:{OTHER}"]
+
+
 # ── holds ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -181,6 +199,7 @@ def test_a_hold_goes_from_placed_to_its_end_in_its_own_document_and_in_its_accou
         "_id": first.hold_id,
         "account_id": ends[0],
         "to_account_id": ends[1],
+        "found_by": ["reference=r", *ends],
         "amount": 50,
         "captured": 35,
         "remaining": 0,
@@ -225,7 +244,7 @@ def test_a_reversal_is_a_transfer_with_entries_that_names_what_it_reverses() -> 
     events: list[Event] = [payer, payee, brought, paid, back, out]
     transfers = project("transfers", *events)
     assert [
-        (each["kind"], each["from_account_id"], each["to_account_id"], each["reverses"], each["found_by"][-1])
+        (each["kind"], each["from_account_id"], each["to_account_id"], each["reverses"], each["found_by"][-2])
         for each in (transfers[back.transfer_id], transfers[out.transfer_id])
     ] == [
         ("reversal", payee.account_id, payer.account_id, paid.transfer_id, f"transfer-{paid.transfer_id}"),
@@ -254,7 +273,7 @@ def test_a_transfer_names_both_accounts_and_keeps_what_the_client_said() -> None
         "kind": "transfer",
         "from_account_id": ONE,
         "to_account_id": OTHER,
-        "found_by": [ONE, OTHER],
+        "found_by": ["metadata.order.id=7", ONE, OTHER, "kind=transfer"],
         "amount": 300,
         "currency": "EUR",
         "occurred_at": moment(4),
@@ -273,7 +292,7 @@ def test_deposits_and_withdrawals_are_transfers_from_and_to_nobody() -> None:
     assert (deposit["kind"], deposit["from_account_id"], deposit["to_account_id"]) == ("deposit", None, ONE)
     assert (withdrawal["kind"], withdrawal["from_account_id"], withdrawal["to_account_id"]) == ("withdrawal", OTHER, None)
     assert (deposit["occurred_at"], deposit["recorded_at"]) == ("2020-02-29T12:00:00.000000Z", moment(3))
-    assert deposit["found_by"] == [ONE]
+    assert deposit["found_by"] == ["reference=salary", ONE, "kind=deposit"]
 
 
 def test_entries_have_signed_amounts_and_the_balance_after_them() -> None:
@@ -294,7 +313,8 @@ def test_an_entry_holds_what_it_is_found_by_and_the_item_as_it_is_documented() -
     for entry in (*project("entries", *MONEY).values(), *project("entries", *moved).values()):
         item = EntryResource.model_validate_json(entry["item"], strict=True)
         assert [*json.loads(entry["item"])] == [*EntryResource.model_fields]
-        found_by = {name: getattr(item, name) for name in ("account_id", "amount", "occurred_at", "recorded_at", "position")}
+        names = ("account_id", "amount", "occurred_at", "reference", "recorded_at", "position")
+        found_by = {name: getattr(item, name) for name in names}
         assert entry == {"_id": entry_id(item.account_id, item.position), **found_by, "item": entry["item"]}
     assert item.reference == odd
 

@@ -15,7 +15,7 @@ from shared.log.heads import read_head
 from shared.privacy.person_keys import PersonKeys
 from shared.settings import Settings
 from shared.stores.postgres import open_postgres
-from tests.harness.clients import command_api, created
+from tests.harness.clients import Commands, command_api, created
 from tests.harness.running import Servers
 
 pytestmark = pytest.mark.services
@@ -26,6 +26,15 @@ async def superuser(settings: Settings, servers: Servers) -> AsyncIterator[async
     connection = await asyncpg.connect(servers.postgres.superuser_url, database=make_url(settings.database_url).database)
     yield connection
     await connection.close()
+
+
+async def limit_and_describe(commands: Commands, account_id: str) -> None:
+    """Changes what the account may spend, and its metadata: to something, to the same again, and to nothing."""
+    path, client = f"/v1/accounts/{account_id}", commands.client
+    for number, (per_day, metadata) in enumerate(((50, {"iban": "DE02"}), (50, {"iban": "DE02"}), (None, None))):
+        await client.put(f"{path}/limits", json={"per_day": per_day}, headers={"Idempotency-Key": f"limits-{number}"})
+        await commands.withdraw(account_id, 51, idempotency_key=f"limited-{number}")
+        await client.patch(path, json={"metadata": metadata}, headers={"Idempotency-Key": f"metadata-{number}"})
 
 
 async def fill(settings: Settings) -> None:
@@ -50,6 +59,7 @@ async def fill(settings: Settings) -> None:
                 json={"overdraft_limit": limit},
                 headers={"Idempotency-Key": f"limit-{number}"},
             )
+        await limit_and_describe(commands, accounts[3])
         for turn in range(2):
             for word in ("freeze", "unfreeze"):
                 await commands.post(f"/v1/accounts/{accounts[2]}/{word}", idempotency_key=f"{word}-{turn}")

@@ -177,6 +177,8 @@ COMMANDS: list[tuple[str, str, Any]] = [
     ("POST", "/v1/holds/{hold_id}/capture", {"id": str(uuid.UUID(int=10)), "amount": 30}),
     ("POST", "/v1/holds/{hold_id}/release", None),
     ("PUT", "/v1/accounts/{account_id}/overdraft-limit", {"overdraft_limit": 50}),
+    ("PATCH", "/v1/accounts/{account_id}", {"metadata": {"iban": "DE02"}}),
+    ("PUT", "/v1/accounts/{account_id}/limits", {"per_day": 5_000}),
     ("POST", "/v1/accounts/{account_id}/freeze", None),
     ("POST", "/v1/accounts/{account_id}/unfreeze", None),
     ("PUT", "/v1/users/{user_id}/password", {"password": PASSWORD, "current_password": PASSWORD}),

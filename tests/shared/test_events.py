@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from shared import errors
 from shared.log.encoding import NO_KEYS, DecryptionKeys, Upcaster, canonical, decode, encode, upcasted
+from shared.log.event_struct import Spent
 from shared.log.events import EVENT_TYPES, Event
 from shared.privacy.encryption import people_of
 from shared.timestamps import timestamp
@@ -24,6 +25,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     int: st.integers(-(2**53) + 1, 2**53 - 1),
     int | None: st.none() | st.integers(-(2**53) + 1, 2**53 - 1),
     str | None: st.none() | st.text(st.characters(codec="utf-8"), max_size=20),
+    Spent | None: st.none() | st.builds(Spent, st.text(max_size=9), st.integers(0, 2**53), st.integers(0, 2**53)),
     dict[str, str] | None: st.none() | st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),
 }
 
