@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from command_api.domain.account import AccountState, OpenAccount
 from command_api.domain.transfer import MoneyCommand
-from command_api.domain.transfer_batch import TransferAll
 from command_api.domain.user import UserState
 from command_api.writer.command_request import Outcome
 from shared.identity.access import Principal
@@ -353,12 +352,6 @@ def account_body(command: Any, outcome: Outcome) -> dict[str, Any]:
 def transfer_body(command: MoneyCommand, outcome: Outcome) -> dict[str, Any]:
     """Builds a `TransferBody` or an `OutsideTransferBody`."""
     return _recorded_transfer(command, outcome.events[0], outcome.positions[0], outcome)
-
-
-def transfer_results(command: TransferAll, outcome: Outcome) -> dict[str, Any]:
-    """Builds a `TransferResults`. Each result has the balances right after its transfer."""
-    recorded = zip(command.transfers, outcome.events, outcome.positions, strict=True)
-    return {"results": [{"status": 201, "body": _recorded_transfer(*each, outcome)} for each in recorded]}
 
 
 def _recorded_transfer(command: MoneyCommand, event: Event, position: int, outcome: Outcome) -> dict[str, Any]:

@@ -34,6 +34,19 @@ MONEY_PROBLEMS: Final = (
 LIMIT_PROBLEMS: Final = ("amount-outside-limits", "limit-exceeded")
 TRANSFER_PROBLEMS: Final = (*MONEY_PROBLEMS, *LIMIT_PROBLEMS, "same-account", "insufficient-funds", "balance-out-of-range")
 
+BATCH_PROBLEMS: Final = (
+    *TRANSFER_PROBLEMS,
+    "postings-unbalanced",
+    "transfer-not-reversible",
+    "transfer-already-reversed",
+    "too-many-reversals",
+    "reversal-amount-exceeded",
+    "hold-expiry-passed",
+    "too-many-holds",
+    "hold-not-active",
+    "hold-amount-exceeded",
+)
+
 
 def documented(*rejections: str, access: AccessRule, money: bool = False) -> dict[str, Any]:
     """Returns the OpenAPI arguments of a command: its rejections, the problems of all commands, and the access rule."""

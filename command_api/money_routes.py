@@ -7,14 +7,18 @@ from command_api.answers import (
     TransferBody,
     TransferResults,
     transfer_body,
-    transfer_results,
 )
-from command_api.documentation import LIMIT_PROBLEMS, MONEY_PROBLEMS, TRANSFER_PROBLEMS, documented
+from command_api.batch_answers import CommandResults, answered
+from command_api.documentation import BATCH_PROBLEMS, LIMIT_PROBLEMS, MONEY_PROBLEMS, TRANSFER_PROBLEMS, documented
+from command_api.domain.command_batch import CommandBatch
+from command_api.domain.postings import MoveFunds
 from command_api.domain.reversal import Reversal, ReverseTransfer
 from command_api.domain.transfer import Deposit, TransferFunds, Withdraw
-from command_api.domain.transfer_batch import TransferAll, TransferBatch
+from command_api.domain.transfer_batch import TransferBatch
+from command_api.posting_answers import PostingsBody, postings_body
 from command_api.requests import CommandRoute, HttpRequest
 from command_api.reversal_answers import ReversalBody, reversal_body
+from shared.errors import Forbidden
 from shared.identity.access import only, own_or
 from shared.input_types import Id
 
@@ -46,12 +50,20 @@ async def withdraw(command: Withdraw, request: HttpRequest) -> Response:
 @money_router.post(
     "/transfers",
     status_code=201,
-    response_model=TransferBody,
-    **documented(*TRANSFER_PROBLEMS, access=own_or("transfers:write"), money=True),
+    response_model=TransferBody | PostingsBody,
+    **documented(*TRANSFER_PROBLEMS, "postings-unbalanced", access=own_or("transfers:write"), money=True),
 )
-async def transfer_funds(command: TransferFunds, request: HttpRequest) -> Response:
-    """Move money from one account to another of the same currency."""
-    return await request.run(command, transfer_body, new="transfers", moves_money=True)
+async def transfer_funds(command: TransferFunds | MoveFunds, request: HttpRequest) -> Response:
+    """Move money from one account to another of the same currency, or between many accounts with `postings`.
+
+    Customers cannot send `postings`.
+    """
+    if isinstance(command, TransferFunds):
+        return await request.run(command, transfer_body, new="transfers", moves_money=True)
+    if request.principal.user_id is not None:
+        msg = "Customers cannot send postings."
+        raise Forbidden(msg)
+    return await request.run(command, postings_body, new="transfers", moves_money=True)
 
 
 @money_router.post(
@@ -61,7 +73,7 @@ async def transfer_funds(command: TransferFunds, request: HttpRequest) -> Respon
     **documented(
         "amount-out-of-range",
         "id-taken",
-        "reversal-not-reversible",
+        "transfer-not-reversible",
         "account-closed",
         "account-frozen",
         "transfer-already-reversed",
@@ -90,6 +102,22 @@ async def reverse_transfer(transfer_id: Id, body: Reversal, request: HttpRequest
 async def transfer_many(wanted: TransferBatch, request: HttpRequest) -> Response:
     """Make many transfers in one request. Mode `independent` decides each one separately; `atomic` records all or none."""
     await request.count_commands(len(wanted.transfers))
-    if wanted.mode == "independent":
-        return await request.run_each(wanted.transfers, transfer_body)
-    return await request.run(TransferAll(transfers=wanted.transfers), transfer_results, moves_money=True)
+    transfers = [answered(transfer) for transfer in wanted.transfers]
+    return await (request.run_each(transfers) if wanted.mode == "independent" else request.run_together(transfers))
+
+
+@money_router.post(
+    "/batch",
+    response_model=CommandResults,
+    **documented(*BATCH_PROBLEMS, access=only("transfers:write"), money=True),
+)
+async def run_batch(wanted: CommandBatch, request: HttpRequest) -> Response:
+    """Send many commands of several kinds in one request.
+
+    Mode `independent` decides each one separately; `atomic` records all or none. If it records none, the answer is that of the
+    first command that is rejected, and `index` is its place, counted from 0. Items that capture or release a hold name it in
+    `hold_id`, and those that reverse a transfer in `transfer_id`.
+    """
+    await request.count_commands(len(wanted.commands))
+    commands = [answered(item.command()) for item in wanted.commands]
+    return await (request.run_each(commands) if wanted.mode == "independent" else request.run_together(commands))

@@ -12,20 +12,21 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import orjson
 
-from command_api.answers import account_body, transfer_body, transfer_results, user_body
+from command_api.answers import account_body, user_body
+from command_api.batch_answers import MONEY_ANSWERS
 from command_api.domain.account import AccountState, FreezeAccount, OpenAccount
 from command_api.domain.command import Command
-from command_api.domain.hold import CaptureHold, HoldCommand, PlaceHold
+from command_api.domain.command_batch import COMMANDS_MAX
+from command_api.domain.hold import CaptureHold, PlaceHold
 from command_api.domain.past_decisions import PastDecisions
+from command_api.domain.postings import MoveFunds
 from command_api.domain.reversal import ReverseTransfer
 from command_api.domain.stream_folds import fold_of, owner_of
 from command_api.domain.transfer import Deposit, MoneyCommand, TransferFunds, Withdraw
-from command_api.domain.transfer_batch import TRANSFERS_MAX, TransferAll
 from command_api.domain.user import CreateUser, DeactivateUser, UserCommand
-from command_api.hold_answers import capture_body, hold_body
-from command_api.reversal_answers import reversal_body
+from command_api.requests import TOGETHER
 from command_api.writer import stored_replies
-from command_api.writer.command_request import Outcome
+from command_api.writer.command_request import Outcome, results_body
 from shared.errors import EventImpossible, Rejection
 from shared.log.event_check import Domain
 from shared.log.events import RecordedEvent
@@ -41,17 +42,21 @@ HASH_BYTES: Final = 32
 
 _KEY: Final = re.compile(r"[\x1f-\x7e]{1,300}")
 _WITH_KEY: Final = frozenset(
-    kind.__name__ for kind in (Deposit, Withdraw, TransferFunds, PlaceHold, CaptureHold, ReverseTransfer)
+    kind.__name__ for kind in (Deposit, Withdraw, TransferFunds, PlaceHold, CaptureHold, ReverseTransfer, MoveFunds)
 )
 """The commands that each record one event and cannot be sent without an idempotency key."""
 
 
 class PastEvent(NamedTuple):
-    """An event that was decided again, its command, and the states of its streams after it."""
+    """An event that was decided again, its command, and the states of its streams after it.
+
+    `version` is that of the command's first stream, if its state is kept.
+    """
 
     recorded: RecordedEvent
     command: Command
     states: dict[str, Any]
+    version: int
 
 
 class PastHistory:
@@ -59,20 +64,21 @@ class PastHistory:
 
     def __init__(self) -> None:
         self._decisions = PastDecisions()
-        self._recent: deque[PastEvent] = deque(maxlen=TRANSFERS_MAX)
+        self._recent: deque[PastEvent] = deque(maxlen=COMMANDS_MAX)
 
     def enter(self, recorded: RecordedEvent) -> None:
         now = timestamp(recorded.recorded_at)
         command = self._decisions.decide_again(recorded.position, recorded.event, now)
         states = self._decisions.states_of(command, now)
-        self._recent.append(PastEvent(recorded, command, states))
+        version = self._decisions.versions[command.streams()[0]]
+        self._recent.append(PastEvent(recorded, command, states, version))
 
     def recall(self, position: int, event: MoneyEvent) -> None:
         self._decisions.recall(position, event)
 
     def needs_reply(self, recorded: RecordedEvent, following: RecordedEvent | None) -> bool:
         metadata = recorded.metadata
-        if metadata.get("command") == TransferAll.__name__:
+        if metadata.get("command") == TOGETHER:
             request = following.metadata.get("request_id") if following else None
             return request is None or request != metadata.get("request_id")
         return metadata.get("command") in _WITH_KEY
@@ -99,11 +105,10 @@ class PastHistory:
     def _is_reply(self, ledger_id: str, reply: StoredReply, keys: KeysByPerson) -> Iterator[bool]:
         """Yields True for each body that the last event allows and that the reply has."""
         last = self._recent[-1]
-        principal = last.recorded.metadata.get("principal", reply.principal)
         found = (reply.status, reply.body)
-        if isinstance(last.command, MoneyCommand) and principal == reply.principal:
-            yield any(found == (CREATED, orjson.dumps(body)) for body in _transfer_bodies([last]))
-            yield any(found == (OK, orjson.dumps(body)) for body in self._results(reply))
+        if type(last.command) in MONEY_ANSWERS and last.recorded.metadata.get("principal", reply.principal) == reply.principal:
+            yield any(found == _reply(last, customer) for customer in _customers(last))
+            yield reply.status == OK and any(reply.body == body for body in self._results(reply))
         for stream_id, state in last.states.items():
             if isinstance(state, AccountState) and reply.status in {OK, CREATED if isinstance(last.command, OpenAccount) else OK}:
                 command = FreezeAccount.model_construct(account_id=state.account_id)
@@ -112,25 +117,22 @@ class PastHistory:
                     == orjson.dumps(account_body(command, self._outcome(last._replace(states={stream_id: each}), stream_id)))
                     for each in state.until_all_expire()  # a reply to a later command without effect is as of later
                 )
-        if isinstance(last.command, PlaceHold | HoldCommand):
-            yield found == _hold_reply(last.command, self._outcome(last, last.command.streams()[0]))
-        if isinstance(last.command, ReverseTransfer):
-            yield found == (CREATED, orjson.dumps(reversal_body(last.command, self._outcome(last, last.command.streams()[0]))))
         if isinstance(last.command, CreateUser | UserCommand):
             yield self._is_about_user(ledger_id, reply, keys, last)
 
     def _outcome(self, last: PastEvent, stream_id: str) -> Outcome:
         return _outcome([last.recorded], last.states, self._decisions.versions[stream_id], None)
 
-    def _results(self, reply: StoredReply) -> Iterator[dict[str, Any]]:
-        """Yields the bodies of a reply to many transfers, of which the last event was the last."""
+    def _results(self, reply: StoredReply) -> Iterator[bytes]:
+        """Yields the bodies of a reply to many commands, of which the last event was the last."""
         try:
             count = len(orjson.loads(reply.body)["results"])
         except (ValueError, KeyError, TypeError):
             return
         past = list(self._recent)[-count:] if count else []
-        if len(past) == count and all(isinstance(each.command, TransferFunds) for each in past):
-            yield from _transfer_bodies(past, together=True)
+        if len(past) == count and all(type(each.command) in MONEY_ANSWERS for each in past):
+            for customer in _customers(past[0]):
+                yield results_body(_reply(each, customer) for each in past)
 
     def _is_about_user(self, ledger_id: str, reply: StoredReply, keys: KeysByPerson, last: PastEvent) -> bool:
         user_id = last.command.person_id() or ""
@@ -150,23 +152,18 @@ class PastHistory:
         return body == expected and named == expected_named and reply.body.startswith(stored_replies.PREFIX)
 
 
-def _hold_reply(command: PlaceHold | HoldCommand, outcome: Outcome) -> tuple[int, bytes]:
-    if isinstance(command, CaptureHold):
-        return CREATED, orjson.dumps(capture_body(command, outcome))
-    return CREATED if isinstance(command, PlaceHold) else OK, orjson.dumps(hold_body(command, outcome))
+def _reply(past: PastEvent, customer: str | None) -> tuple[int, bytes]:
+    """Returns the status and the body that the command of an event about money was answered."""
+    build_body, status = MONEY_ANSWERS[type(past.command)]
+    return status, orjson.dumps(build_body(past.command, _outcome([past.recorded], past.states, past.version, customer)))
 
 
-def _transfer_bodies(past: list[PastEvent], *, together: bool = False) -> Iterator[dict[str, Any]]:
-    """Yields the body that a caller who sees all balances gets, and the one that the customer who pays gets."""
-    states = {stream_id: state for each in past for stream_id, state in each.states.items()}
-    [owned] = past[0].command.owned_streams()
-    for customer in (None, owner_of(owned, states[owned])):
-        outcome = _outcome([each.recorded for each in past], states, 0, customer)
-        command: Any = past[0].command
-        if together:
-            transfers: Any = tuple(each.command for each in past)
-            command = TransferAll.model_construct(transfers=transfers)
-        yield transfer_results(command, outcome) if together else transfer_body(command, outcome)
+def _customers(past: PastEvent) -> list[str | None]:
+    """Returns the callers that an answer can be for: one who sees all balances, and the customer who pays."""
+    if not isinstance(past.command, MoneyCommand):
+        return [None]
+    [owned] = past.command.owned_streams()
+    return [None, owner_of(owned, past.states[owned])]
 
 
 def _outcome(recorded: list[RecordedEvent], states: dict[str, Any], version: int, customer: str | None) -> Outcome:

@@ -8,45 +8,34 @@ path, so it must be fast: a body is parsed once and validated once.
 import asyncio
 import hashlib
 import hmac
-import inspect
-import json
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from http import HTTPStatus
-from typing import Any, Final, TypeVar, get_type_hints
+from typing import Any, Final, NamedTuple, get_type_hints
 
 import msgspec
 import orjson
 from fastapi import Request, Response
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from command_api.domain.command import Command
-from command_api.writer.command_request import CommandRequest, Outcome, Reply, ReplyFormat
+from command_api.request_bodies import model_with, models_of, parse_json_object, read_body, validated
+from command_api.writer.command_request import CommandRequest, Outcome, Reply, results_body
 from shared.errors import (
-    AmountOutOfRange,
-    BadRequest,
-    CurrencyUnknown,
     IdempotencyKeyInvalid,
     IdempotencyKeyRequired,
-    LengthRequired,
-    MalformedJson,
-    PayloadTooLarge,
     Rejection,
-    RequestTimeout,
-    UnsupportedMediaType,
     ValidationFailed,
 )
 from shared.identity.access import Principal, access_rule_of
 from shared.identity.client_addresses import truncated_network
 from shared.input_types import LEDGER_ID, Id
-from shared.settings import Settings
 from shared.web.admission import LEDGER_ID_WRONG, admit_anonymous, authorize, own_ledger_id
 from shared.web.compression import SECRECY
 from shared.web.direct_routes import DirectRoute
 from shared.web.headers import SentRequest
-from shared.web.problems import JSON, PROBLEM_JSON, STATUS, problem, validation_failed
+from shared.web.problems import JSON, PROBLEM_JSON, STATUS, problem
 
-AMOUNTS: Final = frozenset(("amount", "overdraft_limit", "per_transfer_min", "per_transfer_max", "per_day", "per_month"))
 IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 _ENTITY_TAG: Final = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
@@ -55,98 +44,16 @@ _VERSION_TAG: Final = re.compile(r'"v(0|[1-9][0-9]{0,17})"')
 _ANY_VERSION: Final = range(1, 2**63)
 
 
-# ── the body ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+class AnsweredCommand(NamedTuple):
+    """A command, and how it is answered if it is accepted."""
+
+    command: Command
+    build_body: "BuildBody"
+    status: int = 201
 
 
-def parse_json_object(raw: bytes) -> dict[str, Any]:
-    """Parses a request body as a JSON object.
-
-    Raises:
-        MalformedJson: the body is not JSON, is not an object, or contains duplicate keys, NaN or Infinity.
-    """
-    try:
-        value = _DECODER.decode(raw.decode())
-    except (ValueError, RecursionError):
-        raise MalformedJson from None
-    if type(value) is not dict:
-        msg = "The body must be a JSON object."
-        raise MalformedJson(msg)
-    return value
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError
-    return members
-
-
-def _reject_constant(_: str) -> None:
-    raise ValueError
-
-
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_reject_constant)
-
-
-async def read_body(request: Request, settings: Settings) -> bytes:
-    """Reads the whole body of a request.
-
-    Raises:
-        LengthRequired: the request has neither a Content-Length nor a Transfer-Encoding.
-        UnsupportedMediaType: the body is not JSON, or it is compressed.
-        PayloadTooLarge: the body is longer than `body_bytes_max` in the settings.
-        RequestTimeout: the client closed the connection before it sent the whole body.
-    """
-    bytes_max = settings.body_bytes_max
-    headers = request.headers
-    length = headers.get("content-length")
-    if length is None and "transfer-encoding" not in headers:
-        raise LengthRequired
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != JSON or headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise UnsupportedMediaType
-    if int(length or "0") > bytes_max:
-        raise PayloadTooLarge(bytes_max=bytes_max)
-    raw, more = b"", True
-    while more:
-        message = await request.receive()
-        if message["type"] != "http.request":
-            raise RequestTimeout  # the client disconnected; `shared.web.protocol` limits how long a body may take
-        raw += message.get("body", b"")
-        more = message.get("more_body", False)
-        if len(raw) > bytes_max:
-            raise PayloadTooLarge(bytes_max=bytes_max)
-    return raw
-
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def validated(model: type[Model], fields: dict[str, Any]) -> Model:
-    """Validates the fields of a body and returns them as an instance of the model.
-
-    Raises:
-        ValidationFailed: a field has the wrong form.
-        AmountOutOfRange: all fields have the right form, but an amount is out of range.
-        CurrencyUnknown: all other fields are valid, but the currency is unknown.
-    """
-    try:
-        return model.model_validate(fields)
-    except ValidationError as invalid:
-        errors = invalid.errors(include_url=False, include_input=False, include_context=False)
-        found = {_error_type_of(error) for error in errors}
-        for error_type in (ValidationFailed, AmountOutOfRange, CurrencyUnknown):
-            if error_type in found:
-                raise validation_failed([{**e, "loc": ("body", *e["loc"])} for e in errors], error_type) from None
-        raise
-
-
-def _error_type_of(error: Any) -> type[BadRequest]:
-    """Returns the class of the Daybook error for an error of pydantic."""
-    if error["type"] in {"greater_than_equal", "less_than_equal"} and error["loc"][-1] in AMOUNTS:
-        return AmountOutOfRange
-    return CurrencyUnknown if error["type"] == "currency_unknown" else ValidationFailed
-
+TOGETHER: Final = "CommandBatch"
+"""What the metadata of events name as the command if several commands were recorded together."""
 
 # ── the request ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -172,11 +79,19 @@ class HttpRequest(SentRequest):
         If the command creates something, `new` is the name of its collection: the response then has status 201 and a `Location`
         below `/v1/<new>`. Without `new`, the status is 200. With `moves_money`, the request must have an idempotency key.
         """
-        reply_format = _JsonReplyFormat(command, build_body, 201 if new else 200, self.state.request_id)
+        wanted = [AnsweredCommand(command, build_body, 201 if new else 200)]
         # Without a secret, somebody could guess personal data by hashing likely requests and comparing the hashes.
         secret = await self.pepper() if command.person_id() else b""
         key = self._idempotency_key(required=moves_money and not self.is_dry_run)
-        [reply] = await self._handle([(command, reply_format)], key, secret)
+        [reply] = await self._handle(wanted, key, secret)
+        return self._response(reply, new)
+
+    async def run_together(self, wanted: Sequence["AnsweredCommand"]) -> Response:
+        """Runs commands of which all are recorded or none. Returns the status and the body of each, or the first rejection."""
+        [reply] = await self._handle(wanted, self._idempotency_key(required=not self.is_dry_run), together=True)
+        return self._response(reply, None)
+
+    def _response(self, reply: Reply, new: str | None) -> Response:
         headers = {"Idempotency-Replayed": "true"} if reply.replayed else {}
         if self.is_dry_run:
             media_type = JSON if reply.status < HTTPStatus.BAD_REQUEST else PROBLEM_JSON
@@ -213,28 +128,28 @@ class HttpRequest(SentRequest):
         """Removes the user's credentials from this process's cache. Call it when some of them may have ended."""
         self.state.authentication.forget(self.ledger_id(), user_id)
 
-    async def run_each(self, commands: Sequence[Command], build_body: BuildBody) -> Response:
+    async def run_each(self, wanted: Sequence["AnsweredCommand"]) -> Response:
         """Runs the commands independently. Returns a 200 response with the status and the body of each command, in order.
 
         The commands are parts of one request, to which the idempotency key belongs. Each has a stored reply of its own, so each
         takes effect only once, even if only some were recorded before a 503 and the caller repeats the request.
         """
-        request_id = self.state.request_id
-        replies = await self._handle(
-            [(command, _JsonReplyFormat(command, build_body, 201, request_id)) for command in commands],
-            self._idempotency_key(required=not self.is_dry_run),
-            in_parts=True,
-        )
-        results = b",".join(b'{"status":%d,"body":%b}' % (reply.status, reply.body) for reply in replies)
+        replies = await self._handle(wanted, self._idempotency_key(required=not self.is_dry_run), in_parts=True)
         headers = {"Daybook-Dry-Run": "true"} if self.is_dry_run else {}
         if positions := [reply.position for reply in replies if reply.position is not None]:
             headers["Daybook-Position"] = str(max(positions))
         if all(reply.replayed for reply in replies):
             headers["Idempotency-Replayed"] = "true"
-        return Response(b'{"results":[%b]}' % results, 200, headers, JSON)
+        return Response(results_body((reply.status, reply.body) for reply in replies), 200, headers, JSON)
 
     async def _handle(
-        self, wanted: Sequence[tuple[Command, ReplyFormat]], key: str | None, secret: bytes = b"", *, in_parts: bool = False
+        self,
+        wanted: Sequence["AnsweredCommand"],
+        key: str | None,
+        secret: bytes = b"",
+        *,
+        in_parts: bool = False,
+        together: bool = False,
     ) -> list[Reply]:
         expected_versions = expected_versions_of(self.headers.get("if-match"))
         if self.is_dry_run:
@@ -242,7 +157,7 @@ class HttpRequest(SentRequest):
         request_hash = self._request_hash(expected_versions, secret) if key else b""
         caller = self.principal
         metadata = {
-            "command": type(wanted[0][0]).__name__,
+            "command": TOGETHER if together else type(wanted[0].command).__name__,
             "request_id": self.state.request_id,
             "principal": caller.principal,
             "key_id": caller.key_id,
@@ -250,9 +165,9 @@ class HttpRequest(SentRequest):
         }
         requests = [
             CommandRequest(
-                command=command,
-                reply_format=reply_format,
-                metadata=metadata,
+                command=each.command,
+                reply_format=_JsonReplyFormat(*each, self.state.request_id),
+                metadata=metadata if together else metadata | {"command": type(each.command).__name__},
                 principal=caller.principal,
                 customer=caller.user_id,
                 idempotency_key=key,
@@ -260,8 +175,12 @@ class HttpRequest(SentRequest):
                 request_hash=request_hash,
                 expected_versions=expected_versions,
             )
-            for number, (command, reply_format) in enumerate(wanted)
+            for number, each in enumerate(wanted)
         ]
+        if together:
+            first, *others = requests
+            inside = [first, *(msgspec.structs.replace(each, expected_versions=None) for each in others)]
+            requests = [msgspec.structs.replace(first, together=inside)]
         if self.is_dry_run:
             requests = [msgspec.structs.replace(requests[0], rehearsed=requests)]
         answers: list[Reply] = await self.state.handler.handle(self.ledger_id(), requests, self.expires_at)
@@ -388,7 +307,7 @@ class CommandRoute(DirectRoute):
         template = self.path
         rule = access_rule_of(template, self.openapi_extra)
         is_command = DRY_RUN in (self.openapi_extra or {}).get("parameters", ())
-        bodies = [(name, kind) for name, kind in get_type_hints(endpoint).items() if _is_model(kind)]
+        bodies = [(name, models) for name, kind in get_type_hints(endpoint).items() if (models := models_of(kind))]
 
         async def respond(plain: Request) -> Response:
             plain.scope["state"]["route"] = template
@@ -401,19 +320,16 @@ class CommandRoute(DirectRoute):
                 request.principal = await authorize(request, rule)
             request.is_dry_run = _asks_for_dry_run(request, is_command=is_command)
             arguments: dict[str, Any] = {name: _path_id(value) for name, value in request.path_params.items()}
-            for name, model in bodies:
+            for name, models in bodies:
                 began = loop.time()
                 body = await read_body(request, request.state.settings)
                 request.expires_at += loop.time() - began
-                arguments[name] = validated(model, parse_json_object(body))
+                members = parse_json_object(body)
+                arguments[name] = validated(model_with(models, members), members)
             request.arguments = arguments
             return await endpoint(request=request, **arguments)
 
         return respond
-
-
-def _is_model(kind: Any) -> bool:
-    return inspect.isclass(kind) and issubclass(kind, BaseModel)
 
 
 def _asks_for_dry_run(request: Request, *, is_command: bool) -> bool:

@@ -3,7 +3,7 @@
     DaybookError
     ├── Rejection             a rule said no to a command; no event was written
     │   ├── about accounts    AccountIsClosed · AccountIsFrozen · AccountNotEmpty · CurrencyMismatch · SameAccount
-    │   ├── about amounts     BalanceOutOfRange · InsufficientFunds
+    │   ├── about amounts     BalanceOutOfRange · InsufficientFunds · PostingsUnbalanced
     │   ├── about users       EmailTaken · UserInactive · UserIsErased
     │   └── about any         IdTaken · NotFound · VersionMismatch
     ├── BadRequest            the request is not a valid command or query, or its caller may not send it
@@ -53,6 +53,13 @@ class DaybookError(Exception):
 
 class Rejection(DaybookError):
     """The command was rejected."""
+
+
+class PostingsUnbalanced(Rejection):
+    """The postings of a currency do not add up to zero."""
+
+    code = "postings-unbalanced"
+    message = "The postings in {currency} do not add up to zero."
 
 
 class SameAccount(Rejection):

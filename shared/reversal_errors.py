@@ -3,10 +3,10 @@
 from shared.errors import Rejection
 
 
-class ReversalNotReversible(Rejection):
-    """A reversal cannot be reversed."""
+class TransferNotReversible(Rejection):
+    """A reversal cannot be reversed, and neither can a transfer with postings."""
 
-    code = "reversal-not-reversible"
+    code = "transfer-not-reversible"
 
 
 class TransferAlreadyReversed(Rejection):

@@ -30,7 +30,7 @@ from shared.log.account_events import (
 from shared.log.event_struct import Spent
 from shared.log.events import Event
 from shared.log.hold_events import HoldExpired, HoldPlaced, HoldReleased
-from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured, TransferReversed
+from shared.log.money_events import FundsDeposited, FundsMoved, FundsTransferred, FundsWithdrawn, HoldCaptured, TransferReversed
 from shared.log.stream_fold import StreamFold
 from shared.log.streams import account_stream, user_stream
 from shared.money import AMOUNT_MAX
@@ -110,6 +110,8 @@ def evolve_account(state: AccountState, event: AccountEvent) -> AccountState:
         case TransferReversed():
             is_payer = event.from_account_id == state.account_id
             return msgspec.structs.replace(state, posted=event.from_balance if is_payer else event.to_balance)
+        case FundsMoved():
+            return _after_move(state, event)
         case HoldCaptured():
             return _after_capture(state, event)
         case HoldPlaced() | HoldReleased() | HoldExpired():
@@ -134,6 +136,14 @@ def digest_of(metadata: Mapping[str, str] | None) -> str:
 
 def limits_of(event: AccountLimitsChanged) -> SpendingLimits:
     return SpendingLimits(event.per_transfer_min, event.per_transfer_max, event.per_day, event.per_month)
+
+
+def _after_move(state: AccountState, event: FundsMoved) -> AccountState:
+    for leg in event.legs:
+        if leg.account_id == state.account_id and leg.balance is not None:
+            spent = leg.spent if leg.amount < 0 else state.spent
+            return msgspec.structs.replace(state, posted=leg.balance, spent=spent)
+    return state
 
 
 def _holds_with(state: AccountState, hold_id: str, held: HeldAmount | None) -> Mapping[str, HeldAmount]:

@@ -15,7 +15,17 @@ from typing import Any, Final, assert_never
 import msgspec
 from pydantic import ValidationError
 
-from command_api.domain import account, account_limits, account_metadata, hold, projection, reversal, transfer, user
+from command_api.domain import (
+    account,
+    account_limits,
+    account_metadata,
+    hold,
+    postings,
+    projection,
+    reversal,
+    transfer,
+    user,
+)
 from command_api.domain.command import Command
 from command_api.domain.stream_folds import at_moment, fold_of
 from shared.errors import EventImpossible, Rejection
@@ -149,6 +159,8 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
             )
         case money_events.TransferReversed():
             return _reversal(event)
+        case money_events.FundsMoved():
+            return _postings(event)
         case projection_events.ProjectionEventSkipped():
             return projection.SkipProjectionEvent(projection=event.projection, position=event.position, reason=event.reason)
         case _:
@@ -217,6 +229,19 @@ def _reversal(event: money_events.TransferReversed) -> reversal.ReverseTransfer:
         metadata=event.metadata,
     )
     return reversal.ReverseTransfer(transfer_id=event.reverses, reversal=moved)
+
+
+def _postings(event: money_events.FundsMoved) -> postings.MoveFunds:
+    wanted = [
+        postings.RequestedPosting(account_id=leg.account_id, amount=leg.amount, currency=leg.currency) for leg in event.legs
+    ]
+    return postings.MoveFunds(
+        id=event.transfer_id,
+        postings=tuple(wanted),
+        occurred_at=event.occurred_at,
+        reference=event.reference,
+        metadata=event.metadata,
+    )
 
 
 def _money(event: money_events.FundsDeposited | money_events.FundsWithdrawn | money_events.FundsTransferred) -> dict[str, Any]:

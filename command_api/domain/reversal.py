@@ -18,7 +18,7 @@ from shared.input_types import Id, Moment
 from shared.log.events import Event
 from shared.log.money_events import TransferReversed
 from shared.log.streams import account_stream, transfer_stream
-from shared.reversal_errors import ReversalAmountExceeded, ReversalNotReversible, TooManyReversals, TransferAlreadyReversed
+from shared.reversal_errors import ReversalAmountExceeded, TooManyReversals, TransferAlreadyReversed, TransferNotReversible
 from shared.text_types import Reference
 
 REVERSALS_MAX: Final = 100
@@ -40,7 +40,7 @@ class Reversal(StrictFields):
 class ReverseTransfer(Command):
     """Moves money of a transfer back. `If-Match` is compared with the version of the transfer's stream, which is 1 at first.
 
-    Rejections, in this order: id-taken, not-found, reversal-not-reversible, account-closed, account-frozen,
+    Rejections, in this order: id-taken, not-found, transfer-not-reversible, account-closed, account-frozen,
     transfer-already-reversed, too-many-reversals, reversal-amount-exceeded, insufficient-funds, balance-out-of-range. Each rule
     checks the account first that gives the money back. That account can be overdrawn as far as its overdraft limit allows.
     """
@@ -64,8 +64,8 @@ class ReverseTransfer(Command):
         transfer: TransferState = states[transfer_stream(self.transfer_id)]
         if not transfer.recorded:
             raise NotFound("There is no such transfer.", transfer_id=self.transfer_id)
-        if transfer.is_reversal:
-            raise ReversalNotReversible
+        if not transfer.is_reversible:
+            raise TransferNotReversible
         payer, payee = (
             require_account(states, each) if each else None for each in (transfer.to_account_id, transfer.from_account_id)
         )

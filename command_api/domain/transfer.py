@@ -28,6 +28,7 @@ from shared.input_types import Currency, Id, Moment
 from shared.log.events import Event
 from shared.log.money_events import (
     FundsDeposited,
+    FundsMoved,
     FundsTransferred,
     FundsWithdrawn,
     HoldCaptured,
@@ -55,7 +56,7 @@ class TransferState(msgspec.Struct, frozen=True, array_like=True):
     """The amount that has moved back."""
     reversals: int = 0
     """In how many parts it has moved back."""
-    is_reversal: bool = False
+    is_reversible: bool = True
 
     @property
     def recorded(self) -> bool:
@@ -79,12 +80,14 @@ def evolve_transfer(state: TransferState, event: MoneyEvent) -> TransferState:
             return msgspec.structs.replace(state, reversed=event.reversed, reversals=state.reversals + 1)
         case TransferReversed():  # the stream of the reversal itself, which is a transfer too
             ends = event.from_account_id, event.to_account_id
-            return TransferState(*ends, event.amount, event.currency, is_reversal=True)
+            return TransferState(*ends, event.amount, event.currency, is_reversible=False)
+        case FundsMoved():
+            return TransferState(None, None, event.amount, event.currency, is_reversible=False)
         case _:
             assert_never(event)
 
 
-TRANSFER_FOLD: Final = StreamFold(2, TransferState(), evolve_transfer)
+TRANSFER_FOLD: Final = StreamFold(3, TransferState(), evolve_transfer)
 
 # ── decisions ────────────────────────────────────────────────────────────────────────────────────────────────────────
 

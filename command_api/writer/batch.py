@@ -14,7 +14,7 @@ import msgspec
 
 from command_api.domain.stream_folds import at_moment, fold_of, owner_of
 from command_api.writer import stored_replies
-from command_api.writer.command_request import CommandRequest, Outcome, Reply, ReplyKey, Verdict
+from command_api.writer.command_request import CommandRequest, Outcome, Reply, ReplyKey, Verdict, results_body
 from command_api.writer.ledger_view import Streams, StreamState
 from shared.errors import DaybookError, IdempotencyKeyReused, NotFound, Rejection, StoreUnavailable, VersionMismatch
 from shared.ids import new_id
@@ -147,12 +147,14 @@ class _Deciding:
         if request.part and (error := self._error_of_first_part(request)):
             return error
         try:
-            outcome = self._outcome(request)
+            if request.together:
+                reply = self._reply_together(request.together)
+            else:
+                outcome = self._outcome(request)
+                reply = Reply(*request.reply_format.accepted(outcome), position=outcome.position)
         except Rejection as rejection:
             # A rejection is stored as a reply too. The same key gets it again, even if the command would succeed later.
             reply = Reply(*request.reply_format.rejected(rejection), position=None)
-        else:
-            reply = Reply(*request.reply_format.accepted(outcome), position=outcome.position)
         if key:
             stored = StoredReply(*key, request.request_hash, reply.status, reply.body, reply.position)
             self._replies_by_key[key] = stored
@@ -161,11 +163,36 @@ class _Deciding:
                 self.people_of_replies[key] = person_id
         return reply
 
+    def _reply_together(self, requests: Sequence[CommandRequest]) -> Reply:
+        """Decides requests that are all recorded or none, on copies, and takes the copies over if none is rejected.
+
+        Raises:
+            Rejection: one of them is rejected. The member `index` is its place, counted from 0.
+        """
+        attempt, answers, position = self._copied(), [], 0
+        for index, request in enumerate(requests):
+            try:
+                outcome = attempt._outcome(request)  # noqa: SLF001 # a copy of this object
+            except Rejection as rejection:
+                rejection.extra["index"] = index
+                raise
+            answers.append(request.reply_format.accepted(outcome))
+            position = max(position, outcome.position)
+        self.streams, self._states = attempt.streams, attempt._states  # noqa: SLF001 # as above
+        self.events, self.stream_events = attempt.events, attempt.stream_events
+        return Reply(200, results_body(answers), position)
+
+    def _copied(self) -> "_Deciding":
+        """Returns a copy to decide on, whose events and states do not become those of the batch."""
+        copied = copy.copy(self)
+        copied.streams, copied._states = dict(self.streams), dict(self._states)  # noqa: SLF001 # a copy of this object
+        copied.events, copied.stream_events = [*self.events], [*self.stream_events]
+        return copied
+
     def _rehearse(self, requests: Sequence[CommandRequest]) -> Verdict:
         """Decides the requests of a dry run on copies, so that nothing is recorded. Positions are those that events would get."""
-        rehearsal = copy.copy(self)
-        rehearsal.streams, rehearsal._states = dict(self.streams), dict(self._states)  # noqa: SLF001 # a copy of this object
-        rehearsal.events, rehearsal.stream_events, rehearsal.replies = [*self.events], [], []
+        rehearsal = self._copied()
+        rehearsal.replies = []
         verdicts = [rehearsal.verdict(request) for request in requests]
         replies = [verdict for verdict in verdicts if isinstance(verdict, Reply)]
         return Reply(200, b"", None, rehearsed=[msgspec.structs.replace(reply, position=None) for reply in replies])

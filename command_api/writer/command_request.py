@@ -1,6 +1,6 @@
 """The types that the writer takes and returns: a command with the details of its request, and the reply to it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -57,9 +57,13 @@ class CommandRequest(msgspec.Struct, frozen=True, kw_only=True):
     rehearsed: Sequence["CommandRequest"] = ()
     """For a dry run, the requests to decide without recording them, each on the states that those before it leave."""
 
+    together: Sequence["CommandRequest"] = ()
+    """For commands that are all recorded or none, the requests to decide, each on the states that those before it leave."""
+
     def commands(self) -> list[Command]:
-        """Returns the commands whose streams the decision needs: those that are rehearsed, or else the command itself."""
-        return [request.command for request in self.rehearsed] or [self.command]
+        """Returns the commands whose streams the decision needs: those of other requests inside, or else the command itself."""
+        inside = self.rehearsed or self.together
+        return [command for request in inside for command in request.commands()] if inside else [self.command]
 
     @property
     def reply_key(self) -> ReplyKey | None:
@@ -89,3 +93,8 @@ class Reply(msgspec.Struct, frozen=True):
 
 Verdict = Reply | DaybookError
 """A reply, or the error that the command gets instead of one."""
+
+
+def results_body(answers: Iterable[tuple[int, bytes]]) -> bytes:
+    """Returns the body of one answer to several commands, from the status and the body of each."""
+    return b'{"results":[%b]}' % b",".join(b'{"status":%d,"body":%b}' % answer for answer in answers)

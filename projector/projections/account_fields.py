@@ -22,7 +22,7 @@ from shared.log.account_events import (
 from shared.log.event_struct import Spent
 from shared.log.events import RecordedEvent
 from shared.log.hold_events import HoldExpired, HoldPlaced, HoldReleased
-from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured, TransferReversed
+from shared.log.money_events import FundsDeposited, FundsMoved, FundsTransferred, FundsWithdrawn, HoldCaptured, TransferReversed
 from shared.read_models.holds import hold_field, hold_text
 from shared.read_models.shapes import LIMIT_NAMES
 from shared.timestamps import timestamp
@@ -55,6 +55,10 @@ def account_fields(  # noqa: C901, PLR0912 # a case for each event: the type che
             for account_id, balance in ((event.from_account_id, event.from_balance), (event.to_account_id, event.to_balance)):
                 if account_id:
                     yield account_id, {"posted": balance} | changed
+        case FundsMoved():
+            for leg in event.legs:
+                if leg.account_id:
+                    yield leg.account_id, {"posted": leg.balance} | changed
         case HoldPlaced():
             held = hold_text(event.amount, event.expires_at)
             yield event.from_account_id, {hold_field(event.hold_id): held} | changed

@@ -8,21 +8,29 @@ from projector.projections.changes import DocumentChanges
 from projector.projections.money_movements import movement_of, postings
 from projector.projections.projection import Projection
 from shared.log.events import RecordedEvent
-from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured, MoneyEvent, TransferReversed
+from shared.log.money_events import (
+    FundsDeposited,
+    FundsMoved,
+    FundsTransferred,
+    FundsWithdrawn,
+    HoldCaptured,
+    MoneyEvent,
+    TransferReversed,
+)
 from shared.read_models.shapes import ENTRIES, Entry, entry_id, entry_position
 from shared.timestamps import timestamp
 
 
 def project_entries(changes: DocumentChanges, recorded: RecordedEvent, event: MoneyEvent) -> None:
     kind, recorded_at, position = movement_of(event).kind, timestamp(recorded.recorded_at), recorded.position
-    for account_id, amount, balance, counterparty_account_id in postings(event):
+    for account_id, currency, amount, balance, counterparty_account_id in postings(event):
         entry = Entry(
             account_id=account_id,
             transfer_id=event.transfer_id,
             kind=kind,
             amount=amount,
             balance=balance,
-            currency=event.currency,
+            currency=currency,
             counterparty_account_id=counterparty_account_id,
             occurred_at=event.occurred_at or recorded_at,
             recorded_at=recorded_at,
@@ -59,6 +67,7 @@ ENTRIES_PROJECTION: Final = Projection(
         FundsWithdrawn: 1,
         HoldCaptured: _count_entries,
         TransferReversed: _count_entries,
+        FundsMoved: _count_entries,
     },
     origin=entry_position,
 )

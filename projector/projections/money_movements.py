@@ -7,7 +7,15 @@ import msgspec
 
 from projector.projections.changes import StoredDocument
 from shared.log.events import RecordedEvent
-from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured, MoneyEvent, TransferReversed
+from shared.log.money_events import (
+    FundsDeposited,
+    FundsMoved,
+    FundsTransferred,
+    FundsWithdrawn,
+    HoldCaptured,
+    MoneyEvent,
+    TransferReversed,
+)
 from shared.timestamps import timestamp
 
 
@@ -32,28 +40,45 @@ def movement_of(event: MoneyEvent) -> Movement:
             return Movement("transfer" if event.to_account_id else "withdrawal", event.from_account_id, event.to_account_id)
         case TransferReversed():
             return Movement("reversal", event.from_account_id, event.to_account_id)
+        case FundsMoved():
+            return Movement("postings", None, None)
         case _:
             assert_never(event)
 
 
-def postings(event: MoneyEvent) -> Iterator[tuple[str, int, int, str | None]]:
-    """Yields for each account of the event: its id, the signed amount, the balance after the event, and the other account's id.
+def volumes(event: MoneyEvent) -> dict[str, int]:
+    """Returns the amount that moved in each currency."""
+    if not isinstance(event, FundsMoved):
+        return {event.currency: event.amount}
+    moved: dict[str, int] = {}
+    for leg in event.legs:
+        moved[leg.currency] = moved.get(leg.currency, 0) + max(leg.amount, 0)
+    return moved
+
+
+def postings(event: MoneyEvent) -> Iterator[tuple[str, str, int, int, str | None]]:
+    """Yields for each account of the event: its id, its currency, the signed amount, the balance after the event, and the id of
+    the other account if there are two.
 
     Yields nothing for the outside world.
     """
     match event:
         case FundsTransferred():
-            yield event.from_account_id, -event.amount, event.from_balance, event.to_account_id
-            yield event.to_account_id, event.amount, event.to_balance, event.from_account_id
+            yield event.from_account_id, event.currency, -event.amount, event.from_balance, event.to_account_id
+            yield event.to_account_id, event.currency, event.amount, event.to_balance, event.from_account_id
         case FundsDeposited():
-            yield event.account_id, event.amount, event.balance, None
+            yield event.account_id, event.currency, event.amount, event.balance, None
         case FundsWithdrawn():
-            yield event.account_id, -event.amount, event.balance, None
+            yield event.account_id, event.currency, -event.amount, event.balance, None
         case HoldCaptured() | TransferReversed():
             if event.from_account_id and event.from_balance is not None:
-                yield event.from_account_id, -event.amount, event.from_balance, event.to_account_id
+                yield event.from_account_id, event.currency, -event.amount, event.from_balance, event.to_account_id
             if event.to_account_id and event.to_balance is not None:
-                yield event.to_account_id, event.amount, event.to_balance, event.from_account_id
+                yield event.to_account_id, event.currency, event.amount, event.to_balance, event.from_account_id
+        case FundsMoved():
+            for leg in event.legs:
+                if leg.account_id and leg.balance is not None:
+                    yield leg.account_id, leg.currency, leg.amount, leg.balance, None
         case _:
             assert_never(event)
 

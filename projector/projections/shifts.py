@@ -22,7 +22,7 @@ def project_shifts(changes: DocumentChanges, recorded: RecordedEvent, event: Mon
     recorded_at = timestamp(recorded.recorded_at)
     if event.occurred_at is None or event.occurred_at == recorded_at:
         return
-    for account_id, amount, _, _ in postings(event):
+    for account_id, _, amount, _, _ in postings(event):
         sums: dict[str, dict[str, int]] = {}
         add_at(sums, account_id, event.occurred_at, amount)
         add_at(sums, account_id, recorded_at, -amount)

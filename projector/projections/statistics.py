@@ -3,11 +3,19 @@
 from typing import Final, assert_never, get_args
 
 from projector.projections.changes import KeyChanges
-from projector.projections.money_movements import postings
+from projector.projections.money_movements import postings, volumes
 from projector.projections.projection import Projection
 from shared.log.account_events import AccountClosed, AccountFrozen, AccountOpened, AccountUnfrozen
 from shared.log.events import RecordedEvent
-from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured, MoneyEvent, TransferReversed
+from shared.log.money_events import (
+    FundsDeposited,
+    FundsMoved,
+    FundsTransferred,
+    FundsWithdrawn,
+    HoldCaptured,
+    MoneyEvent,
+    TransferReversed,
+)
 from shared.log.user_events import UserChanged, UserCreated, UserDeactivated, UserErased, UserEvent, UserReactivated
 from shared.read_models.shapes import STATISTICS
 from shared.timestamps import timestamp
@@ -18,7 +26,7 @@ AccountStatusEvent = AccountOpened | AccountFrozen | AccountUnfrozen | AccountCl
 def project_statistics(changes: KeyChanges, recorded: RecordedEvent, event: MoneyEvent | UserEvent | AccountStatusEvent) -> None:
     # The most frequent event comes first: testing a class that does not match costs more than testing one that does.
     match event:
-        case FundsTransferred() | FundsDeposited() | FundsWithdrawn() | HoldCaptured() | TransferReversed():
+        case FundsTransferred() | FundsDeposited() | FundsWithdrawn() | HoldCaptured() | TransferReversed() | FundsMoved():
             _count_movement(changes, recorded, event)
         case UserCreated():
             changes.count("users", {"active": 1})
@@ -59,10 +67,10 @@ def _count_account(changes: KeyChanges, event: AccountStatusEvent) -> None:
 def _count_movement(changes: KeyChanges, recorded: RecordedEvent, event: MoneyEvent) -> None:
     day = (event.occurred_at or timestamp(recorded.recorded_at))[:10]
     changes.count("transfers", {day: 1})
-    changes.add("volumes", {f"{day}:{event.currency}": event.amount})
-    for account_id, amount, balance, _ in postings(event):
-        changes.add("sums", {event.currency: amount})
-        changes.score(f"ranking:{event.currency}", account_id, balance)
+    changes.add("volumes", {f"{day}:{currency}": amount for currency, amount in volumes(event).items()})
+    for account_id, currency, amount, balance, _ in postings(event):
+        changes.add("sums", {currency: amount})
+        changes.score(f"ranking:{currency}", account_id, balance)
         changes.count_score("busiest", account_id)
     for posting in event.postings():
         if posting.account_id is None:  # counted on its own, so that a lost entry shows: the sums of both must be opposite

@@ -6,7 +6,7 @@ from projector.projections.changes import DocumentChanges
 from projector.projections.money_movements import transfer_fields
 from projector.projections.projection import Projection
 from shared.log.events import RecordedEvent
-from shared.log.money_events import HoldCaptured, MoneyEvent, TransferReversed
+from shared.log.money_events import FundsMoved, HoldCaptured, MoneyEvent, TransferReversed
 from shared.log.streams import transfer_stream
 from shared.read_models.shapes import TRANSFERS, found_by
 
@@ -15,9 +15,13 @@ def project_transfers(changes: DocumentChanges, recorded: RecordedEvent, event: 
     fields = transfer_fields(recorded, event)
     hold_id = event.hold_id if isinstance(event, HoldCaptured) else None
     reverses = event.reverses if isinstance(event, TransferReversed) else None
-    ends = fields["from_account_id"], fields["to_account_id"], transfer_stream(reverses) if reverses else None
+    ends = [fields["from_account_id"], fields["to_account_id"], transfer_stream(reverses) if reverses else None]
+    legs = None
+    if isinstance(event, FundsMoved):
+        legs = [{"account_id": leg.account_id, "amount": leg.amount, "currency": leg.currency} for leg in event.legs]
+        ends = [leg.account_id for leg in event.legs]
     texts = found_by(ends, kind=fields["kind"], reference=event.reference, metadata=event.metadata)
-    more = {"found_by": texts, "metadata": event.metadata, "hold_id": hold_id, "reverses": reverses}
+    more = {"found_by": texts, "metadata": event.metadata, "hold_id": hold_id, "reverses": reverses, "postings": legs}
     changes.insert(event.transfer_id, fields | more)
 
 

@@ -47,7 +47,11 @@ class AccountBooks:
         postings = event.postings()
         for posting in postings:
             self._post(f"position {position} of the log", posting)
-        require_equal(f"position {position} of the log, sum of the postings", 0, sum(posting.amount for posting in postings))
+        sums = Counter[str]()
+        for posting in postings:
+            sums[posting.currency] += posting.amount
+        for currency, total in sums.items():
+            require_equal(f"position {position} of the log, sum of the postings in {currency}", 0, total)
 
     def _post(self, where: str, posting: Posting) -> None:
         if posting.account_id is None:

@@ -123,7 +123,8 @@ async def _transfers(view: CallerView, account_ids: list[str]) -> AsyncIterator[
         while True:
             page = (await find_transfers(view, parameters, key)).data
             for transfer in page.items:
-                if not earlier & {transfer["from_account_id"], transfer["to_account_id"]}:
+                parties = {transfer["from_account_id"], transfer["to_account_id"]}
+                if not earlier & {*parties, *(each["account_id"] for each in transfer["postings"] or ())}:
                     yield transfer
             if (key := page.next_key) is None:
                 break

@@ -57,7 +57,20 @@ class ReversalMember(ResponseModel):
     position: FactPosition
 
 
+class PostingItem(ResponseModel):
+    account_id: TransferParty
+    amount: MinorUnitAmount
+    currency: str
+
+
 class TransferResource(ActivityResource):
+    postings: Annotated[
+        list[PostingItem] | None,
+        Field(
+            description="The postings of a transfer between many accounts, whose `amount` is what moved in the currency of the "
+            "first. Customers see those of their own accounts. null for every other transfer."
+        ),
+    ]
     metadata: dict[str, str] | None
     hold_id: Annotated[str | None, Field(description="The hold that was captured. null if there was none.")]
     reverses: Annotated[str | None, Field(description="The transfer that this one reverses. null if it reverses none.")]
@@ -81,6 +94,7 @@ TRANSFER_EXAMPLE: Final = {
     **ACTIVITY_EXAMPLE,
     "metadata": {"order": "1042"},
     "hold_id": "0198c5a0-0000-7000-8000-000000000077",
+    "postings": [{"account_id": EUROS, "amount": -1250, "currency": "EUR"}],
     "reverses": "0198c5a0-0000-7000-8000-000000000041",
     "reversed": 500,
     "reversals": [{"id": "0198c5a0-0000-7000-8000-000000000043", "amount": 500, "position": 7}],
@@ -147,13 +161,27 @@ async def _matching_transfers(
     own = await _own_transfers(view)
     order = TRANSFER_ORDERS[parameters.sort]
     found = own.limiting(await read_list(view, TRANSFERS, both(match, own.data), order, parameters, key, _transfer))
+    _show_own_postings(view, found.data.items, own.data)
     return await _with_reversals(view, found, found.data.items)
 
 
 async def find_transfer(view: CallerView, transfer_id: str) -> AsOf[JsonObject | None]:
     own = await _own_transfers(view)
     found = own.limiting(await read_one(view, TRANSFERS, transfer_id, _transfer, own.data))
-    return await _with_reversals(view, found, [found.data] if found.data else [])
+    transfers = [found.data] if found.data else []
+    _show_own_postings(view, transfers, own.data)
+    return await _with_reversals(view, found, transfers)
+
+
+def _show_own_postings(view: CallerView, transfers: Sequence[JsonObject], own: MongoMatch) -> None:
+    """Leaves customers only the postings of their own accounts: the others may be salaries of others."""
+    if view.customer is None:
+        return
+    accounts = {*own["found_by"]["$in"]}
+    for transfer in transfers:
+        if transfer["postings"]:
+            found = [each for each in transfer["postings"] if each["account_id"] in accounts]
+            transfer |= {"postings": found, "amount": abs(found[0]["amount"]), "currency": found[0]["currency"]}
 
 
 async def _with_reversals(view: CallerView, found: AsOf[Found], transfers: Sequence[JsonObject]) -> AsOf[Found]:
@@ -191,10 +219,10 @@ async def _own_transfers(view: CallerView) -> AsOf[MongoMatch]:
 
 
 def _transfer(document: JsonObject) -> JsonObject:
-    if "reverses" not in document:  # made by an older version of the projection
+    if "postings" not in document:  # made by an older version of the projection
         raise rebuilding(TRANSFERS)
     names = ("kind", "from_account_id", "to_account_id", "amount", "currency", "occurred_at", "recorded_at")
-    return members_of(document, *names, "reference", "metadata", "hold_id", "reverses", "position")
+    return members_of(document, *names, "reference", "metadata", "hold_id", "reverses", "postings", "position")
 
 
 @router.get(

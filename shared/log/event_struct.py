@@ -6,7 +6,7 @@ import msgspec
 
 
 class Posting(NamedTuple):
-    """The change that an event makes to one account. The amounts of all postings of an event sum to zero.
+    """The change that an event makes to one account. The amounts of all postings of an event in one currency sum to zero.
 
     `amount` is in minor units and is negative if money leaves the account. `balance` is the account's balance after the event.
     `account_id` and `balance` are None for the outside world, which is not an account.

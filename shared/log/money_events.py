@@ -5,6 +5,8 @@ minor units. `occurred_at` is RFC 3339 in UTC, or None if the money moved at the
 spent after the event, or None if no limit of the payer counts it.
 """
 
+import msgspec
+
 from shared.log.event_struct import EventStruct, Posting, Spent
 from shared.log.streams import account_stream, hold_stream, transfer_stream
 
@@ -148,10 +150,47 @@ class TransferReversed(EventStruct, frozen=True):
         )
 
 
+class Leg(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What `FundsMoved` changes at one account, or at the outside world, for which `account_id` and `balance` are None."""
+
+    account_id: str | None
+    currency: str
+    amount: int
+    balance: int | None
+    spent: Spent | None = None
+
+
+class FundsMoved(EventStruct, frozen=True):
+    """Money moved between many accounts at once. In each currency the amounts of the legs sum to zero."""
+
+    transfer_id: str
+    legs: tuple[Leg, ...]
+    occurred_at: str | None = None
+    reference: str | None = None
+    metadata: dict[str, str] | None = None
+
+    @property
+    def currency(self) -> str:
+        """The currency of the first leg. The others may have others."""
+        return self.legs[0].currency
+
+    @property
+    def amount(self) -> int:
+        """What moved in the currency of the first leg."""
+        return sum(leg.amount for leg in self.legs if leg.currency == self.currency and leg.amount > 0)
+
+    def streams(self) -> tuple[str, ...]:
+        return transfer_stream(self.transfer_id), *(account_stream(leg.account_id) for leg in self.legs if leg.account_id)
+
+    def postings(self) -> tuple[Posting, ...]:
+        return tuple(Posting(leg.account_id, leg.currency, leg.amount, leg.balance) for leg in self.legs)
+
+
 MoneyEvent = (
     FundsDeposited  # one to a line, so that two people can add one each
     | FundsWithdrawn
     | FundsTransferred
     | HoldCaptured
     | TransferReversed
+    | FundsMoved
 )

@@ -72,7 +72,7 @@ account with metadata has also `metadata`, as JSON, and `found_by`. Its limits a
 TRANSFERS: Final = ReadModel(
     "transfers",
     "mongo",
-    version=4,
+    version=5,
     written_once=True,
     indexes=(
         # A later position never has an earlier `recorded_at`, so the order by position also serves filters by time.
@@ -83,9 +83,10 @@ TRANSFERS: Final = ReadModel(
     ),
     indexes_of_references=((("reference", 1), ("_id", 1)),),
 )
-"""{_id, kind: deposit | withdrawal | transfer | reversal, from_account_id, to_account_id, found_by, amount, currency,
-occurred_at, recorded_at, reference, metadata, hold_id, reverses, position}; the outside world is None. `found_by` is the ids of
-its accounts, the stream of the transfer that it reverses, and its kind, reference and metadata: see `found_by`. `occurred_at` is
+"""{_id, kind: deposit | withdrawal | transfer | reversal | postings, from_account_id, to_account_id, found_by, amount, currency,
+occurred_at, recorded_at, reference, metadata, hold_id, reverses, postings, position}; the outside world is None. `found_by` is
+the ids of its accounts, the stream of the transfer that it reverses, and its kind, reference and metadata: see `found_by`. A
+transfer with `postings` names no other accounts, and its `amount` is what moved in the currency of the first. `occurred_at` is
 `recorded_at` if the event names no other moment. A document is written once and never changed: its reversals say what of a
 transfer was reversed."""
 
@@ -115,7 +116,7 @@ STATISTICS: Final = ReadModel("statistics", "redis", version=2)
 
 ACTIVITY: Final = ReadModel("activity", "redis")
 """`recent`: a list of JSON objects, newest first, the last `ACTIVITY_MAX` transfers: the documents of `TRANSFERS`, with `id`
-for `_id` and without `found_by`, `metadata`, `hold_id` and `reverses`."""
+for `_id` and without `found_by`, `metadata`, `hold_id`, `reverses` and `postings`."""
 
 HOLDS: Final = ReadModel(
     "holds",

@@ -47,6 +47,30 @@ def move(payer: str, payee: str, amount: int, **fields: Any) -> Body:
     return {"from_account_id": payer, "to_account_id": payee, "amount": amount, "currency": "EUR", **fields}
 
 
+def too_much(account_id: str) -> Body:
+    return {"type": "withdrawal", "account_id": account_id, "amount": 10**6, "currency": "EUR"}
+
+
+def many(payer: str, payee: str, mode: str, first: int) -> Body:
+    """Commands of several kinds, of which some need what those before them leave."""
+    ids = [f"0198c5a0-0000-7000-8000-00000000d0{first + n:02x}" for n in range(4)]
+    return {
+        "mode": mode,
+        "commands": [
+            {"type": "deposit", "id": ids[0], "account_id": payer, "amount": 9, "currency": "EUR"},
+            {"type": "hold", "id": ids[1], "account_id": payer, "to_account_id": payee, "amount": 8, "currency": "EUR"},
+            {"type": "capture", "id": ids[2], "hold_id": ids[1], "amount": 3},
+            {"type": "release", "hold_id": ids[1]},
+            {"type": "reverse", "id": ids[3], "transfer_id": ids[0], "amount": 2},
+        ],
+    }
+
+
+def postings(payer: str, payee: str, amount: int, **fields: Any) -> Body:
+    found = ((payer, -amount), (payee, amount))
+    return {"postings": [{"account_id": each, "amount": change, "currency": "EUR"} for each, change in found], **fields}
+
+
 async def commands_of_every_kind(api: Commands) -> list[tuple[str, str, Body | None]]:
     """A request of every kind of command, in an order in which each is accepted, and some that are rejected."""
     user, other = await api.user(), await api.user()
@@ -77,6 +101,11 @@ async def commands_of_every_kind(api: Commands) -> list[tuple[str, str, Body | N
         ("POST", f"/v1/holds/{hold}/release", None),
         ("POST", f"/v1/transfers/{ids[4]}/reverse", {"id": "0198c5a0-0000-7000-8000-00000000c002", "amount": 6}),
         ("POST", f"/v1/transfers/{ids[4]}/reverse", {"id": "0198c5a0-0000-7000-8000-00000000c003", "amount": 5}),
+        ("POST", "/v1/transfers", postings(payer, payee, 3, id="0198c5a0-0000-7000-8000-00000000c004")),
+        ("POST", "/v1/transfers", postings(payer, payee, 1_000, id="0198c5a0-0000-7000-8000-00000000c005")),
+        ("POST", "/v1/batch", many(payer, payee, "independent", 0)),
+        ("POST", "/v1/batch", many(payer, payee, "atomic", 10)),
+        ("POST", "/v1/batch", {"mode": "atomic", "commands": [*many(payer, payee, "atomic", 20)["commands"], too_much(payer)]}),
         ("POST", f"/v1/accounts/{payee}/freeze", None),
         ("POST", f"/v1/accounts/{payee}/unfreeze", None),
         ("POST", f"/v1/accounts/{closing}/close", None),
@@ -95,7 +124,7 @@ async def test_a_dry_run_answers_like_the_command_and_records_nothing(api: Comma
         assert await content_of(settings) == before, path
         done = await send(api, method, path, body, **{"idempotency-key": f"k{number}"})
         assert "idempotency-replayed" not in done.headers, path
-        if body and "id" not in body and "/transfers" in path:
+        if body and "id" not in body and path.startswith("/v1/transfers"):
             continue  # each has an id of its own
         assert (rehearsed.status_code, without_times(rehearsed.json())) == (done.status_code, without_times(done.json())), path
         assert rehearsed.headers["content-type"] == done.headers["content-type"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from command_api.domain.transfer import TransferFunds
 from command_api.domain.user import NewUser
-from command_api.requests import parse_json_object, validated
+from command_api.request_bodies import parse_json_object, validated
 from shared import errors
 from shared.log.encoding import canonical
 

@@ -52,7 +52,7 @@ async def test_a_transfer_is_reversed_in_parts_and_everything_that_was_answered_
     assert (rest["amount"], rest["reversed"], rest["remaining"]) == (35, 60, 0)
     done = (await reverse(api, paid)).json()
     assert (done["code"], done["status"], done["reversed"]) == ("transfer-already-reversed", 409, 60)
-    assert code(await reverse(api, created(part))) == "reversal-not-reversible"
+    assert code(await reverse(api, created(part))) == "transfer-not-reversible"
     assert [await posted(api, each) for each in (payer, payee)] == [100, 0]
     assert await fault_of_log(settings) == ""
 

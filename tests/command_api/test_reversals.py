@@ -21,7 +21,7 @@ from shared.log.money_events import (
     TransferReversed,
 )
 from shared.money import AMOUNT_MAX
-from shared.reversal_errors import ReversalAmountExceeded, ReversalNotReversible, TooManyReversals, TransferAlreadyReversed
+from shared.reversal_errors import ReversalAmountExceeded, TooManyReversals, TransferAlreadyReversed, TransferNotReversible
 from tests.command_api.test_deciders import (
     CLOSED,
     FREE,
@@ -126,7 +126,7 @@ def parts(count: int) -> list[Event]:
         pytest.param([*RICH, CLOSED], reverse(id=PAID, transfer_id=MISSING), errors.IdTaken, id="the id is another transfer's"),
         pytest.param(RICH, reverse(id=PAID), errors.IdTaken, id="the id is that of the transfer"),
         pytest.param(RICH, reverse(transfer_id=MISSING), errors.NotFound, id="no transfer"),
-        pytest.param([*RICH, PART, FROZEN], reverse(transfer_id=BACK), ReversalNotReversible, id="a reversal"),
+        pytest.param([*RICH, PART, FROZEN], reverse(transfer_id=BACK), TransferNotReversible, id="a reversal"),
         pytest.param([*RICH, WHOLE, CLOSED], reverse(), errors.AccountIsClosed, id="a closed account comes first"),
         pytest.param([*RICH, WHOLE, FROZEN], reverse(), errors.AccountIsFrozen, id="a frozen account comes next"),
         pytest.param(

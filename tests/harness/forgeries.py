@@ -23,7 +23,7 @@ from shared.log.events import Event
 from shared.log.hash_chain import event_hash
 from shared.log.heads import Head
 from shared.log.hold_events import HoldExpired, HoldPlaced
-from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn, HoldCaptured, TransferReversed
+from shared.log.money_events import FundsDeposited, FundsMoved, FundsTransferred, FundsWithdrawn, HoldCaptured, TransferReversed
 from shared.log.projection_events import ProjectionEventSkipped
 from shared.log.read import StoredEvent
 from shared.log.stored_replies import StoredReply
@@ -74,6 +74,12 @@ class Scene:
 
     def deposited_back(self, amount: int) -> TransferReversed:
         return self.book.reverse(next(each for each in self.events if isinstance(each, FundsDeposited)), amount)
+
+    def moved(self, **of_last: Any) -> FundsMoved:
+        """Makes a transfer of 5 from account one to account two with postings. The arguments change the last posting."""
+        moved = self.book.move((self.one.account_id, -5), (self.two.account_id, 5))
+        legs = (*moved.legs[:-1], msgspec.structs.replace(moved.legs[-1], **of_last))
+        return msgspec.structs.replace(moved, transfer_id=str(uuid.UUID(int=77)), legs=legs)
 
     @property
     def hold_id(self) -> str:
@@ -211,6 +217,19 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
     "a reversal that goes elsewhere": lambda s: [s.reversal(6, to_account_id=None, to_balance=None)],
     "a reversal of money that is gone": lambda s: [s.withdraw(1_000), s.deposited_back(1_000)],
     "a reversal of money that is held": lambda s: [s.book.place_hold(s.one.account_id, 500), s.deposited_back(600)],
+    "postings that make money": lambda s: [s.book.move((s.one.account_id, -5), (s.two.account_id, 6))],
+    "postings of two currencies that only sum to zero together": lambda s: [
+        s.book.move((s.one.account_id, -5), (s.yen.account_id, 5))
+    ],
+    "two postings of an account": lambda s: [s.book.move((s.one.account_id, -5), (s.two.account_id, 10), (s.one.account_id, -5))],
+    "two postings of the outside world": lambda s: [s.book.move((s.one.account_id, -5), (None, 3), (None, 2))],
+    "a single posting": lambda s: [s.book.move((s.one.account_id, 0))],
+    "a posting of nothing": lambda s: [s.book.move((s.one.account_id, -5), (s.two.account_id, 0), (None, 5))],
+    "postings of more than is available": lambda s: [s.book.move((s.one.account_id, -5_000), (s.two.account_id, 5_000))],
+    "postings on a frozen account": lambda s: [s.of_one(AccountFrozen), s.moved()],
+    "postings with another balance": lambda s: [s.moved(balance=7)],
+    "postings in another currency than the account's": lambda s: [s.moved(currency="JPY")],
+    "a reversal of postings": lambda s: [s.moved(), s.reversal(5, reverses=str(uuid.UUID(int=77)))],
     "an account that is opened twice": lambda s: [s.one],
     "an id with a line feed": lambda s: [msgspec.structs.replace(s.book.open_account(s.ada.user_id), account_id="a\nb")],
     "an id in upper case": lambda s: [_in_upper_case(s.book.open_account(s.ada.user_id))],

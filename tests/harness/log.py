@@ -30,9 +30,11 @@ from shared.log.heads import Head, StreamHead, lock_streams
 from shared.log.hold_events import HoldPlaced, HoldReleased
 from shared.log.money_events import (
     FundsDeposited,
+    FundsMoved,
     FundsTransferred,
     FundsWithdrawn,
     HoldCaptured,
+    Leg,
     MoneyEvent,
     TransferReversed,
 )
@@ -199,6 +201,17 @@ class Book:
             **details,
         )
 
+    def move(self, *legs: tuple[str | None, int], currency: str = "EUR", **details: Any) -> FundsMoved:
+        """Makes a transfer with postings from accounts and amounts. `currency` is that of the outside world."""
+        for account_id, amount in legs:
+            if account_id:
+                self.balances[account_id] += amount
+        moved = tuple(
+            Leg(each, self.accounts[each], amount, self.balances[each]) if each else Leg(None, currency, amount, None)
+            for each, amount in legs
+        )
+        return FundsMoved(transfer_id=self.new_id(), legs=moved, **details)
+
     def held(self, account_id: str) -> int:
         return sum(self.remaining[hold_id] for hold_id, hold in self.holds.items() if hold.from_account_id == account_id)
 
@@ -220,10 +233,10 @@ class Book:
         while True:
             for event in self._anything():
                 yield event
-                if isinstance(event, MoneyEvent) and not isinstance(event, TransferReversed):
+                if isinstance(event, MoneyEvent) and not isinstance(event, TransferReversed | FundsMoved):
                     self._reversible.append(event)
 
-    def _anything(self) -> Iterator[Event]:
+    def _anything(self) -> Iterator[Event]:  # noqa: C901 # a branch for each thing that can happen
         chance = self.random.random()
         user_id, account_id = self.random.choice(list(self.emails)), self.random.choice(list(self.accounts))
         currency = self.accounts[account_id]
@@ -246,6 +259,8 @@ class Book:
                 yield self.change_limit(account_id, limit)
         elif chance < 0.14:
             yield from self._hold(account_id)
+        elif chance > 0.98:
+            yield from self._postings(account_id)
         elif chance > 0.96 and self._reversible:
             yield from self._reversal()
         elif 0.955 < chance <= 0.96:  # a limit that no transfer of a history reaches
@@ -277,6 +292,20 @@ class Book:
         available = self.balances[payer] + self.limits[payer] - self.held(payer) if payer else left
         if min(left, available) > 0 and (not payer or payer in self.accounts):
             yield self.reverse(moved, self.random.choice([min(left, available), 1]), reference="reversed")
+
+    def _postings(self, account_id: str) -> Iterator[Event]:
+        """Moves money from one account to all others in its currency and to the outside world, and some into another currency."""
+        others = [other for other in self.accounts if other != account_id and self._same_currency(other, account_id)][:50]
+        foreign = [other for other in self.accounts if not self._same_currency(other, account_id)][:1]
+        amount = len(others) + 1
+        if self.balances[account_id] + self.limits[account_id] - self.held(account_id) >= amount:
+            legs: list[tuple[str | None, int]] = [(account_id, -amount), *((other, 1) for other in others), (None, 1)]
+            moved = self.move(*legs, currency=self.accounts[account_id], reference="shared")
+            abroad = [Leg(None, self.accounts[each], -7, None) for each in foreign]
+            for each in foreign:
+                self.balances[each] += 7
+                abroad.append(Leg(each, self.accounts[each], 7, self.balances[each]))
+            yield msgspec.structs.replace(moved, legs=(*moved.legs, *abroad))
 
     def _money(self, account_id: str) -> Iterator[Event]:
         available = self.balances[account_id] + self.limits[account_id] - self.held(account_id)

@@ -282,6 +282,7 @@ def test_a_transfer_names_both_accounts_and_keeps_what_the_client_said() -> None
         "metadata": {"order.id": "7"},
         "hold_id": None,
         "reverses": None,
+        "postings": None,
         "position": 4,
     }
 

@@ -15,6 +15,7 @@ from shared.log.heads import read_head
 from shared.privacy.person_keys import PersonKeys
 from shared.settings import Settings
 from shared.stores.postgres import open_postgres
+from tests.command_api.test_dry_runs import many, postings
 from tests.harness.clients import Commands, command_api, created
 from tests.harness.running import Servers
 
@@ -51,6 +52,7 @@ async def fill(settings: Settings) -> None:
             paid = created(await commands.transfer(accounts[0], accounts[1], 10, idempotency_key=f"t-{number}"))
             await commands.post(f"/v1/transfers/{paid}/reverse", {"amount": number + 1}, idempotency_key=f"reverse-{number}")
             await commands.post(f"/v1/transfers/{paid}/reverse", {}, idempotency_key=f"rest-{number}")
+        await fill_many(commands, *accounts[:2])
         await commands.withdraw(accounts[0], 10**6, idempotency_key="rejected")
         await commands.withdraw(accounts[3], 70, idempotency_key="overdraft")
         for number, limit in enumerate((90, 90, 60)):
@@ -82,6 +84,13 @@ async def fill(settings: Settings) -> None:
             await commands.post(f"/v1/users/{users[1]}/{word}", idempotency_key=f"{word}-{len(users)}")
         await commands.post(f"/v1/users/{users[1]}/deactivate", idempotency_key="deactivate-again")
         await commands.post(f"/v1/users/{users[2]}/erase", idempotency_key="erase")
+
+
+async def fill_many(commands: Commands, payer: str, payee: str) -> None:
+    """Sends batches of commands of many kinds, and transfers with postings."""
+    for number, mode in enumerate(("independent", "atomic")):
+        await commands.post("/v1/batch", many(payer, payee, mode, 30 + 10 * number), idempotency_key=f"many-{mode}")
+        created(await commands.post("/v1/transfers", postings(payer, payee, 5), idempotency_key=f"postings-{number}"))
 
 
 async def fault(settings: Settings) -> str:
@@ -122,6 +131,6 @@ def _richer(body: bytes) -> bytes:
     prefix = b"sealed:" if body.startswith(b"sealed:") else b""
     members = orjson.loads(body.removeprefix(prefix))
     inner = members["body"] if prefix else members
-    name = next(name for name in ("amount", "version", "results") if name in inner)
-    inner[name] = inner[name][:-1] if name == "results" else inner[name] + 1
+    name = next(name for name in ("amount", "version", "results", "postings") if name in inner)
+    inner[name] = inner[name][:-1] if name in {"results", "postings"} else inner[name] + 1
     return prefix + orjson.dumps(members)

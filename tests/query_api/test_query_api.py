@@ -415,7 +415,7 @@ async def test_a_bad_parameter_or_header_is_rejected(alone: Questions) -> None:
 
 async def test_a_route_without_parameters_rejects_every_parameter(alone: Questions) -> None:
     for thing in (f"users/{NOBODY}", f"accounts/{NOBODY}/balance", "projections"):
-        assert code(await alone.ask(f"/v1/{thing}", {"at": "2026"})) == "validation-failed"
+        assert code(await alone.ask(f"/v1/{thing}", {"whenever": "2026"})) == "validation-failed"
 
 
 # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -140,7 +140,8 @@ def _example(document: dict[str, Any], declared: dict[str, Any]) -> dict[str, An
     """The body of an operation. Its example must have every id that its schema has."""
     if "requestBody" not in declared:
         return None
-    reference = declared["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    body = declared["requestBody"]["content"]["application/json"]["schema"]
+    reference = body.get("anyOf", [body])[0]["$ref"]
     schema = document["components"]["schemas"][reference.rpartition("/")[2]]
     ids = {name for name, field in schema["properties"].items() if '"uuid"' in json.dumps(field)} - {"id"}
     assert ids <= schema["example"].keys(), f"the example of {reference} must have {ids}"

@@ -172,6 +172,7 @@ COMMANDS: list[tuple[str, str, Any]] = [
     ("POST", "/v1/withdrawals", {"id": str(uuid.UUID(int=7)), "account_id": ACCOUNT, **MONEY}),
     ("POST", "/v1/transfers", {"id": TRANSFER, **PAYMENT}),
     ("POST", "/v1/transfers/batch", {"mode": "independent", "transfers": [{"id": str(uuid.UUID(int=8)), **PAYMENT}]}),
+    ("POST", "/v1/batch", {"commands": [{"type": "deposit", "id": str(uuid.UUID(int=12)), "account_id": ACCOUNT, **MONEY}]}),
     ("POST", "/v1/transfers/{transfer_id}/reverse", {"id": str(uuid.UUID(int=11)), "amount": 30}),
     ("POST", "/v1/holds", {"id": HOLD, "account_id": ACCOUNT, **MONEY}),
     ("POST", "/v1/holds/{hold_id}/capture", {"id": str(uuid.UUID(int=10)), "amount": 30}),

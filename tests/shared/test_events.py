@@ -14,6 +14,7 @@ from shared import errors
 from shared.log.encoding import NO_KEYS, DecryptionKeys, Upcaster, canonical, decode, encode, upcasted
 from shared.log.event_struct import Spent
 from shared.log.events import EVENT_TYPES, Event
+from shared.log.money_events import Leg
 from shared.privacy.encryption import people_of
 from shared.timestamps import timestamp
 
@@ -21,6 +22,10 @@ GOLDEN = json.loads((Path(__file__).parent / "golden" / "events.json").read_text
 EVENT_ID = "00000000-0000-0000-0000-0000000000ee"
 KEYS = {"00000000-0000-0000-0000-0000000000a1": bytes(range(32))}
 VALUES: dict[Any, st.SearchStrategy[Any]] = {
+    tuple[Leg, ...]: st.lists(
+        st.builds(Leg, st.none() | st.text(), st.text(), st.integers(-(2**53), 2**53), st.none() | st.integers(0, 2**53)),
+        max_size=3,
+    ).map(tuple),
     str: st.text(st.characters(codec="utf-8", exclude_characters="\x00")),
     int: st.integers(-(2**53) + 1, 2**53 - 1),
     int | None: st.none() | st.integers(-(2**53) + 1, 2**53 - 1),

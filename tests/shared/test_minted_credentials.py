@@ -82,7 +82,7 @@ CREDENTIAL_OPERATIONS: Final = {
     "POST /v1/password-resets",
     "GET /v1/users/{user_id}/sessions",
     # Not credentials: a hold has `expires_at` too.
-    *("POST /v1/holds", "POST /v1/holds/{hold_id}/capture", "POST /v1/holds/{hold_id}/release"),
+    *("POST /v1/holds", "POST /v1/holds/{hold_id}/capture", "POST /v1/holds/{hold_id}/release", "POST /v1/batch"),
 }
 """The operations that take or give something of a credential or a login name. The walk below tries them all."""
 TOKEN: Final = re.compile(r"db[kr]_[A-Za-z0-9_-]{43,}")

@@ -1,0 +1,68 @@
+"""Builds the body of the answer to a transfer with postings, with a class of it for the OpenAPI document, as `answers` does."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from command_api.answers import EUROS_ID, SAVINGS_ID, TRANSFER_ID, AmountMember, BalanceMember, PositionMember, balance_member
+from command_api.domain.postings import MoveFunds
+from command_api.writer.command_request import Outcome
+from shared.log.streams import account_stream
+from shared.timestamps import timestamp
+
+
+class PostingMember(BaseModel):
+    account_id: Annotated[str | None, Field(description="null for the outside world.")]
+    amount: AmountMember
+    currency: str
+
+
+class PostingsBody(BaseModel):
+    """A transfer with postings. `balances` are those of its accounts right after it, in the order of the postings."""
+
+    id: str
+    position: PositionMember
+    postings: list[PostingMember]
+    occurred_at: str
+    recorded_at: str
+    reference: str | None = None
+    metadata: dict[str, str] | None = None
+    balances: list[BalanceMember]
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": TRANSFER_ID,
+                "position": 44,
+                "postings": [
+                    {"account_id": EUROS_ID, "amount": -1250, "currency": "EUR"},
+                    {"account_id": SAVINGS_ID, "amount": 1250, "currency": "EUR"},
+                ],
+                "occurred_at": "2026-11-21T09:30:00.000000Z",
+                "recorded_at": "2026-11-21T09:30:00.000000Z",
+                "balances": [
+                    {"account_id": EUROS_ID, "posted": 0, "held": 0, "available": 0},
+                    {"account_id": SAVINGS_ID, "posted": 1250, "held": 0, "available": 1250},
+                ],
+            }
+        }
+    )
+
+
+def postings_body(command: MoveFunds, outcome: Outcome) -> dict[str, Any]:
+    """Builds a `PostingsBody`."""
+    recorded_at = timestamp(outcome.recorded_at)
+    said = {"reference": command.reference, "metadata": command.metadata}
+    return {
+        "id": command.id,
+        "position": outcome.position,
+        "postings": [posting.model_dump() for posting in command.postings],
+        "occurred_at": command.occurred_at or recorded_at,
+        "recorded_at": recorded_at,
+        **{name: value for name, value in said.items() if value is not None},
+        "balances": [
+            balance_member(outcome.states[account_stream(posting.account_id)])
+            for posting in command.postings
+            if posting.account_id
+        ],
+    }
