@@ -111,22 +111,14 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
         ValidationError: a field of the event has a value that no command can have.
     """
     match event:
-        case user_events.UserCreated():
-            return user.CreateUser(
-                user=user.NewUser(id=event.user_id, name=event.name, email=event.email), email_hash=event.email_hash
-            )
-        case user_events.UserChanged():
-            return user.ChangeUser(
-                user_id=event.user_id,
-                changes=user.UserChanges(name=event.name, email=event.email),
-                email_hash=event.email_hash,
-            )
-        case user_events.UserDeactivated():
-            return user.DeactivateUser(user_id=event.user_id)
-        case user_events.UserReactivated():
-            return user.ReactivateUser(user_id=event.user_id)
-        case user_events.UserErased():
-            return user.EraseUser(user_id=event.user_id)
+        case (
+            user_events.UserCreated()
+            | user_events.UserChanged()
+            | user_events.UserDeactivated()
+            | user_events.UserReactivated()
+            | user_events.UserErased()
+        ):
+            return _of_user(event)
         case account_events.AccountOpened():
             return account.OpenAccount(
                 id=event.account_id,
@@ -163,6 +155,28 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
             return _postings(event)
         case projection_events.ProjectionEventSkipped():
             return projection.SkipProjectionEvent(projection=event.projection, position=event.position, reason=event.reason)
+        case _:
+            assert_never(event)
+
+
+def _of_user(event: user_events.UserEvent) -> Command:
+    match event:
+        case user_events.UserCreated():
+            return user.CreateUser(
+                user=user.NewUser(id=event.user_id, name=event.name, email=event.email), email_hash=event.email_hash
+            )
+        case user_events.UserChanged():
+            return user.ChangeUser(
+                user_id=event.user_id,
+                changes=user.UserChanges(name=event.name, email=event.email),
+                email_hash=event.email_hash,
+            )
+        case user_events.UserDeactivated():
+            return user.DeactivateUser(user_id=event.user_id)
+        case user_events.UserReactivated():
+            return user.ReactivateUser(user_id=event.user_id)
+        case user_events.UserErased():
+            return user.EraseUser(user_id=event.user_id)
         case _:
             assert_never(event)
 

@@ -8,14 +8,12 @@ import uuid
 from typing import Any
 
 positions = [0]
-"""The positions of all commands. Queries wait until the read models have the last one."""
+"""The positions of all answers. Queries wait until the read models have the last one."""
 
 
 def command(path: str, method: str = "POST", **body: Any) -> dict[str, Any]:
     """Sends a command, and returns its answer. A rejected command returns its problem, whose `code` says why."""
-    answer = _send(os.environ["DAYBOOK_COMMAND_URL"], method, path, {"Idempotency-Key": str(uuid.uuid4())}, body)
-    positions.append(answer.get("position") or 0)
-    return answer
+    return _send(os.environ["DAYBOOK_COMMAND_URL"], method, path, {"Idempotency-Key": str(uuid.uuid4())}, body)
 
 
 def query(path: str) -> dict[str, Any]:
@@ -42,6 +40,7 @@ def _send(url: str, method: str, path: str, headers: dict[str, str], body: Any =
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
             content: dict[str, Any] = json.load(answer)
+            positions.append(int(answer.headers["Daybook-Position"]))
     except urllib.error.HTTPError as rejected:
         content = json.load(rejected)
     return content
