@@ -32,7 +32,7 @@ from shared.read_models.dead_letters import (
     summary_in_document,
 )
 from shared.read_models.generations import Generation, checkpoint_id, pointer_id
-from shared.read_models.shapes import COPY_MARK, READ_MODELS, ReadModel, index_options
+from shared.read_models.shapes import COPY_MARK, READ_MODELS, ReadModel, index_options, index_text
 from shared.stores.mongo import BlockingMongoSession, MongoDatabase, MongoSession, blocking
 from shared.stores.shared_round_trips import SharedRoundTrips
 
@@ -223,7 +223,7 @@ class MongoSink:
         collection = generation.collection(self._mongo)
         information = await collection.index_information()
         indexes = [
-            str(([*map(list, index["key"])], {name: value for name, value in index.items() if name not in {"key", "v", "ns"}}))
+            index_text(index["key"], {name: value for name, value in index.items() if name not in {"key", "v", "ns"}})
             for name, index in information.items()
             if name != "_id_"
         ]

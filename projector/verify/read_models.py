@@ -27,7 +27,7 @@ from shared.log.events import RecordedEvent
 from shared.progress import CountDone
 from shared.read_models.dead_letters import DeadLetterSummary
 from shared.read_models.generations import Generation, live_generation
-from shared.read_models.shapes import index_options
+from shared.read_models.shapes import index_options, index_text
 from shared.stores.all_stores import Stores
 from shared.stores.mongo import MongoDatabase, MongoSession
 
@@ -145,7 +145,7 @@ async def verify_collection(sink: MongoSink, generation: Generation) -> None:
     """
     indexes, options = await sink.read_definition(generation)
     where = f"{generation.model.name}, collection"
-    defined = sorted(str(([*map(list, keys)], options)) for keys, options in index_options(generation.model))
+    defined = sorted(index_text(keys, options) for keys, options in index_options(generation.model))
     require_equal(f"{where}, indexes", defined, indexes)
     require_equal(f"{where}, options", {}, options)
 

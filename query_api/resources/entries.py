@@ -153,7 +153,7 @@ async def _entries_of_transfers(
     position.
     """
     order = ORDERS_BY_TRANSFER[parameters.sort]
-    match = parameters.transfers_of(account_id, parameters.sort)
+    match = parameters.transfers_of(view, account_id, parameters.sort)
     transfers = await read_list(view, TRANSFERS, match, order, parameters, key, _position)
     ids = [entry_id(account_id, position) for position in transfers.data.items]
     entries = await view.documents(ENTRIES, [{"$match": {"_id": {"$in": ids}}}, {"$project": {"item": 1}}])

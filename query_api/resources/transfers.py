@@ -143,7 +143,8 @@ TRANSFER_ORDERS: Final = sort_orders(
 
 
 async def find_transfers(view: CallerView, parameters: TransferParameters, key: CursorKey | None) -> AsOf[ListSlice]:
-    match = parameters.transfers_of(parameters.account_id, parameters.sort) | range_match(parameters, "occurred_at", "amount")
+    match = parameters.transfers_of(view, parameters.account_id, parameters.sort)
+    match |= range_match(parameters, "occurred_at", "amount")
     if parameters.currency:
         match["currency"] = parameters.currency
     elif parameters.sort.endswith("amount"):
@@ -232,6 +233,9 @@ def _transfer(document: JsonObject) -> JsonObject:
 )
 async def list_transfers(request: QueryRequest, parameters: Annotated[TransferParameters, Query()]) -> Response:
     """List transfers, deposits, withdrawals and reversals, by default newest first.
+
+    A customer sees of a transfer with postings only those of their own accounts. Filters by amount, currency or counterparty, and
+    the order by amount, leave such transfers out for customers.
 
     Without `sort`, filters by `occurred_at`, `amount`, `currency` or `reference[prefix]` order the list by that field. Each order
     serves some filters, and other combinations are refused with 422.

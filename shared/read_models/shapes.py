@@ -4,6 +4,7 @@ Money is stored as integers. Times are RFC 3339 text (see `shared.timestamps.tim
 of the last event that changed it. Its `version` is the version of its stream, which callers send as `If-Match`.
 """
 
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -164,6 +165,11 @@ def index_options(model: ReadModel) -> list[tuple[Index, dict[str, Any]]]:
     """Returns each index of a read model with the options that MongoDB creates it with."""
     whole = [(keys, dict[str, Any]()) for keys in model.indexes]
     return whole + [(keys, {"partialFilterExpression": {"reference": {"$gt": ""}}}) for keys in model.indexes_of_references]
+
+
+def index_text(keys: Iterable[Iterable[Any]], options: Mapping[str, Any]) -> str:
+    """Returns an index as text, the same for a definition and for what a driver reads from MongoDB."""
+    return json.dumps([[*map(list, keys)], options])
 
 
 def labelled(model: ReadModel, label: str) -> ReadModel:

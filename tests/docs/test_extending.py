@@ -29,7 +29,7 @@ TESTS_OF_EXTENSIONS = (
 )
 """The tests without servers that look at what an extension adds."""
 
-OTHER_NAMES = {"Labelled": "Marked", "labelled": "marked", "Label": "Mark", "label": "mark", "LABEL": "MARK"}
+OTHER_NAMES = {"Labelled": "Lacquered", "labelled": "lacquered", "Label": "Lacquer", "label": "lacquer", "LABEL": "LACQUER"}
 """The example under other names: what somebody has added who began with it. In sorted lists it stands after the example."""
 
 

@@ -40,6 +40,14 @@ async def test_a_transfer_with_postings_is_seen_by_each_of_its_owners_and_by_eac
     seen = await api.get(path, **customer)
     assert seen["postings"] == [{"account_id": own.account_id, "amount": 25, "currency": "EUR"}]
     assert (seen["amount"], (await api.get("/v1/transfers", **customer))["items"]) == (25, [seen | {"position": 5}])
+    # Neither a filter nor an order nor a cursor tells what the others got.
+    telling = ({"amount[gte]": 26}, {"currency": "EUR"}, {"sort": "amount"}, {"counterparty": other.account_id})
+    for parameters in telling:
+        assert len((await api.get("/v1/transfers", parameters))["items"]) == 1
+        assert (await api.get("/v1/transfers", parameters, **customer))["items"] == []
+    entries = f"/v1/accounts/{own.account_id}/entries"
+    assert len((await api.get(entries, {"counterparty": other.account_id}))["items"]) == 1
+    assert (await api.get(entries, {"counterparty": other.account_id}, **customer))["items"] == []
     for account, amount in ((payer, -60), (own, 25), (other, 30)):
         [entry] = (await api.get(f"/v1/accounts/{account.account_id}/entries"))["items"]
         assert (entry["kind"], entry["amount"], entry["balance"], entry["counterparty_account_id"]) == (
