@@ -85,7 +85,8 @@ class GenerationBuild:
 
     async def advance_far(self, events_max: int = BUILD_EVENTS_MAX) -> int:
         """Does the same as `advance`, with large batches that need few writes. For a generation that is not live."""
-        changes_max = CHANGES_MAX if self._projection.write_once else BUILD_CHANGES_MAX
+        is_large = self._projection.large_batches and not self._projection.write_once
+        changes_max = BUILD_CHANGES_MAX if is_large else CHANGES_MAX
         return await self.advance(min(events_max, BUILD_EVENTS_MAX), changes_max)
 
     async def advance(self, events_max: int, changes_max: int = CHANGES_MAX) -> int:

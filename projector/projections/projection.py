@@ -23,6 +23,9 @@ class Projection(msgspec.Struct, Generic[C], frozen=True):
 
     `write_once` says that no document changes after it was inserted, so that documents can be verified a few at a time.
 
+    `large_batches` says that a rebuild should write large batches, because documents that change often are written less often
+    then. It is False where a change costs so much that a large batch would pass the time limit of the store.
+
     `makes` maps each event type to the number of documents or keys that such an event inserts, or to a function that counts them
     for an event. `origin` returns where to find the events of a document or key: the id of a stream, or one position. Both are
     left out if a part depends on the whole log.
@@ -33,6 +36,7 @@ class Projection(msgspec.Struct, Generic[C], frozen=True):
     handles: frozenset[type]
     project: Callable[[C, RecordedEvent, Any], None]
     write_once: bool = False
+    large_batches: bool = True
     makes: Mapping[Any, int | Callable[[Any], int]] = {}
     origin: Callable[[str], str | int] | None = None
 

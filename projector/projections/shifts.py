@@ -31,4 +31,10 @@ def project_shifts(changes: DocumentChanges, recorded: RecordedEvent, event: Mon
                 changes.add(document_id, counts)
 
 
-SHIFTS_PROJECTION: Final = Projection(SHIFTS, DocumentChanges, handles=frozenset(get_args(MoneyEvent)), project=project_shifts)
+SHIFTS_PROJECTION: Final = Projection(
+    SHIFTS,
+    DocumentChanges,
+    handles=frozenset(get_args(MoneyEvent)),
+    project=project_shifts,
+    large_batches=False,  # each change is an insertion or an addition, and each entry has up to 14 of them
+)
