@@ -26,7 +26,8 @@ READ_LOCK_HOLDERS: Final = text("""
     FROM pg_locks l
     JOIN pg_class c ON c.oid = l.relation
     LEFT JOIN pg_stat_activity h ON h.pid = l.pid
-    WHERE l.granted AND l.mode = 'AccessExclusiveLock' AND c.relname IN ('events', 'log_heads', 'stream_events', 'streams')
+    WHERE l.granted AND l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock'
+    AND c.relname IN ('events', 'log_heads', 'stream_events', 'streams')
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.pid <> pg_backend_pid()
     GROUP BY 1, 2
 """)

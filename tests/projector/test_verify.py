@@ -196,10 +196,10 @@ MONGO_MODELS = [name for name, projection in PROJECTIONS_BY_NAME.items() if proj
 async def test_a_document_that_was_changed_removed_or_added_is_found(ledger: Ledger, name: str) -> None:
     documents = ledger.stores.mongo[f"main.{name}.1"]
     document: Any = await documents.find_one({}, sort=[("_id", -1)])
-    number = "position" if "position" in document else "within_rest"
-    await documents.update_one({"_id": document["_id"]}, {"$set": {number: 1}})
+    field = next(each for each in ("position", "within_rest", "item") if each in document)
+    await documents.update_one({"_id": document["_id"]}, {"$set": {field: 1}})
     found = await difference_in(ledger, name)
-    assert f"{name} {document['_id']}, {number}: expected {document[number]}, found 1" in found
+    assert f"{name} {document['_id']}, {field}: expected {document[field]!r}, found 1" in found
     await documents.delete_one({"_id": document["_id"]})
     assert f"{name} {document['_id']}: expected" in await difference_in(ledger, name)
     await documents.insert_one(document)

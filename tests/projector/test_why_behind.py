@@ -174,9 +174,16 @@ async def test_a_session_that_keeps_commands_waiting_is_named_in_the_status(ledg
         waiting = asyncio.create_task(waits_for_the_head(engine))
         async with ledger.stores.engine.connect() as connection:
             await eventually(lambda: is_waited_for(connection, pid))
-        _, out, err = await daybook(ledger.settings, "status").ended()
-        assert re.search(rf"daybook-command waits: .*session {pid} holds a lock, for \d+ s or longer", out), out + err
+            # A session that waits for a row has a lock of its own on that row. It must not be taken for one that locks a table.
+            assert [each.pid for each in await read_lock_holders(connection)] == [pid]
+        expected = re.compile(rf"daybook-command waits: .*session {pid} holds a lock, for \d+ s or longer")
+        await eventually(lambda: status_says(ledger.settings, expected))
     await waiting
+
+
+async def status_says(settings: Settings, expected: re.Pattern[str]) -> bool:
+    _, out, _ = await daybook(settings, "status").ended()
+    return bool(expected.search(out))
 
 
 async def waits_for_the_head(engine: AsyncEngine) -> None:
