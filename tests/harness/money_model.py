@@ -108,7 +108,7 @@ class Model:
         if transfer is None:
             raise Rejected("not-found")
         if transfer.is_reversal:
-            raise Rejected("reversal-not-reversible")
+            raise Rejected("transfer-not-reversible")
         ends = transfer.payee, transfer.payer
         currency = next(self.accounts[each].currency for each in ends if each)
         self._usable(ends, currency)
