@@ -60,7 +60,7 @@ class AccountState(msgspec.Struct, frozen=True, omit_defaults=True):
     """The moment that `held` is as of: see `stream_folds.at_moment`. It is empty, and every hold counts, in a fold of events."""
     limits: SpendingLimits | None = None
     spent: Spent | None = None
-    """What was spent on the day of the last event that spent, and in its month. None if no limit counts it."""
+    """The amounts that were spent on the day, and in the month, of the last spending. None if the account has no such limit."""
     metadata_digest: str = ""
     """See `digest_of`. The state has no metadata, because every transfer writes a snapshot of the state."""
 

@@ -56,7 +56,7 @@ async def posted(api: Commands, *account_ids: str) -> list[int]:
 
 @pytest.mark.parametrize("mode", ["independent", "atomic"])
 async def test_commands_of_every_kind_are_answered_as_each_alone_and_once(api: Commands, settings: Settings, mode: str) -> None:
-    """What is answered follows from the log, also the state of a hold in the middle of the batch."""
+    """The answers agree with the log. Each one shows a hold as it is at that place in the batch."""
     payer, payee = await api.account(), await api.account()
     answer = await post(api, mode, *every_kind(payer, payee))
     results = answer.json()["results"]
