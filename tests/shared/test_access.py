@@ -68,6 +68,9 @@ class Things:
     stream: str
     name: str = "accounts"
     session_id: str = str(uuid.UUID(int=5))
+    house_from_account_id: str = str(uuid.UUID(int=6))
+    house_to_account_id: str = str(uuid.UUID(int=7))
+    remainder_account_id: str = str(uuid.UUID(int=8))
 
     @classmethod
     def of(cls, user_id: str, account_id: str, transfer_id: str, hold_id: str, payee: str) -> "Things":
