@@ -69,8 +69,11 @@ class AccountState(msgspec.Struct, frozen=True, omit_defaults=True):
     limits: SpendingLimits | None = None
     spent: Spent | None = None
     """The amounts that were spent on the day, and in the month, of the last spending. None if the account has no such limit."""
-    carried: str = "0"
-    """What of the remainders of exchanges is the account's and is no whole minor unit, as a decimal number of minor units."""
+    carried: str = ""
+    """What of the remainders of exchanges is the account's and is no whole minor unit, as a decimal number of minor units.
+
+    It is empty for 0: msgspec leaves out only defaults that are the same object, and all empty texts are.
+    """
     metadata_digest: str = ""
     """See `digest_of`. The state has no metadata, because every transfer writes a snapshot of the state."""
 
@@ -150,7 +153,7 @@ def limits_of(event: AccountLimitsChanged) -> SpendingLimits:
 
 def _after_move(state: AccountState, event: FundsMoved) -> AccountState:
     if isinstance(event, FundsExchanged) and event.remainder_account_id == state.account_id:
-        state = msgspec.structs.replace(state, carried=event.carried)
+        state = msgspec.structs.replace(state, carried="" if event.carried == "0" else event.carried)
     for leg in event.legs:
         if leg.account_id == state.account_id and leg.balance is not None:
             spent = leg.spent if leg.amount < 0 else state.spent

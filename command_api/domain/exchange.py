@@ -103,7 +103,7 @@ class ExchangeFunds(Command):
         remainder_account: AccountState = states[account_stream(self.remainder_account_id)]
         worth = exchanged(self.from_amount, self.from_currency, self.to_currency, self.rate)
         to_amount = round(worth)  # half to even
-        carried = Fraction(remainder_account.carried) + worth - to_amount
+        carried = Fraction(remainder_account.carried or 0) + worth - to_amount
         whole = int(carried)  # towards zero: the account carries less than one minor unit
         *four, of_remainder = self._postings(to_amount, whole)
         legs = legs_of((*four, of_remainder), states)

@@ -247,4 +247,4 @@ def test_no_exchange_makes_or_loses_money_not_even_a_fraction_of_a_minor_unit(
         if not back:
             owed += amount * Fraction(rate) - events[0].to_amount
         state = states[f"account-{REMAINDERS}"]
-        assert (state.posted + Fraction(state.carried), abs(Fraction(state.carried)) < 1) == (owed, True)
+        assert (state.posted + Fraction(state.carried or 0), abs(Fraction(state.carried or 0)) < 1) == (owed, True)
