@@ -23,6 +23,7 @@ from shared.log.events import Event
 from shared.log.hash_chain import event_hash
 from shared.log.heads import Head
 from shared.log.hold_events import HoldExpired, HoldPlaced
+from shared.log.ledger_events import LedgerClosed, LedgerCreated
 from shared.log.money_events import FundsDeposited, FundsMoved, FundsTransferred, FundsWithdrawn, HoldCaptured, TransferReversed
 from shared.log.projection_events import ProjectionEventSkipped
 from shared.log.read import StoredEvent
@@ -262,6 +263,10 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
     "an erasure with another status": lambda s: [
         msgspec.structs.replace(s.book.erase_user(s.ada.user_id), status_before="inactive")
     ],
+    "a ledger that is created after its first event": lambda _: [LedgerCreated(name="Acme")],
+    "a ledger that is closed twice": lambda _: [LedgerClosed(), LedgerClosed()],
+    "money in a closed ledger": lambda s: [LedgerClosed(), s.deposit()],
+    "an account in a closed ledger": lambda s: [LedgerClosed(), s.book.open_account(s.ada.user_id)],
     "a skip of an event to come": lambda _: [ProjectionEventSkipped(projection="balances", position=500, reason="r")],
     "a skip of no read model": lambda _: [ProjectionEventSkipped(projection="a\nb", position=1, reason="r")],
     "a skip at zero": lambda _: [ProjectionEventSkipped(projection="balances", position=0, reason="r")],
