@@ -162,13 +162,13 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
 def _of_user(event: user_events.UserEvent) -> Command:
     match event:
         case user_events.UserCreated():
-            return user.CreateUser(
-                user=user.NewUser(id=event.user_id, name=event.name, email=event.email), email_hash=event.email_hash
-            )
+            pairs = user_events.metadata_pairs(event.metadata)
+            new = user.NewUser(id=event.user_id, name=event.name, email=event.email, metadata=pairs)
+            return user.CreateUser(user=new, email_hash=event.email_hash)
         case user_events.UserChanged():
             return user.ChangeUser(
                 user_id=event.user_id,
-                changes=user.UserChanges(name=event.name, email=event.email),
+                changes=user.UserChanges(name=event.name, email=event.email, metadata=user_events.metadata_pairs(event.metadata)),
                 email_hash=event.email_hash,
             )
         case user_events.UserDeactivated():
@@ -270,7 +270,7 @@ def _money(event: money_events.FundsDeposited | money_events.FundsWithdrawn | mo
 
 
 def _without_names(position: int, event: Event) -> Event:
-    """Returns the event with stand-ins for its name and address, so that no names are kept in memory.
+    """Returns the event with stand-ins for its name, address and metadata, so that nothing personal is kept in memory.
 
     The stand-in for a name is a new one each time, because an event of an erased person does not show if the name changed.
     """
@@ -278,19 +278,27 @@ def _without_names(position: int, event: Event) -> Event:
         return event
     if not _EMAIL_HASH.fullmatch(event.email_hash):
         raise EventImpossible("its hash of an address is not one that Daybook makes")
-    return msgspec.structs.replace(event, name=f"name {position}", email=f"{event.email_hash}@example.com")
+    metadata = user_events.metadata_text({"number": str(position)}) if event.metadata else ""
+    return msgspec.structs.replace(event, name=f"name {position}", email=f"{event.email_hash}@example.com", metadata=metadata)
 
 
 def _require_personal_form(event: Event) -> None:
-    """Validates the name and the address of an event as those of a request, if they can be read.
+    """Validates the name, the address and the metadata of an event as those of a request, if they can be read.
 
     Raises:
         ValidationError: no request could have them.
+        EventImpossible: the metadata are not written as Daybook writes them.
     """
-    if isinstance(event, user_events.UserCreated | user_events.UserChanged):
-        readable = {name: value for name in ("name", "email") if (value := getattr(event, name)) != ERASED}
-        if readable:
-            user.UserChanges(**readable)
+    if not isinstance(event, user_events.UserCreated | user_events.UserChanged):
+        return
+    readable: dict[str, Any] = {name: value for name in ("name", "email") if (value := getattr(event, name)) != ERASED}
+    try:
+        readable["metadata"] = user_events.metadata_pairs(event.metadata)
+    except msgspec.DecodeError:
+        raise EventImpossible("its metadata are not pairs of texts") from None
+    user.UserChanges(**readable)
+    if event.metadata not in {ERASED, user_events.metadata_text(readable["metadata"])}:
+        raise EventImpossible("its metadata are not written as Daybook writes them")
 
 
 def _faults(invalid: ValidationError) -> str:

@@ -27,7 +27,7 @@ from shared.log.money_events import FundsDeposited, FundsMoved, FundsTransferred
 from shared.log.projection_events import ProjectionEventSkipped
 from shared.log.read import StoredEvent
 from shared.log.stored_replies import StoredReply
-from shared.log.user_events import UserCreated, UserDeactivated, UserErased, UserReactivated
+from shared.log.user_events import UserChanged, UserCreated, UserDeactivated, UserErased, UserReactivated
 from shared.privacy.master_keys import master_key_id, wrap
 from shared.privacy.person_keys import ADDRESSES
 from shared.setting_values import read_master_keys
@@ -250,6 +250,10 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
     "a user with an empty name": lambda s: [s.book.create_user(name="")],
     "a name with a line feed": lambda s: [s.book.create_user(name="a\nb")],
     "an address that is none": lambda s: [msgspec.structs.replace(s.book.create_user(), email="nobody")],
+    "metadata of a user with a bad key": lambda s: [s.book.change_user(s.ada.user_id, "B", **{"a b": "c"})],
+    "metadata of a user that are no pairs": lambda s: [_described(s, "[]")],
+    "metadata of a user in another order": lambda s: [_described(s, '{"b":"2","a":"1"}')],
+    "metadata of a user that are no JSON": lambda s: [_described(s, "nothing")],
     "an active user who is reactivated": lambda s: [UserReactivated(user_id=s.ada.user_id)],
     "a missing user who is deactivated": lambda _: [UserDeactivated(user_id=str(uuid.UUID(int=9)))],
     "a change of an inactive user": lambda s: [UserDeactivated(user_id=s.ada.user_id), s.book.change_user(s.ada.user_id, "B")],
@@ -272,6 +276,10 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
 def _captured(s: Scene) -> HoldCaptured:
     s.hold()
     return s.book.capture(s.hold_id, 10)
+
+
+def _described(s: Scene, metadata: str) -> UserChanged:
+    return msgspec.structs.replace(s.book.change_user(s.ada.user_id, "B"), metadata=metadata)
 
 
 def _in_upper_case(opened: AccountOpened) -> AccountOpened:

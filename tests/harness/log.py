@@ -39,7 +39,15 @@ from shared.log.money_events import (
     TransferReversed,
 )
 from shared.log.stream_fold import snapshot_context
-from shared.log.user_events import UserChanged, UserCreated, UserDeactivated, UserErased, UserEvent, UserReactivated
+from shared.log.user_events import (
+    UserChanged,
+    UserCreated,
+    UserDeactivated,
+    UserErased,
+    UserEvent,
+    UserReactivated,
+    metadata_text,
+)
 from shared.privacy.encryption import KeysByPerson
 from shared.privacy.person_keys import PersonKeys
 from shared.settings import Settings
@@ -75,10 +83,17 @@ class Book:
         self.emails[user_id] = email or f"{user_id}@example.com"
         return UserCreated(user_id=user_id, name=name, email=self.emails[user_id], email_hash=_hash(self.emails[user_id]))
 
-    def change_user(self, user_id: str, name: str, email: str | None = None) -> UserChanged:
+    def change_user(self, user_id: str, name: str, email: str | None = None, **metadata: str) -> UserChanged:
         before = self.emails[user_id]
         after = self.emails[user_id] = email or before
-        return UserChanged(user_id=user_id, name=name, email=after, email_hash=_hash(after), email_hash_before=_hash(before))
+        return UserChanged(
+            user_id=user_id,
+            name=name,
+            email=after,
+            email_hash=_hash(after),
+            email_hash_before=_hash(before),
+            metadata=metadata_text(metadata),
+        )
 
     def erase_user(self, user_id: str) -> UserErased:
         """Makes the event that erases an active user."""
@@ -244,7 +259,7 @@ class Book:
             yield UserDeactivated(user_id=user_id)
             yield UserReactivated(user_id=user_id)
         elif chance < 0.04:
-            yield self.change_user(user_id, f"Ada {self.random.random()}", f"{self.new_id()}@example.com")
+            yield self.change_user(user_id, f"Ada {self.random.random()}", f"{self.new_id()}@example.com", number=user_id)
         elif chance < 0.06:
             yield AccountFrozen(account_id=account_id, currency=currency)
             yield AccountUnfrozen(account_id=account_id, currency=currency)
