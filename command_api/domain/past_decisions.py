@@ -48,7 +48,9 @@ class _KeptStates(dict[str, Any]):
 class PastDecisions:
     """Decides the events of one log again, in order. `states` are the states of the streams after the last of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, pepper: bytes | None = None) -> None:
+        """Begins before the first event. Without `pepper`, hashes of e-mail addresses are not compared with the addresses."""
+        self._pepper = pepper
         self.states: dict[str, Any] = _KeptStates()
         self.versions: Counter[str] = Counter()
         """The version of each stream whose state is kept."""
@@ -71,7 +73,7 @@ class PastDecisions:
         nameless = _without_names(position, event)
         try:
             if nameless is not event:
-                _require_personal_form(event)
+                _require_personal_form(event, self._pepper)
             command = command_of(nameless)
             self._remember_reversed(position, command)
             decided = command.decide(self.states_of(command, recorded_at))
@@ -282,12 +284,13 @@ def _without_names(position: int, event: Event) -> Event:
     return msgspec.structs.replace(event, name=f"name {position}", email=f"{event.email_hash}@example.com", metadata=metadata)
 
 
-def _require_personal_form(event: Event) -> None:
+def _require_personal_form(event: Event, pepper: bytes | None) -> None:
     """Validates the name, the address and the metadata of an event as those of a request, if they can be read.
 
     Raises:
         ValidationError: no request could have them.
-        EventImpossible: the metadata are not written as Daybook writes them.
+        EventImpossible: the hash of the address is that of another one, so nobody could log in with it, or the metadata are not
+            written as Daybook writes them.
     """
     if not isinstance(event, user_events.UserCreated | user_events.UserChanged):
         return
@@ -299,6 +302,8 @@ def _require_personal_form(event: Event) -> None:
     user.UserChanges(**readable)
     if event.metadata not in {ERASED, user_events.metadata_text(readable["metadata"])}:
         raise EventImpossible("its metadata are not written as Daybook writes them")
+    if pepper and event.email != ERASED and event.email_hash != user.hash_email(str(event.email), pepper):
+        raise EventImpossible("its hash of an address is that of another address")
 
 
 def _faults(invalid: ValidationError) -> str:

@@ -34,7 +34,8 @@ async def test_metadata_change_without_the_name_and_repeating_them_changes_nothi
         assert answer.status_code == 200, answer.text
         versions.append(answer.json()["version"])
     assert versions == [1, 2, 3, 3]
-    for metadata in (None, {}):
+    nothing: list[Any] = [None, {}]
+    for metadata in nothing:
         assert (await change(api, user_id, {"metadata": metadata})).json()["version"] == 4
     assert "metadata" not in answer.json(), "a stored reply would need it encrypted"
 
