@@ -11,14 +11,14 @@ from shared.log.ledger_events import LedgerCreated
 from shared.log.money_events import MoneyEvent, TransferReversed
 from shared.timestamps import timestamp
 from tests.harness.forgeries import FORGED_EVENTS, Scene
-from tests.harness.log import NEW_YEAR, Book
+from tests.harness.log import NEW_YEAR, PERSON_KEY, Book
 
 ONLY_VERSIONS_SHOW = "a transfer with the id of another"
 """The states of transfers are not kept, so the versions of their streams show this."""
 
 
 def enter(events: list[Event]) -> None:
-    past = PastDecisions()
+    past = PastDecisions(PERSON_KEY)
     reversed_ids = {event.reverses for event in events if isinstance(event, TransferReversed)}
     for position, event in enumerate(events, 1):
         if isinstance(event, MoneyEvent) and event.transfer_id in reversed_ids:
