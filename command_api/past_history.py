@@ -64,8 +64,8 @@ class PastEvent(NamedTuple):
 class PastHistory:
     """Implements `shared.log.event_check.History`. It keeps the states of all streams, and the last events for their replies."""
 
-    def __init__(self) -> None:
-        self._decisions = PastDecisions()
+    def __init__(self, pepper: bytes | None) -> None:
+        self._decisions = PastDecisions(pepper)
         self._recent: deque[PastEvent] = deque(maxlen=COMMANDS_MAX)
 
     def enter(self, recorded: RecordedEvent) -> None:

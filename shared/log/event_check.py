@@ -66,15 +66,18 @@ class Domain(NamedTuple):
     """What rooms that must not import the command API need of it: the fold of a stream id, and a new `History`."""
 
     fold_of: Callable[[str], StreamFold]
-    new_history: Callable[[], History]
+    new_history: Callable[[bytes | None], History]
 
 
 class EventCheck:
     """Checks the events of one log, one after another from the first."""
 
-    def __init__(self, domain: Domain, now: datetime) -> None:
-        """Creates a check. `now` is the time by PostgreSQL's clock."""
-        self.history = domain.new_history()
+    def __init__(self, domain: Domain, now: datetime, pepper: bytes | None) -> None:
+        """Creates a check. `now` is the time by PostgreSQL's clock, `pepper` the ledger's key for hashes of e-mail addresses.
+
+        Without the key, the hashes are not compared with the addresses.
+        """
+        self.history = domain.new_history(pepper)
         self._latest = now + AHEAD_MAX
         self._before = _EPOCH
 

@@ -20,7 +20,7 @@ from shared.log.read import READ_EVENTS_MAX, StoredEvent, people_in_events, read
 from shared.log.stored_replies import StoredReply, read_rejections, read_replies_to
 from shared.log.streams import transfer_stream
 from shared.privacy.encryption import KeysByPerson
-from shared.privacy.person_keys import PersonKeys
+from shared.privacy.person_keys import ADDRESSES, PersonKeys
 from shared.progress import CountDone
 
 EnterEvent = Callable[[RecordedEvent], None]
@@ -94,7 +94,8 @@ async def check_history(
         EventImpossible: no command could have recorded an event where it is.
         UnknownEvent: this code cannot read an event.
     """
-    check = EventCheck(domain, await connection.scalar(text("SELECT clock_timestamp()")))
+    pepper = (await person_keys.read(connection, ledger_id, [ADDRESSES])).get(ADDRESSES)
+    check = EventCheck(domain, await connection.scalar(text("SELECT clock_timestamp()")), pepper)
     replies_check = RepliesCheck(ledger_id, check)
     position = 0
     while position < head and (page := await read_stored(connection, ledger_id, position, min(READ_EVENTS_MAX, head - position))):

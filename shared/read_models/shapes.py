@@ -38,7 +38,7 @@ class ReadModel(msgspec.Struct, frozen=True):
 USERS: Final = ReadModel(
     "users",
     "mongo",
-    version=2,
+    version=3,
     indexes=(
         (("created_at", 1), ("_id", 1)),
         (("found_by", 1), ("created_at", 1), ("_id", 1)),
@@ -49,9 +49,9 @@ USERS: Final = ReadModel(
     ),
     personal=True,
 )
-"""{_id, name, email, status: active | inactive | erased, search: see `search_words`, found_by: see
-`found_by_email`, created_at, changed_at, version, position}; of an erased user, name and email are empty texts, and search and
-found_by are empty."""
+"""{_id, name, email, metadata: pairs or null, status: active | inactive | erased, search: see `search_words`, found_by: see
+`found_by_email`, created_at, changed_at, version, position}; of an erased user, name and email are empty texts, metadata is null,
+and search and found_by are empty."""
 
 ACCOUNTS: Final = ReadModel(
     "accounts",

@@ -82,6 +82,7 @@ async def commands_of_every_kind(api: Commands) -> list[tuple[str, str, Body | N
     return [
         ("POST", "/v1/users", {"id": ids[0], "name": "Ada", "email": "dry@example.com"}),
         ("PATCH", f"/v1/users/{user}", {"name": "Grace"}),
+        ("PATCH", f"/v1/users/{user}", {"metadata": {"customer_number": "4711"}}),
         ("POST", "/v1/accounts", {"id": ids[1], "owner_id": user, "currency": "EUR", "overdraft_limit": 5}),
         ("PUT", f"/v1/accounts/{payer}/overdraft-limit", {"overdraft_limit": 7}),
         ("PATCH", f"/v1/accounts/{payer}", {"metadata": {"iban": "DE02"}}),

@@ -23,6 +23,7 @@ from shared.log.events import Event
 from shared.log.hash_chain import event_hash
 from shared.log.heads import Head
 from shared.log.hold_events import HoldExpired, HoldPlaced
+from shared.log.ledger_events import LedgerClosed, LedgerCreated
 from shared.log.money_events import (
     FundsDeposited,
     FundsExchanged,
@@ -35,13 +36,10 @@ from shared.log.money_events import (
 from shared.log.projection_events import ProjectionEventSkipped
 from shared.log.read import StoredEvent
 from shared.log.stored_replies import StoredReply
-from shared.log.user_events import UserCreated, UserDeactivated, UserErased, UserReactivated
-from shared.privacy.master_keys import master_key_id, wrap
+from shared.log.user_events import UserChanged, UserCreated, UserDeactivated, UserErased, UserReactivated
 from shared.privacy.person_keys import ADDRESSES
-from shared.setting_values import read_master_keys
-from tests.harness.log import MASTER_KEY, NEW_YEAR, Book
+from tests.harness.log import NEW_YEAR, PERSON_KEY, Book, wrapped_keys
 
-PERSON_KEY: Final = b"k" * 32
 METADATA: Final = {"principal": "test"}
 BEYOND: Final = 2**53
 
@@ -281,10 +279,18 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
     "too much metadata": lambda s: [s.deposit(metadata={f"k{n}": "v" for n in range(21)})],
     "a user who is created twice": lambda s: [s.ada],
     "an address that two users have": lambda s: [_with_address_of(s.ada, s.book.create_user())],
+    "a hash of another address": lambda s: [msgspec.structs.replace(s.book.create_user(), email_hash="0" * 32)],
+    "a change with the hash of another address": lambda s: [
+        msgspec.structs.replace(s.book.change_user(s.ada.user_id, "B", "b@example.com"), email_hash="0" * 32)
+    ],
     "a hash of an address that is none": lambda s: [msgspec.structs.replace(s.book.create_user(), email_hash="x\n")],
     "a user with an empty name": lambda s: [s.book.create_user(name="")],
     "a name with a line feed": lambda s: [s.book.create_user(name="a\nb")],
     "an address that is none": lambda s: [msgspec.structs.replace(s.book.create_user(), email="nobody")],
+    "metadata of a user with a bad key": lambda s: [s.book.change_user(s.ada.user_id, "B", **{"a b": "c"})],
+    "metadata of a user that are no pairs": lambda s: [_described(s, "[]")],
+    "metadata of a user in another order": lambda s: [_described(s, '{"b":"2","a":"1"}')],
+    "metadata of a user that are no JSON": lambda s: [_described(s, "nothing")],
     "an active user who is reactivated": lambda s: [UserReactivated(user_id=s.ada.user_id)],
     "a missing user who is deactivated": lambda _: [UserDeactivated(user_id=str(uuid.UUID(int=9)))],
     "a change of an inactive user": lambda s: [UserDeactivated(user_id=s.ada.user_id), s.book.change_user(s.ada.user_id, "B")],
@@ -297,6 +303,10 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
     "an erasure with another status": lambda s: [
         msgspec.structs.replace(s.book.erase_user(s.ada.user_id), status_before="inactive")
     ],
+    "a ledger that is created after its first event": lambda _: [LedgerCreated(name="Acme")],
+    "a ledger that is closed twice": lambda _: [LedgerClosed(), LedgerClosed()],
+    "money in a closed ledger": lambda s: [LedgerClosed(), s.deposit()],
+    "an account in a closed ledger": lambda s: [LedgerClosed(), s.book.open_account(s.ada.user_id)],
     "a skip of an event to come": lambda _: [ProjectionEventSkipped(projection="balances", position=500, reason="r")],
     "a skip of no read model": lambda _: [ProjectionEventSkipped(projection="a\nb", position=1, reason="r")],
     "a skip at zero": lambda _: [ProjectionEventSkipped(projection="balances", position=0, reason="r")],
@@ -311,6 +321,10 @@ def _captured(s: Scene) -> HoldCaptured:
 
 def _at_another_rate(events: Sequence[Event], rate: str) -> list[Event]:
     return [*events[:-1], msgspec.structs.replace(events[-1], rate=rate)]
+
+
+def _described(s: Scene, metadata: str) -> UserChanged:
+    return msgspec.structs.replace(s.book.change_user(s.ada.user_id, "B"), metadata=metadata)
 
 
 def _in_upper_case(opened: AccountOpened) -> AccountOpened:
@@ -447,11 +461,3 @@ def people_of(rows: Sequence[StoredEvent]) -> set[str]:
     """Returns the ids of the users that events of these types name, also of those that other code would refuse."""
     members = [msgspec.json.decode(row.data) for row in rows if row.type.startswith("User")]
     return {str(each.get("user_id")) for each in members if isinstance(each, dict)}
-
-
-def wrapped_keys(ledger_id: str, people: set[str]) -> list[tuple[str, bytes, str]]:
-    master_key = read_master_keys(MASTER_KEY)[0]
-    return [
-        (person_id, wrap(PERSON_KEY, master_key, ("person-key", ledger_id, person_id)), master_key_id(master_key))
-        for person_id in sorted(people)
-    ]

@@ -18,6 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from command_api.domain.stream_folds import fold_of
+from command_api.domain.user import hash_email
 from shared.log.account_events import (
     AccountClosed,
     AccountFrozen,
@@ -42,14 +43,26 @@ from shared.log.money_events import (
     TransferReversed,
 )
 from shared.log.stream_fold import snapshot_context
-from shared.log.user_events import UserChanged, UserCreated, UserDeactivated, UserErased, UserEvent, UserReactivated
+from shared.log.user_events import (
+    UserChanged,
+    UserCreated,
+    UserDeactivated,
+    UserErased,
+    UserEvent,
+    UserReactivated,
+    metadata_text,
+)
 from shared.money import exponent
 from shared.privacy.encryption import KeysByPerson
-from shared.privacy.person_keys import PersonKeys
+from shared.privacy.master_keys import master_key_id, wrap
+from shared.privacy.person_keys import ADDRESSES, PersonKeys, WrappedKey
+from shared.setting_values import read_master_keys
 from shared.settings import Settings
 from shared.stores.postgres import driver_of
 
 MASTER_KEY: Final = "bWFzdGVyIGtleSBvZiB0aGUgdGVzdHMsIDMyIGJ5dGU="
+PERSON_KEY: Final = b"k" * 32
+"""The key of each person in forged ledgers. In all ledgers of `Book`, the key that hashes e-mail addresses."""
 # Only the master key of these settings is used.
 PERSON_KEYS: Final = PersonKeys(Settings(database_url="", mongo_url="", redis_url="", secret="x" * 32, master_keys=MASTER_KEY))
 NEW_YEAR: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -80,10 +93,17 @@ class Book:
         self.emails[user_id] = email or f"{user_id}@example.com"
         return UserCreated(user_id=user_id, name=name, email=self.emails[user_id], email_hash=_hash(self.emails[user_id]))
 
-    def change_user(self, user_id: str, name: str, email: str | None = None) -> UserChanged:
+    def change_user(self, user_id: str, name: str, email: str | None = None, **metadata: str) -> UserChanged:
         before = self.emails[user_id]
         after = self.emails[user_id] = email or before
-        return UserChanged(user_id=user_id, name=name, email=after, email_hash=_hash(after), email_hash_before=_hash(before))
+        return UserChanged(
+            user_id=user_id,
+            name=name,
+            email=after,
+            email_hash=_hash(after),
+            email_hash_before=_hash(before),
+            metadata=metadata_text(metadata),
+        )
 
     def erase_user(self, user_id: str) -> UserErased:
         """Makes the event that erases an active user."""
@@ -271,7 +291,7 @@ class Book:
             yield UserDeactivated(user_id=user_id)
             yield UserReactivated(user_id=user_id)
         elif chance < 0.04:
-            yield self.change_user(user_id, f"Ada {self.random.random()}", f"{self.new_id()}@example.com")
+            yield self.change_user(user_id, f"Ada {self.random.random()}", f"{self.new_id()}@example.com", number=user_id)
         elif chance < 0.06:
             yield AccountFrozen(account_id=account_id, currency=currency)
             yield AccountUnfrozen(account_id=account_id, currency=currency)
@@ -362,7 +382,16 @@ class Book:
 
 
 def _hash(email: str) -> str:
-    return uuid.uuid5(uuid.NAMESPACE_URL, email).hex
+    return hash_email(email, PERSON_KEY)
+
+
+def wrapped_keys(ledger_id: str, people: set[str]) -> list[WrappedKey]:
+    """Returns `PERSON_KEY` as the stored key of each of these people."""
+    master_key = read_master_keys(MASTER_KEY)[0]
+    return [
+        (person_id, wrap(PERSON_KEY, master_key, ("person-key", ledger_id, person_id)), master_key_id(master_key))
+        for person_id in sorted(people)
+    ]
 
 
 def recorded(events: Iterable[Event], first: int = 1) -> list[RecordedEvent]:
@@ -417,7 +446,7 @@ async def append_within(connection: AsyncConnection, events: Sequence[Event], le
     created = {event.user_id for event in events if isinstance(event, UserCreated)}
     people = {event.user_id for event in events if isinstance(event, get_args(UserEvent))}
     if not head.position:
-        await PERSON_KEYS.pepper(connection, ledger_id)  # exists from the first event on
+        await PERSON_KEYS.replace(connection, ledger_id, wrapped_keys(ledger_id, {ADDRESSES}))  # exists from the first event on
     keys = await PERSON_KEYS.require(connection, ledger_id, people, created)
     streams = {stream_id: _loaded(ledger_id, stream_id, locked.get(stream_id), keys) for stream_id in stream_ids}
     members = list(_evolve(streams, head, events))

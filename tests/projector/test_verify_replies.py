@@ -80,7 +80,9 @@ async def fill(settings: Settings) -> None:
                 created(await commands.post(f"/v1/holds/{hold_id}/capture", body, idempotency_key=f"capture-{number}"))
         await commands.post(f"/v1/holds/{hold_id}/release", idempotency_key="release")
         await commands.post(f"/v1/holds/{hold_id}/release", idempotency_key="release-again")
-        await commands.client.patch(f"/v1/users/{users[0]}", json={"name": "Eve"}, headers={"Idempotency-Key": "rename"})
+        for number, changes in enumerate(({"name": "Eve"}, {"metadata": {"number": "4711"}}, {"metadata": None})):
+            key = {"Idempotency-Key": f"user-{number}"}
+            await commands.client.patch(f"/v1/users/{users[0]}", json=changes, headers=key)
         for word in ("deactivate", "deactivate", "reactivate"):
             await commands.post(f"/v1/users/{users[1]}/{word}", idempotency_key=f"{word}-{len(users)}")
         await commands.post(f"/v1/users/{users[1]}/deactivate", idempotency_key="deactivate-again")
