@@ -104,7 +104,7 @@ async def find_statement(view: CallerView, account_id: str, period: StatementPar
             "axis": period.axis,
             "from": period.from_,
             "to": period.to,
-            "opening_balance": opening.data,
+            "opening_balance": opening.data[account_id],
             "lines": lines,
             "closing_balance": total,
         },
