@@ -36,7 +36,7 @@ HOLD = str(uuid.UUID(int=9))
 MISSING = str(uuid.UUID(int=404))
 EMAIL, PASSWORD = "ada@example.com", "correct horse battery"
 NAMES = {"user_id": ADA, "account_id": ACCOUNT, "transfer_id": TRANSFER, "session_id": MISSING, "position": "1", "name": "users"}
-NAMES |= {"stream": f"account-{ACCOUNT}", "hold_id": HOLD}
+NAMES |= {"stream": f"account-{ACCOUNT}", "hold_id": HOLD, "ledger_id": "main"}
 
 
 class Sent(NamedTuple):
