@@ -192,6 +192,8 @@ COMMANDS: list[tuple[str, str, Any]] = [
     ("POST", "/v1/users/{user_id}/deactivate", None),
     ("POST", "/v1/users/{user_id}/reactivate", None),
     ("POST", "/v1/accounts/{account_id}/close", None),
+    ("POST", "/v1/ledgers", {"id": "acme"}),
+    ("POST", "/v1/ledgers/{ledger_id}/close", None),
     ("POST", "/v1/users/{user_id}/erase", None),
 ]
 
