@@ -17,6 +17,7 @@ from command_api.batch_answers import MONEY_ANSWERS
 from command_api.domain.account import AccountState, FreezeAccount, OpenAccount
 from command_api.domain.command import Command
 from command_api.domain.command_batch import COMMANDS_MAX
+from command_api.domain.exchange import ExchangeFunds
 from command_api.domain.hold import CaptureHold, PlaceHold
 from command_api.domain.ledger import CloseLedger, CreateLedger
 from command_api.domain.past_decisions import PastDecisions
@@ -45,7 +46,8 @@ HASH_BYTES: Final = 32
 
 _KEY: Final = re.compile(r"[\x1f-\x7e]{1,300}")
 _WITH_KEY: Final = frozenset(
-    kind.__name__ for kind in (Deposit, Withdraw, TransferFunds, PlaceHold, CaptureHold, ReverseTransfer, MoveFunds)
+    kind.__name__
+    for kind in (Deposit, Withdraw, TransferFunds, PlaceHold, CaptureHold, ReverseTransfer, MoveFunds, ExchangeFunds)
 )
 """The commands that each record one event and cannot be sent without an idempotency key."""
 
