@@ -53,6 +53,7 @@ from command_api.domain.user import (
     hash_email,
 )
 from command_api.hold_answers import CaptureBody, HoldBody, capture_body, hold_body
+from command_api.ledger_routes import ledger_router
 from command_api.money_routes import money_router
 from command_api.requests import CommandRoute, HttpRequest
 from shared.currency_table import HISTORICAL
@@ -65,7 +66,7 @@ from shared.web.problems import validation_failed
 WITHDRAWN: Final = "ISO 4217 has withdrawn this currency. To open accounts in it, name it in DAYBOOK_HISTORICAL_CURRENCIES"
 
 router = APIRouter(prefix="/v1", route_class=CommandRoute)
-router.routes.extend(money_router.routes)
+router.routes.extend((*money_router.routes, *ledger_router.routes))
 
 
 def _act_caller(request: HttpRequest, principal: Principal | None) -> ActCaller:
@@ -91,10 +92,11 @@ async def create_user(user: NewUser, request: HttpRequest) -> Response:
     **documented("user-inactive", "user-erased", "email-taken", "password-wrong", access=own_or("users:write")),
 )
 async def change_user(user_id: Id, body: UserChangesBody, request: HttpRequest) -> Response:
-    """Change a user's name or e-mail address. Other users can then use the old address.
+    """Change a user's name, e-mail address or metadata. Other users can then use the old address.
 
     The address is the login name. Customers who change it must send their current password. Other callers need the scope
-    `credentials:write` as well.
+    `credentials:write` as well. Metadata are encrypted like the name, and only operators can change them: the pairs replace all
+    that the user has. The answer is the user without metadata, which queries show.
     """
     about = request.ledger_id(), user_id, body, request.principal, request.state.address, _act_caller(request, request.principal)
     await request.state.passwords.require_right_to_move(*about)

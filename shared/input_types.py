@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -15,6 +16,36 @@ Id = Annotated[str, StringConstraints(pattern=_UUID, to_lower=True), Field(json_
 
 LEDGER_ID: Final = re.compile(r"(?!system\Z)[a-z][a-z0-9-]{0,30}")
 """The id of a ledger. MongoDB reserves names that begin with `system.`, so no read model of a ledger `system` could be built."""
+
+
+def _ledger_id(value: str) -> str:
+    if not LEDGER_ID.fullmatch(value):
+        code = "ledger_id_invalid"
+        message = "Must be at most 31 lower-case letters, digits and hyphens, begin with a letter, and not be `system`"
+        raise PydanticCustomError(code, message)
+    return value
+
+
+LedgerId = Annotated[
+    str,
+    AfterValidator(_ledger_id),
+    WithJsonSchema({"type": "string", "pattern": "^[a-z][a-z0-9-]{0,30}$", "examples": ["acme"]}),
+]
+
+_TIME_ZONE: Final = re.compile(r"UTC|[A-Z][A-Za-z_]+(?:/[A-Za-z0-9_+-]+)+")
+
+
+def _known_time_zone(value: str) -> str:
+    try:
+        if _TIME_ZONE.fullmatch(value):
+            return ZoneInfo(value).key
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        pass
+    code, message = "time_zone_unknown", "Must be UTC or a name of the IANA time zone database, such as Europe/Berlin"
+    raise PydanticCustomError(code, message)
+
+
+TimeZone = Annotated[str, Field(examples=["Europe/Berlin"]), AfterValidator(_known_time_zone)]
 
 
 def _known_currency(value: str) -> str:

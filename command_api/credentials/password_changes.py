@@ -50,7 +50,7 @@ class TokenPassword(StrictFields):
 
 
 class UserChangesBody(UserChanges):
-    """The fields to change: the new name, the new address, or both. Customers who change the address send their password too."""
+    """The fields to change, at least one. Customers who change the address send their password too."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"name": "Ada Lovelace"}})
 
@@ -121,12 +121,15 @@ class PasswordChanges:
     async def require_right_to_move(
         self, ledger_id: str, user_id: str, changes: UserChangesBody, principal: Principal, address: str, caller: ActCaller
     ) -> None:
-        """Checks that the caller may change a user's e-mail address, if `changes` has one.
+        """Checks that the caller may change a user's e-mail address and metadata, if `changes` has them.
 
         Raises:
-            Forbidden: an operator's key lacks the scope `credentials:write`.
+            Forbidden: an operator's key lacks the scope `credentials:write`, or a customer changes metadata.
             NotFound, PasswordWrong, RateLimited: as for `change_password`.
         """
+        if changes.metadata is not None and principal.user_id is not None:
+            msg = "Metadata are what operators find a user by. Customers cannot change them."
+            raise Forbidden(msg)
         if changes.email is None:
             return
         if principal.user_id is None:

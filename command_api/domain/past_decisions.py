@@ -19,7 +19,9 @@ from command_api.domain import (
     account,
     account_limits,
     account_metadata,
+    exchange,
     hold,
+    ledger,
     postings,
     projection,
     reversal,
@@ -29,12 +31,14 @@ from command_api.domain import (
 from command_api.domain.command import Command
 from command_api.domain.stream_folds import at_moment, fold_of
 from shared.errors import EventImpossible, Rejection
-from shared.log import account_events, hold_events, money_events, projection_events, user_events
+from shared.log import account_events, hold_events, ledger_events, money_events, projection_events, user_events
 from shared.log.events import Event
-from shared.log.streams import transfer_stream
+from shared.log.streams import LEDGER_STREAM, transfer_stream
 from shared.privacy.encryption import ERASED
 
 _NOT_KEPT: Final = "transfer-"
+_LEGS_OF_EXCHANGE: Final = 4
+"""The fifth is that of the remainder account."""
 _EMAIL_HASH: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -76,7 +80,8 @@ class PastDecisions:
                 _require_personal_form(event, self._pepper)
             command = command_of(nameless)
             self._remember_reversed(position, command)
-            decided = command.decide(self.states_of(command, recorded_at))
+            states = self.states_of(command, recorded_at)
+            decided = ledger.decide_in(self.states[LEDGER_STREAM], position - 1, command, states)
         except ValidationError as invalid:
             raise EventImpossible(_faults(invalid)) from None
         except Rejection as rejection:
@@ -153,10 +158,17 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
             )
         case money_events.TransferReversed():
             return _reversal(event)
+        case money_events.FundsExchanged():
+            return _exchange(event)
         case money_events.FundsMoved():
             return _postings(event)
         case projection_events.ProjectionEventSkipped():
             return projection.SkipProjectionEvent(projection=event.projection, position=event.position, reason=event.reason)
+        case ledger_events.LedgerCreated():
+            settings = ledger.LedgerSettings(time_zone=event.time_zone, currencies=event.currencies)
+            return ledger.CreateLedger(name=event.name, settings=settings)
+        case ledger_events.LedgerClosed():
+            return ledger.CloseLedger()
         case _:
             assert_never(event)
 
@@ -164,13 +176,13 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
 def _of_user(event: user_events.UserEvent) -> Command:
     match event:
         case user_events.UserCreated():
-            return user.CreateUser(
-                user=user.NewUser(id=event.user_id, name=event.name, email=event.email), email_hash=event.email_hash
-            )
+            pairs = user_events.metadata_pairs(event.metadata)
+            new = user.NewUser(id=event.user_id, name=event.name, email=event.email, metadata=pairs)
+            return user.CreateUser(user=new, email_hash=event.email_hash)
         case user_events.UserChanged():
             return user.ChangeUser(
                 user_id=event.user_id,
-                changes=user.UserChanges(name=event.name, email=event.email),
+                changes=user.UserChanges(name=event.name, email=event.email, metadata=user_events.metadata_pairs(event.metadata)),
                 email_hash=event.email_hash,
             )
         case user_events.UserDeactivated():
@@ -260,6 +272,29 @@ def _postings(event: money_events.FundsMoved) -> postings.MoveFunds:
     )
 
 
+def _exchange(event: money_events.FundsExchanged) -> exchange.ExchangeFunds:
+    if len(event.legs) < _LEGS_OF_EXCHANGE:
+        raise EventImpossible("an exchange has four legs or five")
+    payer, house_from, house_to, payee = event.legs[:_LEGS_OF_EXCHANGE]
+    return exchange.ExchangeFunds.model_validate(
+        {
+            "id": event.transfer_id,
+            "from_account_id": payer.account_id,
+            "to_account_id": payee.account_id,
+            "house_from_account_id": house_from.account_id,
+            "house_to_account_id": house_to.account_id,
+            "remainder_account_id": event.remainder_account_id,
+            "from_currency": payer.currency,
+            "to_currency": payee.currency,
+            "rate": event.rate,
+            "from_amount": -payer.amount,
+            "occurred_at": event.occurred_at,
+            "reference": event.reference,
+            "metadata": event.metadata,
+        }
+    )
+
+
 def _money(event: money_events.FundsDeposited | money_events.FundsWithdrawn | money_events.FundsTransferred) -> dict[str, Any]:
     return {
         "id": event.transfer_id,
@@ -272,7 +307,7 @@ def _money(event: money_events.FundsDeposited | money_events.FundsWithdrawn | mo
 
 
 def _without_names(position: int, event: Event) -> Event:
-    """Returns the event with stand-ins for its name and address, so that no names are kept in memory.
+    """Returns the event with stand-ins for its name, address and metadata, so that nothing personal is kept in memory.
 
     The stand-in for a name is a new one each time, because an event of an erased person does not show if the name changed.
     """
@@ -280,22 +315,30 @@ def _without_names(position: int, event: Event) -> Event:
         return event
     if not _EMAIL_HASH.fullmatch(event.email_hash):
         raise EventImpossible("its hash of an address is not one that Daybook makes")
-    return msgspec.structs.replace(event, name=f"name {position}", email=f"{event.email_hash}@example.com")
+    metadata = user_events.metadata_text({"number": str(position)}) if event.metadata else ""
+    return msgspec.structs.replace(event, name=f"name {position}", email=f"{event.email_hash}@example.com", metadata=metadata)
 
 
 def _require_personal_form(event: Event, pepper: bytes | None) -> None:
-    """Validates the name and the address of an event as those of a request, if they can be read.
+    """Validates the name, the address and the metadata of an event as those of a request, if they can be read.
 
     Raises:
         ValidationError: no request could have them.
-        EventImpossible: the hash of the address is that of another one, so nobody could log in with it.
+        EventImpossible: the hash of the address is that of another one, so nobody could log in with it, or the metadata are not
+            written as Daybook writes them.
     """
-    if isinstance(event, user_events.UserCreated | user_events.UserChanged):
-        readable = {name: value for name in ("name", "email") if (value := getattr(event, name)) != ERASED}
-        if readable:
-            user.UserChanges(**readable)
-        if pepper and event.email != ERASED and event.email_hash != user.hash_email(str(event.email), pepper):
-            raise EventImpossible("its hash of an address is that of another address")
+    if not isinstance(event, user_events.UserCreated | user_events.UserChanged):
+        return
+    readable: dict[str, Any] = {name: value for name in ("name", "email") if (value := getattr(event, name)) != ERASED}
+    try:
+        readable["metadata"] = user_events.metadata_pairs(event.metadata)
+    except msgspec.DecodeError:
+        raise EventImpossible("its metadata are not pairs of texts") from None
+    user.UserChanges(**readable)
+    if event.metadata not in {ERASED, user_events.metadata_text(readable["metadata"])}:
+        raise EventImpossible("its metadata are not written as Daybook writes them")
+    if pepper and event.email != ERASED and event.email_hash != user.hash_email(str(event.email), pepper):
+        raise EventImpossible("its hash of an address is that of another address")
 
 
 def _faults(invalid: ValidationError) -> str:

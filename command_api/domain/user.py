@@ -5,21 +5,29 @@ user appends to the stream of the address, so two users can never have the same 
 """
 
 import hmac
-from typing import Annotated, Final, Literal, assert_never
+from typing import Annotated, ClassVar, Final, Literal, assert_never
 
 import msgspec
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from command_api.domain.command import Command, States
-from command_api.domain.command_fields import StrictFields
+from command_api.domain.command_fields import Metadata, StrictFields
 from shared.errors import EmailTaken, IdTaken, NotFound, UserInactive, UserIsErased
 from shared.ids import new_id
 from shared.input_types import Id
 from shared.log.events import Event
 from shared.log.stream_fold import StreamFold
 from shared.log.streams import email_stream, user_stream
-from shared.log.user_events import UserChanged, UserCreated, UserDeactivated, UserErased, UserEvent, UserReactivated
+from shared.log.user_events import (
+    UserChanged,
+    UserCreated,
+    UserDeactivated,
+    UserErased,
+    UserEvent,
+    UserReactivated,
+    metadata_text,
+)
 from shared.privacy.encryption import Personal
 from shared.text_types import DisplayName, EmailAddress
 
@@ -27,13 +35,15 @@ from shared.text_types import DisplayName, EmailAddress
 
 
 class UserState(msgspec.Struct, frozen=True):
-    """The state of a user. Name and address are in plain text only in the writer's memory. Snapshots store them encrypted."""
+    """The state of a user. What is personal is in plain text only in the writer's memory. Snapshots store it encrypted."""
 
     user_id: str = ""
     name: Annotated[str, Personal("user_id")] = ""
     email: Annotated[str, Personal("user_id")] = ""
     email_hash: str = ""
     status: Literal["missing", "active", "inactive", "erased"] = "missing"
+    metadata: Annotated[str, Personal("user_id")] = ""
+    """See `metadata_text`."""
 
 
 class EmailState(msgspec.Struct, frozen=True):
@@ -45,7 +55,7 @@ class EmailState(msgspec.Struct, frozen=True):
 def evolve_user(state: UserState, event: UserEvent) -> UserState:
     match event:
         case UserCreated() | UserChanged():
-            return UserState(event.user_id, event.name, event.email, event.email_hash, "active")
+            return UserState(event.user_id, event.name, event.email, event.email_hash, "active", event.metadata)
         case UserDeactivated():
             return msgspec.structs.replace(state, status="inactive")
         case UserReactivated():
@@ -92,6 +102,7 @@ class NewUser(StrictFields):
     id: Annotated[Id, Field(default_factory=new_id)]
     name: DisplayName
     email: EmailAddress
+    metadata: Metadata | None = None
 
 
 class CreateUser(Command):
@@ -113,7 +124,13 @@ class CreateUser(Command):
         if address.user_id is not None:
             raise EmailTaken
         return [
-            UserCreated(user_id=self.user.id, name=self.user.name, email=self.user.email, email_hash=self.email_hash),
+            UserCreated(
+                user_id=self.user.id,
+                name=self.user.name,
+                email=self.user.email,
+                email_hash=self.email_hash,
+                metadata=metadata_text(self.user.metadata),
+            )
         ]
 
 
@@ -141,24 +158,32 @@ class UserCommand(Command):
         return user
 
 
+def _null_as_no_pairs(value: object) -> object:
+    return {} if value is None else value
+
+
 class UserChanges(StrictFields):
-    """The fields to change: the new name, the new address, or both."""
+    """The fields to change, at least one. The new metadata replace all pairs; null, and no pairs, remove them."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"email": "ada@example.org"}})
 
     name: DisplayName | None = None
     email: EmailAddress | None = None
+    metadata: Annotated[Metadata | None, BeforeValidator(_null_as_no_pairs)] = None
 
     @model_validator(mode="after")
     def changes_something(self) -> "UserChanges":
-        if self.name is None and self.email is None:
-            code, message = "nothing_to_change", "Give a name, an email, or both"
+        if self.name is None and self.email is None and self.metadata is None:
+            code, message = "nothing_to_change", "Give a name, an email, metadata, or several of them"
             raise PydanticCustomError(code, message)
         return self
 
 
 class ChangeUser(UserCommand):
-    """Changes a user's name or address. Rejections, in this order: not-found, user-erased, user-inactive, email-taken."""
+    """Changes a user's name, address or metadata.
+
+    Rejections, in this order: not-found, user-erased, user-inactive, email-taken.
+    """
 
     changes: UserChanges
     email_hash: str | None = None
@@ -181,7 +206,8 @@ class ChangeUser(UserCommand):
         if user.status == "inactive":
             raise UserInactive
         name, email = self.changes.name or user.name, self.changes.email or user.email
-        if (name, email) == (user.name, user.email):
+        metadata = user.metadata if self.changes.metadata is None else metadata_text(self.changes.metadata)
+        if (name, email, metadata) == (user.name, user.email, user.metadata):
             return []
         email_hash = self.email_hash or user.email_hash
         if email_hash != user.email_hash and states[email_stream(email_hash)].user_id is not None:
@@ -193,6 +219,7 @@ class ChangeUser(UserCommand):
                 email=email,
                 email_hash=email_hash,
                 email_hash_before=user.email_hash,
+                metadata=metadata,
             )
         ]
 
@@ -216,6 +243,8 @@ class ReactivateUser(UserCommand):
 
 class EraseUser(UserCommand):
     """Erases a user's personal data permanently. Accounts and money stay as they are. Rejection: not-found."""
+
+    suits_closed_ledgers: ClassVar[bool] = True
 
     def further_streams(self, states: States) -> tuple[str, ...]:
         """Returns the stream of the user's address, which becomes free."""

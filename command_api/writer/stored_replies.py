@@ -11,14 +11,13 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from command_api.domain.user import UserState
 from command_api.writer.command_request import ReplyKey
 from shared.log.stored_replies import StoredReply
-from shared.privacy.encryption import EncryptionContext, KeysByPerson, decrypt, encrypt, personal_fields
+from shared.privacy.encryption import EncryptionContext, KeysByPerson, decrypt, encrypt
 
 PREFIX: Final = b"sealed:"
-MEMBERS: Final = tuple(personal_fields(UserState))
-"""The names of the members with personal data in a reply about a user, which are the personal fields of `UserState`."""
+MEMBERS: Final = ("name", "email")
+"""The names of the members with personal data in a reply about a user."""
 
 
 def people(replies: Iterable[StoredReply], people_of_replies: Mapping[ReplyKey, str]) -> set[str]:

@@ -6,8 +6,16 @@ from projector.projections.changes import DocumentChanges, StoredDocument
 from projector.projections.projection import Projection
 from shared.log.events import RecordedEvent
 from shared.log.streams import user_stream
-from shared.log.user_events import UserChanged, UserCreated, UserDeactivated, UserErased, UserEvent, UserReactivated
-from shared.read_models.shapes import USERS, found_by_email, search_words
+from shared.log.user_events import (
+    UserChanged,
+    UserCreated,
+    UserDeactivated,
+    UserErased,
+    UserEvent,
+    UserReactivated,
+    metadata_pairs,
+)
+from shared.read_models.shapes import USERS, found_by, found_by_email, search_words
 from shared.timestamps import timestamp
 
 
@@ -25,18 +33,17 @@ def project_users(changes: DocumentChanges, recorded: RecordedEvent, event: User
             changes.change(event.user_id, {"status": "active"} | changed, {"version": 1})
         case UserErased():
             # The fields are empty and not None, because lists are ordered by name, and a MongoDB range on texts skips None.
-            changes.change(
-                event.user_id,
-                {"status": "erased", "name": "", "email": "", "search": [], "found_by": []} | changed,
-                {"version": 1},
-            )
+            empty: StoredDocument = {"name": "", "email": "", "metadata": None, "search": [], "found_by": []}
+            changes.change(event.user_id, {"status": "erased"} | empty | changed, {"version": 1})
         case _:
             assert_never(event)
 
 
 def _user_fields(event: UserCreated | UserChanged) -> StoredDocument:
     words = search_words(f"{event.name} {event.email}")
-    return {"name": event.name, "email": event.email, "search": words, "found_by": found_by_email(event.email)}
+    metadata = metadata_pairs(event.metadata)
+    found = found_by_email(event.email) + found_by(metadata=metadata)
+    return {"name": event.name, "email": event.email, "metadata": metadata or None, "search": words, "found_by": found}
 
 
 USERS_PROJECTION: Final = Projection(

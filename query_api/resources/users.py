@@ -10,13 +10,13 @@ from pydantic_core import PydanticCustomError
 from query_api.cursors import CursorKey
 from query_api.documentation import READ_MODEL, documented_one, documented_page
 from query_api.lists import ListSlice, MongoMatch, both, found_by_match, members_of, read_list, read_one, sort_orders
-from query_api.parameters import ServedParameters
+from query_api.parameters import MetadataPairs, ServedParameters
 from query_api.reading import AsOf, CallerView, JsonObject
 from query_api.requests import QueryRequest, query_router
 from query_api.responses import ADA, MOMENT, AsOfPosition, ResourceVersion, ResponseModel, TimestampText
 from shared.identity.access import own_or
 from shared.input_types import Id
-from shared.read_models.shapes import USERS, found_by_email, search_words
+from shared.read_models.shapes import USERS, found_by, found_by_email, search_words
 from shared.text_types import EmailAddress
 
 router = query_router()
@@ -26,6 +26,7 @@ class UserResource(ResponseModel):
     id: str
     name: Annotated[str | None, Field(description="null if the user was erased.")]
     email: Annotated[str | None, Field(description="null if the user was erased.")]
+    metadata: Annotated[dict[str, str] | None, Field(description="null if there are none, or if the user was erased.")]
     status: Literal["active", "inactive", "erased"]
     created_at: TimestampText
     changed_at: TimestampText
@@ -40,6 +41,7 @@ USER_EXAMPLE: Final = {
     "id": ADA,
     "name": "Ada",
     "email": "ada@example.com",
+    "metadata": {"customer_number": "4711"},
     "status": "active",
     "created_at": MOMENT,
     "changed_at": MOMENT,
@@ -57,9 +59,9 @@ def _searchable(value: str) -> str:
 Search = Annotated[str, Field(min_length=1, max_length=100), BeforeValidator(_searchable)]
 
 
-class UserParameters(ServedParameters):
+class UserParameters(ServedParameters, MetadataPairs):
     served: ClassVar[Mapping[str, frozenset[str]]] = {
-        "created_at": frozenset(("email", "search", "status")),
+        "created_at": frozenset(("email", "metadata", "search", "status")),
         "name": frozenset(("search", "status")),
     }
     email: Annotated[EmailAddress, Field(description="Only the user with this address, in any case of letters.")] | None = None
@@ -81,8 +83,8 @@ async def find_users(view: CallerView, parameters: UserParameters, key: CursorKe
     match: MongoMatch = {"status": parameters.status} if parameters.status else {}
     if parameters.search:
         match["$and"] = [{"search": {"$elemMatch": _prefix(word)}} for word in search_words(parameters.search)]
-    if parameters.email:
-        match |= found_by_match(found_by_email(parameters.email))
+    texts = found_by(found_by_email(parameters.email) if parameters.email else (), metadata=parameters.metadata)
+    match |= found_by_match(texts)
     return await read_list(view, USERS, both(match, view.own("_id")), USER_ORDERS[parameters.sort], parameters, key, _user)
 
 
@@ -96,7 +98,7 @@ def _prefix(word: str) -> MongoMatch:
 
 
 def _user(document: JsonObject) -> JsonObject:
-    user = members_of(document, "name", "email", "status", "created_at", "changed_at", "version")
+    user = members_of(document, "name", "email", "metadata", "status", "created_at", "changed_at", "version")
     if user["status"] == "erased":
         user["name"] = user["email"] = None
     return user

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,8 +33,9 @@ def hash_email(email: str) -> str:
     return user.hash_email(email, b"pepper")
 
 
-def create(user_id: str, name: str, email: str) -> CreateUser:
-    return CreateUser(user=NewUser(id=user_id, name=name, email=email), email_hash=hash_email(email))
+def create(user_id: str, name: str, email: str, metadata: dict[str, str] | None = None) -> CreateUser:
+    new = NewUser(id=user_id, name=name, email=email, metadata=metadata)
+    return CreateUser(user=new, email_hash=hash_email(email))
 
 
 def readdress(email: str) -> ChangeUser:
@@ -42,6 +44,21 @@ def readdress(email: str) -> ChangeUser:
 
 def created(user_id: str = ADA, email: str = "ada@example.com") -> UserCreated:
     return UserCreated(user_id=user_id, name="Ada", email=email, email_hash=hash_email(email))
+
+
+def describe(metadata: dict[str, str] | None) -> ChangeUser:
+    return ChangeUser(user_id=ADA, changes=UserChanges(metadata=metadata))
+
+
+def described() -> UserCreated:
+    return msgspec.structs.replace(created(), metadata='{"a":"1","b":"2"}')
+
+
+def redescribed(metadata: str = '{"a":"1","b":"2"}', name: str = "Ada") -> UserChanged:
+    hashed = hash_email("ada@example.com")
+    return UserChanged(
+        user_id=ADA, name=name, email="ada@example.com", email_hash=hashed, email_hash_before=hashed, metadata=metadata
+    )
 
 
 def opened(account_id: str = ONE, currency: str = "EUR", overdraft_limit: int = 0) -> AccountOpened:
@@ -142,6 +159,13 @@ OPEN = OpenAccount(id=ONE, owner_id=ADA, currency="EUR", overdraft_limit=5)
             ],
             id="a user takes another address",
         ),
+        pytest.param([], create(ADA, "Ada", "ada@example.com", {"b": "2", "a": "1"}), [described()], id="a user has metadata"),
+        pytest.param([created()], describe({"b": "2", "a": "1"}), [redescribed()], id="a user gets metadata"),
+        pytest.param([described()], describe({"c": "3"}), [redescribed('{"c":"3"}')], id="metadata are replaced as a whole"),
+        pytest.param([described()], describe(None), [redescribed("")], id="metadata are removed"),
+        pytest.param([described()], RENAME, [redescribed(name="Ada L.")], id="a user is renamed and keeps the metadata"),
+        pytest.param([described()], describe({"a": "1", "b": "2"}), [], id="the same metadata in another order"),
+        pytest.param([created()], describe({}), [], id="no metadata to remove"),
         pytest.param([created()], DeactivateUser(user_id=ADA), [INACTIVE], id="a user is deactivated"),
         pytest.param([created()], ERASE, [ERASED], id="a user is erased"),
         pytest.param(

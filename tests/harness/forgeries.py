@@ -23,11 +23,20 @@ from shared.log.events import Event
 from shared.log.hash_chain import event_hash
 from shared.log.heads import Head
 from shared.log.hold_events import HoldExpired, HoldPlaced
-from shared.log.money_events import FundsDeposited, FundsMoved, FundsTransferred, FundsWithdrawn, HoldCaptured, TransferReversed
+from shared.log.ledger_events import LedgerClosed, LedgerCreated
+from shared.log.money_events import (
+    FundsDeposited,
+    FundsExchanged,
+    FundsMoved,
+    FundsTransferred,
+    FundsWithdrawn,
+    HoldCaptured,
+    TransferReversed,
+)
 from shared.log.projection_events import ProjectionEventSkipped
 from shared.log.read import StoredEvent
 from shared.log.stored_replies import StoredReply
-from shared.log.user_events import UserCreated, UserDeactivated, UserErased, UserReactivated
+from shared.log.user_events import UserChanged, UserCreated, UserDeactivated, UserErased, UserReactivated
 from shared.privacy.person_keys import ADDRESSES
 from tests.harness.log import NEW_YEAR, PERSON_KEY, Book, wrapped_keys
 
@@ -77,6 +86,21 @@ class Scene:
         moved = self.book.move((self.one.account_id, -5), (self.two.account_id, 5))
         legs = (*moved.legs[:-1], msgspec.structs.replace(moved.legs[-1], **of_last))
         return msgspec.structs.replace(moved, transfer_id=str(uuid.UUID(int=77)), legs=legs)
+
+    def exchanged(self, rate: str = "105.25", **fields: Any) -> list[Event]:
+        """Makes an exchange of 150 cents of account one into yen, and before it the accounts and the money that it needs."""
+        opened = [self.book.open_account(self.eve.user_id, "JPY", 5) for _ in range(2)]
+        ids = self.one.account_id, self.two.account_id, self.yen.account_id, *(each.account_id for each in opened)
+        filled = self.book.deposit(self.yen.account_id, 500)
+        return [*opened, filled, msgspec.structs.replace(self.book.exchange(*ids, amount=150, rate=rate), **fields)]
+
+    def misposted(self, place: int, **fields: Any) -> list[Event]:
+        """Makes an exchange with another leg in one place."""
+        *before, exchange = self.exchanged()
+        assert isinstance(exchange, FundsExchanged)
+        legs = [*exchange.legs]
+        legs[place] = msgspec.structs.replace(legs[place], **fields)
+        return [*before, msgspec.structs.replace(exchange, legs=tuple(legs))]
 
     @property
     def hold_id(self) -> str:
@@ -227,6 +251,18 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
     "postings with another balance": lambda s: [s.moved(balance=7)],
     "postings in another currency than the account's": lambda s: [s.moved(currency="JPY")],
     "a reversal of postings": lambda s: [s.moved(), s.reversal(5, reverses=str(uuid.UUID(int=77)))],
+    "an exchange at another rate": lambda s: _at_another_rate(s.exchanged(), "105.26"),
+    "an exchange at no rate": lambda s: _at_another_rate(s.exchanged(), "0"),
+    "an exchange at a rate that is no number": lambda s: _at_another_rate(s.exchanged(), "105,25"),
+    "an exchange that forgets its remainder": lambda s: s.exchanged(remainder="0"),
+    "an exchange that carries nothing": lambda s: s.exchanged(carried="0"),
+    "an exchange with the remainder of a missing account": lambda s: s.exchanged(remainder_account_id=str(uuid.UUID(int=9))),
+    "an exchange whose payee gets more": lambda s: s.misposted(3, amount=159, balance=159),
+    "an exchange from the outside world": lambda s: s.misposted(0, account_id=None, balance=None),
+    "an exchange with another balance": lambda s: s.misposted(2, balance=7),
+    "an exchange of one currency": lambda s: s.misposted(3, currency="EUR"),
+    "an exchange without legs": lambda s: s.exchanged(legs=()),
+    "a reversal of an exchange": lambda s: [*(e := s.exchanged()), s.reversal(5, reverses=getattr(e[-1], "transfer_id", ""))],
     "an account that is opened twice": lambda s: [s.one],
     "an id with a line feed": lambda s: [msgspec.structs.replace(s.book.open_account(s.ada.user_id), account_id="a\nb")],
     "an id in upper case": lambda s: [_in_upper_case(s.book.open_account(s.ada.user_id))],
@@ -251,6 +287,10 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
     "a user with an empty name": lambda s: [s.book.create_user(name="")],
     "a name with a line feed": lambda s: [s.book.create_user(name="a\nb")],
     "an address that is none": lambda s: [msgspec.structs.replace(s.book.create_user(), email="nobody")],
+    "metadata of a user with a bad key": lambda s: [s.book.change_user(s.ada.user_id, "B", **{"a b": "c"})],
+    "metadata of a user that are no pairs": lambda s: [_described(s, "[]")],
+    "metadata of a user in another order": lambda s: [_described(s, '{"b":"2","a":"1"}')],
+    "metadata of a user that are no JSON": lambda s: [_described(s, "nothing")],
     "an active user who is reactivated": lambda s: [UserReactivated(user_id=s.ada.user_id)],
     "a missing user who is deactivated": lambda _: [UserDeactivated(user_id=str(uuid.UUID(int=9)))],
     "a change of an inactive user": lambda s: [UserDeactivated(user_id=s.ada.user_id), s.book.change_user(s.ada.user_id, "B")],
@@ -263,6 +303,10 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
     "an erasure with another status": lambda s: [
         msgspec.structs.replace(s.book.erase_user(s.ada.user_id), status_before="inactive")
     ],
+    "a ledger that is created after its first event": lambda _: [LedgerCreated(name="Acme")],
+    "a ledger that is closed twice": lambda _: [LedgerClosed(), LedgerClosed()],
+    "money in a closed ledger": lambda s: [LedgerClosed(), s.deposit()],
+    "an account in a closed ledger": lambda s: [LedgerClosed(), s.book.open_account(s.ada.user_id)],
     "a skip of an event to come": lambda _: [ProjectionEventSkipped(projection="balances", position=500, reason="r")],
     "a skip of no read model": lambda _: [ProjectionEventSkipped(projection="a\nb", position=1, reason="r")],
     "a skip at zero": lambda _: [ProjectionEventSkipped(projection="balances", position=0, reason="r")],
@@ -273,6 +317,14 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
 def _captured(s: Scene) -> HoldCaptured:
     s.hold()
     return s.book.capture(s.hold_id, 10)
+
+
+def _at_another_rate(events: Sequence[Event], rate: str) -> list[Event]:
+    return [*events[:-1], msgspec.structs.replace(events[-1], rate=rate)]
+
+
+def _described(s: Scene, metadata: str) -> UserChanged:
+    return msgspec.structs.replace(s.book.change_user(s.ada.user_id, "B"), metadata=metadata)
 
 
 def _in_upper_case(opened: AccountOpened) -> AccountOpened:

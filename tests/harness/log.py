@@ -8,6 +8,8 @@ import random
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from itertools import islice
 from typing import Any, Final, get_args
 
@@ -31,6 +33,7 @@ from shared.log.heads import Head, StreamHead, lock_streams
 from shared.log.hold_events import HoldPlaced, HoldReleased
 from shared.log.money_events import (
     FundsDeposited,
+    FundsExchanged,
     FundsMoved,
     FundsTransferred,
     FundsWithdrawn,
@@ -40,7 +43,16 @@ from shared.log.money_events import (
     TransferReversed,
 )
 from shared.log.stream_fold import snapshot_context
-from shared.log.user_events import UserChanged, UserCreated, UserDeactivated, UserErased, UserEvent, UserReactivated
+from shared.log.user_events import (
+    UserChanged,
+    UserCreated,
+    UserDeactivated,
+    UserErased,
+    UserEvent,
+    UserReactivated,
+    metadata_text,
+)
+from shared.money import exponent
 from shared.privacy.encryption import KeysByPerson
 from shared.privacy.master_keys import master_key_id, wrap
 from shared.privacy.person_keys import ADDRESSES, PersonKeys, WrappedKey
@@ -69,6 +81,7 @@ class Book:
         self.holds: dict[str, HoldPlaced] = {}
         self.remaining: dict[str, int] = {}
         self.reversed: dict[str, int] = {}
+        self.carried: dict[str, Fraction] = {}
         self._reversible: list[MoneyEvent] = []
         self._histories: dict[int, Iterator[Event]] = {}
 
@@ -80,10 +93,17 @@ class Book:
         self.emails[user_id] = email or f"{user_id}@example.com"
         return UserCreated(user_id=user_id, name=name, email=self.emails[user_id], email_hash=_hash(self.emails[user_id]))
 
-    def change_user(self, user_id: str, name: str, email: str | None = None) -> UserChanged:
+    def change_user(self, user_id: str, name: str, email: str | None = None, **metadata: str) -> UserChanged:
         before = self.emails[user_id]
         after = self.emails[user_id] = email or before
-        return UserChanged(user_id=user_id, name=name, email=after, email_hash=_hash(after), email_hash_before=_hash(before))
+        return UserChanged(
+            user_id=user_id,
+            name=name,
+            email=after,
+            email_hash=_hash(after),
+            email_hash_before=_hash(before),
+            metadata=metadata_text(metadata),
+        )
 
     def erase_user(self, user_id: str) -> UserErased:
         """Makes the event that erases an active user."""
@@ -217,6 +237,28 @@ class Book:
         )
         return FundsMoved(transfer_id=self.new_id(), legs=moved, **details)
 
+    def exchange(self, *accounts: str, amount: int, rate: str, **details: Any) -> FundsExchanged:
+        """Makes an exchange between five accounts, in the order of its legs. The last one is the remainder account."""
+        source, target = self.accounts[accounts[0]], self.accounts[accounts[3]]
+        worth = amount * Fraction(rate) * Fraction(10) ** (exponent(target) - exponent(source))
+        carried = self.carried.get(accounts[4], Fraction(0)) + worth - round(worth)
+        whole = int(carried)
+        self.carried[accounts[4]] = carried - whole
+        amounts = -amount, amount, -round(worth) - whole, round(worth), *((whole,) if whole else ())
+        moved = self.move(*zip(accounts, amounts, strict=False))
+        remainder, carries = (
+            f"{Decimal(each.numerator) / each.denominator:f}" for each in (worth - round(worth), carried - whole)
+        )
+        return FundsExchanged(
+            transfer_id=moved.transfer_id,
+            legs=moved.legs,
+            rate=rate,
+            remainder_account_id=accounts[4],
+            remainder=remainder,
+            carried=carries,
+            **details,
+        )
+
     def held(self, account_id: str) -> int:
         return sum(self.remaining[hold_id] for hold_id, hold in self.holds.items() if hold.from_account_id == account_id)
 
@@ -249,7 +291,7 @@ class Book:
             yield UserDeactivated(user_id=user_id)
             yield UserReactivated(user_id=user_id)
         elif chance < 0.04:
-            yield self.change_user(user_id, f"Ada {self.random.random()}", f"{self.new_id()}@example.com")
+            yield self.change_user(user_id, f"Ada {self.random.random()}", f"{self.new_id()}@example.com", number=user_id)
         elif chance < 0.06:
             yield AccountFrozen(account_id=account_id, currency=currency)
             yield AccountUnfrozen(account_id=account_id, currency=currency)
@@ -270,6 +312,8 @@ class Book:
             yield from self._reversal()
         elif 0.955 < chance <= 0.96:  # a limit that no transfer of a history reaches
             yield self.limit_spending(account_id, per_transfer_max=self.random.randrange(10**6, 10**12))
+        elif 0.94 < chance <= 0.955:
+            yield from self._exchange(account_id)
         else:
             yield from self._money(account_id)
 
@@ -311,6 +355,16 @@ class Book:
                 self.balances[each] += 7
                 abroad.append(Leg(each, self.accounts[each], 7, self.balances[each]))
             yield msgspec.structs.replace(moved, legs=(*moved.legs, *abroad))
+
+    def _exchange(self, account_id: str) -> Iterator[Event]:
+        """Changes money of an account into another currency, at a rate that leaves a remainder."""
+        others = [other for other in self.accounts if other != account_id and self._same_currency(other, account_id)][:1]
+        foreign = [other for other in self.accounts if not self._same_currency(other, account_id)][:3]
+        if len(others) + len(foreign) == 4 and self._same_currency(foreign[0], foreign[2]):
+            rate, amount = ("105.25", 150) if self.accounts[account_id] == "EUR" else ("0.0525", 30)
+            needs = ((account_id, amount), (foreign[0], 200), (foreign[2], 1))
+            if all(self.balances[each] + self.limits[each] - self.held(each) >= needed for each, needed in needs):
+                yield self.exchange(account_id, *others, *foreign, amount=amount, rate=rate, reference="changed")
 
     def _money(self, account_id: str) -> Iterator[Event]:
         available = self.balances[account_id] + self.limits[account_id] - self.held(account_id)

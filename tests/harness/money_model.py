@@ -5,9 +5,13 @@ broken, in the order that the command documents.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 LARGEST = 2**53 - 1
+
+Posting = tuple[str | None, int, str]
+"""An account or the outside world, what it gets (below 0: gives), and the currency."""
 
 
 class Rejected(Exception):  # a rejection is an answer, no error
@@ -18,6 +22,14 @@ class Rejected(Exception):  # a rejection is an answer, no error
         self.code = code
 
 
+@dataclass(frozen=True)
+class Limits:
+    smallest: int | None = None
+    largest: int | None = None
+    per_day: int | None = None
+    per_month: int | None = None
+
+
 @dataclass
 class Account:
     currency: str
@@ -25,6 +37,9 @@ class Account:
     posted: int = 0
     held: int = 0
     status: str = "open"
+    limits: Limits = Limits()
+    spent: Counter[str] = field(default_factory=Counter)
+    """Day, and month → what was spent in it. It counts from when the account got the limit of a day, or of a month."""
 
     @property
     def available(self) -> int:
@@ -46,7 +61,7 @@ class Transfer:
     payee: str | None
     amount: int
     reversed: int = 0
-    is_reversal: bool = False
+    is_reversible: bool = True
 
 
 @dataclass
@@ -56,6 +71,8 @@ class Model:
     transfers: dict[str, Transfer] = field(default_factory=dict)
     outside: Counter[str] = field(default_factory=Counter)
     """Currency → what the outside world has, negative if it gave more than it got."""
+    day: str = ""
+    """The day on which the next command is decided, such as 2026-01-31."""
 
     # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -91,6 +108,17 @@ class Model:
             raise Rejected("balance-out-of-range")
         account.limit = limit
 
+    def change_limits(self, account_id: str, limits: Limits) -> None:
+        account = self._account(account_id)
+        self._not_closed(account_id)
+        for period, had, has in (
+            (self.day, account.limits.per_day, limits.per_day),
+            (self.day[:7], account.limits.per_month, limits.per_month),
+        ):
+            if had is None or has is None:
+                account.spent[period] = 0
+        account.limits = limits
+
     # ── money ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def transfer(self, transfer_id: str, payer: str | None, payee: str | None, amount: int, currency: str) -> None:
@@ -99,15 +127,40 @@ class Model:
             raise Rejected("same-account")
         self._new(transfer_id)
         self._usable((payer, payee), currency)
+        spent = self._spendable(payer, amount)
         self._pay(payer, payee, amount, currency)
+        self._count(payer, spent)
         self.transfers[transfer_id] = Transfer(payer, payee, amount)
+
+    def move(self, transfer_id: str, postings: Sequence[Posting]) -> None:
+        """Moves money between many accounts and the outside world, all of it or nothing."""
+        if len({(end, currency) for end, _, currency in postings}) < len(postings):
+            raise Rejected("same-account")
+        for each in {currency for _, _, currency in postings}:
+            if sum(amount for _, amount, currency in postings if currency == each):
+                raise Rejected("postings-unbalanced")
+        self._new(transfer_id)
+        self._open_accounts([end for end, _, _ in postings])
+        if any(end and self.accounts[end].currency != currency for end, _, currency in postings):
+            raise Rejected("currency-mismatch")
+        payers = [(end, -amount) for end, amount, _ in postings if end and amount < 0]
+        spent = [self._spendable(payer, amount) for payer, amount in payers]
+        if any(amount > self.accounts[payer].available for payer, amount in payers):
+            raise Rejected("insufficient-funds")
+        for end, amount, _ in postings:
+            self._in_range(end, max(amount, 0))
+        for (payer, _), amount in zip(payers, spent, strict=True):
+            self._count(payer, amount)
+        for end, amount, currency in postings:
+            self._change(end, amount, currency)
+        self.transfers[transfer_id] = Transfer(None, None, 0, is_reversible=False)
 
     def reverse(self, reversal_id: str, transfer_id: str, amount: int | None) -> None:
         self._new(reversal_id)
         transfer = self.transfers.get(transfer_id)
         if transfer is None:
             raise Rejected("not-found")
-        if transfer.is_reversal:
+        if not transfer.is_reversible:
             raise Rejected("transfer-not-reversible")
         ends = transfer.payee, transfer.payer
         currency = next(self.accounts[each].currency for each in ends if each)
@@ -120,7 +173,7 @@ class Model:
             raise Rejected("reversal-amount-exceeded")
         self._pay(*ends, amount, currency)
         transfer.reversed += amount
-        self.transfers[reversal_id] = Transfer(*ends, amount, is_reversal=True)
+        self.transfers[reversal_id] = Transfer(*ends, amount, is_reversible=False)
 
     # ── holds ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -146,7 +199,9 @@ class Model:
         amount = amount or hold.remaining
         if amount > hold.remaining:
             raise Rejected("hold-amount-exceeded")
+        spent = self._spendable(hold.payer, amount)
         self._in_range(hold.payee, amount)
+        self._count(hold.payer, spent)
         taken = hold.remaining if final else amount
         self.accounts[hold.payer].held -= taken
         self._move(hold.payer, hold.payee, amount, hold.currency)
@@ -179,12 +234,32 @@ class Model:
             raise Rejected("account-closed")
 
     def _usable(self, ends: tuple[str | None, ...], currency: str) -> None:
+        if {account.currency for account in self._open_accounts(ends)} != {currency}:
+            raise Rejected("currency-mismatch")
+
+    def _open_accounts(self, ends: Sequence[str | None]) -> list[Account]:
         accounts = [self._account(each) for each in ends if each]
         for code, status in (("account-closed", "closed"), ("account-frozen", "frozen")):
             if status in {account.status for account in accounts}:
                 raise Rejected(code)
-        if {account.currency for account in accounts} != {currency}:
-            raise Rejected("currency-mismatch")
+        return accounts
+
+    def _spendable(self, payer: str | None, amount: int) -> int:
+        """Checks the limits of an account, and returns what counts as spent."""
+        if payer is None:
+            return 0
+        account = self.accounts[payer]
+        limits = account.limits
+        if amount < (limits.smallest or 0) or (limits.largest is not None and amount > limits.largest):
+            raise Rejected("amount-outside-limits")
+        for period, limit in ((self.day, limits.per_day), (self.day[:7], limits.per_month)):
+            if limit is not None and account.spent[period] + amount > limit:
+                raise Rejected("limit-exceeded")
+        return amount
+
+    def _count(self, payer: str | None, spent: int) -> None:
+        if payer:
+            self.accounts[payer].spent.update({self.day: spent, self.day[:7]: spent})
 
     def _in_range(self, payee: str | None, amount: int) -> None:
         if payee and self.accounts[payee].posted + amount + self.accounts[payee].limit > LARGEST:
@@ -197,8 +272,11 @@ class Model:
         self._move(payer, payee, amount, currency)
 
     def _move(self, payer: str | None, payee: str | None, amount: int, currency: str) -> None:
-        for end, change in ((payer, -amount), (payee, amount)):
-            if end:
-                self.accounts[end].posted += change
-            else:
-                self.outside[currency] += change
+        self._change(payer, -amount, currency)
+        self._change(payee, amount, currency)
+
+    def _change(self, end: str | None, amount: int, currency: str) -> None:
+        if end:
+            self.accounts[end].posted += amount
+        else:
+            self.outside[currency] += amount

@@ -228,3 +228,20 @@ async def test_a_rebuild_prints_what_it_was_compared_with(ledger: Ledger) -> Non
     assert second
     assert second.before
     assert (first.before, second.before.number, len(PROJECTIONS)) == (None, 1, len(PROJECTIONS_BY_NAME))
+
+
+async def test_a_person_who_is_erased_after_the_position_of_a_generation_does_not_make_it_wrong(ledger: Ledger) -> None:
+    """The log cannot tell any more what the document says of the person. All else of it is still compared."""
+    book = Book()
+    ada = book.create_user()
+    await ledger.append([ada, book.change_user(ada.user_id, "Ada", number="4711")])
+    await ledger.build("users")
+    generations = ledger.generations("users")
+    build = generations.resume(await generations.open_new())
+    while await build.advance_far():
+        pass
+    await ledger.append([book.erase_user(ada.user_id)])
+    assert (await compare(generations, build)).sampled == 1
+    await change(ledger, generations, build.generation)
+    with pytest.raises(GenerationMismatch, match="status"):
+        await compare(generations, build)

@@ -70,6 +70,7 @@ def test_a_created_user_is_active_and_can_be_searched_for() -> None:
             "_id": ADA.user_id,
             "name": "Ada Lovelace",
             "email": "ada@example.com",
+            "metadata": None,
             "search": ["ada", "com", "example", "lovelace"],
             "found_by": ["email=ada@example.com"],
             "status": "active",

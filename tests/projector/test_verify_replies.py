@@ -16,6 +16,7 @@ from shared.privacy.person_keys import PersonKeys
 from shared.settings import Settings
 from shared.stores.postgres import open_postgres
 from tests.command_api.test_dry_runs import many, postings
+from tests.command_api.test_exchange_requests import exchange, parties
 from tests.harness.clients import Commands, command_api, created
 from tests.harness.running import Servers
 
@@ -79,7 +80,9 @@ async def fill(settings: Settings) -> None:
                 created(await commands.post(f"/v1/holds/{hold_id}/capture", body, idempotency_key=f"capture-{number}"))
         await commands.post(f"/v1/holds/{hold_id}/release", idempotency_key="release")
         await commands.post(f"/v1/holds/{hold_id}/release", idempotency_key="release-again")
-        await commands.client.patch(f"/v1/users/{users[0]}", json={"name": "Eve"}, headers={"Idempotency-Key": "rename"})
+        for number, changes in enumerate(({"name": "Eve"}, {"metadata": {"number": "4711"}}, {"metadata": None})):
+            key = {"Idempotency-Key": f"user-{number}"}
+            await commands.client.patch(f"/v1/users/{users[0]}", json=changes, headers=key)
         for word in ("deactivate", "deactivate", "reactivate"):
             await commands.post(f"/v1/users/{users[1]}/{word}", idempotency_key=f"{word}-{len(users)}")
         await commands.post(f"/v1/users/{users[1]}/deactivate", idempotency_key="deactivate-again")
@@ -87,10 +90,12 @@ async def fill(settings: Settings) -> None:
 
 
 async def fill_many(commands: Commands, payer: str, payee: str) -> None:
-    """Sends batches of commands of many kinds, and transfers with postings."""
+    """Sends batches of commands of many kinds, and transfers with postings, and exchanges."""
+    ends = await parties(commands)
     for number, mode in enumerate(("independent", "atomic")):
         await commands.post("/v1/batch", many(payer, payee, mode, 30 + 10 * number), idempotency_key=f"many-{mode}")
         created(await commands.post("/v1/transfers", postings(payer, payee, 5), idempotency_key=f"postings-{number}"))
+        created(await exchange(commands, ends, 10, "1.05", f"exchange-{number}"))
 
 
 async def fault(settings: Settings) -> str:

@@ -12,6 +12,7 @@ from query_api.resources.holds import HoldParameters
 from query_api.resources.transfers import TransferParameters
 from shared.log.account_events import AccountMetadataChanged
 from shared.log.events import Event
+from shared.log.user_events import metadata_text
 from shared.read_models.shapes import found_by
 from shared.settings import Settings
 from tests.harness.log import Book
@@ -211,6 +212,28 @@ async def test_a_user_is_found_by_the_whole_address_until_it_changes_or_is_erase
     await api.record([book.erase_user(ada.user_id)])
     assert await found("new@example.com") == []
     assert (await api.ask("/v1/users", {"email": "new@"})).status_code == 422
+
+
+@pytest.mark.services
+async def test_users_are_found_by_their_metadata_until_these_change_or_the_user_is_erased(api: Questions) -> None:
+    book = Book()
+    ada, eve = (book.create_user(name, f"{name}@example.com") for name in ("ada", "eve"))
+    ada = msgspec.structs.replace(ada, metadata=metadata_text({"branch": "north", "number": "1"}))
+    await api.record([ada, eve, book.change_user(eve.user_id, "eve", branch="north", number="2")])
+
+    async def found(**filters: str) -> list[str]:
+        asked = {f"metadata[{name}]" if name != "email" else name: value for name, value in filters.items()}
+        return [each["name"] for each in (await api.get("/v1/users", asked | {"sort": "created_at"}))["items"]]
+
+    assert await found(branch="north") == ["ada", "eve"]
+    assert await found(branch="north", number="2") == ["eve"]
+    assert await found(email="ADA@example.com", number="1") == ["ada"]
+    assert await found(email="ada@example.com", number="2") == await found(branch="nort") == []
+    assert (await api.get(f"/v1/users/{ada.user_id}"))["metadata"] == {"branch": "north", "number": "1"}
+    await api.record([book.change_user(eve.user_id, "eve", branch="south"), book.erase_user(ada.user_id)])
+    assert (await found(branch="north"), await found(branch="south")) == ([], ["eve"])
+    assert (await api.get(f"/v1/users/{ada.user_id}"))["metadata"] is None
+    assert (await api.ask("/v1/users", {"metadata[branch]": "south", "sort": "name"})).status_code == 422
 
 
 @pytest.mark.services

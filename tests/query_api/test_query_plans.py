@@ -75,7 +75,9 @@ def lists() -> list[List]:
     entries += [{"amount[gte]": "-5", "amount[lt]": "9"}, {"occurred_at[lt]": "2026-11-21T09:30:00Z"}]
     users = [{"sort": sort} for sort in USER_ORDERS]
     users += [{"sort": sort, "status": "active"} for sort in USER_ORDERS]
-    users += [{"sort": sort, "email": "ada@example.com"} for sort in ("created_at", "-created_at")]
+    users += [
+        {"sort": sort} | found for sort in ("created_at", "-created_at") for found in ({"email": "ada@example.com"}, BY_PAIR)
+    ]
     accounts = [{"sort": sort, "currency": "EUR"} for sort in ACCOUNT_ORDERS if sort.endswith("posted")]
     accounts += [
         {"sort": sort} | found

@@ -46,7 +46,8 @@ pytestmark = pytest.mark.services
 
 OTHER_MASTER_KEY = base64.b64encode(b"another master key of the tests!").decode()
 NAME, EMAIL = "Augusta Ada Lovelace", "countess@ockham.example"
-PERSONAL = ("Augusta", "Lovelace", "lovelace", "countess", "ockham")
+METADATA = {"passport": "Byron-1815"}
+PERSONAL = ("Augusta", "Lovelace", "lovelace", "countess", "ockham", "passport", "Byron")
 ERASED_ANSWER = {"name": None, "email": None, "status": "erased"}
 
 
@@ -87,10 +88,11 @@ async def erase(api: Commands, user_id: str) -> dict[str, Any]:
 
 async def test_no_table_ever_holds_a_personal_field_unencrypted(api: Commands, engine: AsyncEngine) -> None:
     user_id = created(await api.post("/v1/users", {"name": NAME, "email": EMAIL}))
-    await api.client.patch(f"/v1/users/{user_id}", json={"name": f"{NAME} King"}, headers={"Idempotency-Key": "k"})
+    changes = {"name": f"{NAME} King", "metadata": METADATA}
+    await api.client.patch(f"/v1/users/{user_id}", json=changes, headers={"Idempotency-Key": "k"})
     await api.post(f"/v1/users/{user_id}/deactivate")
     rows = await tables(engine)
-    assert rows.count("'sealed'") >= 6, "two events and a snapshot, each with name and address"
+    assert rows.count("'sealed'") >= 8, "two events and a snapshot, each with name and address, and two of them with metadata"
     assert personal_in(rows) == []
 
 
@@ -266,7 +268,7 @@ async def questions(settings: Settings) -> AsyncIterator[Questions]:
 async def test_an_erased_user_is_found_by_id_only(questions: Questions) -> None:
     book = Book()
     ada, bob = book.create_user(NAME, EMAIL), book.create_user("Bob", "bob@example.com")
-    await questions.record([ada, bob])
+    await questions.record([ada, bob, book.change_user(ada.user_id, NAME, **METADATA)])
     assert (await questions.get(f"/v1/users/{ada.user_id}"))["name"] == NAME
     await questions.record([book.erase_user(ada.user_id)])
     user = await questions.get(f"/v1/users/{ada.user_id}")
@@ -324,14 +326,14 @@ async def test_a_person_gets_all_data_that_are_held_about_them(questions: Questi
     book = Book()
     ada, bob = book.create_user(NAME, EMAIL), book.create_user("Bob", "bob@example.com")
     one, two, other = (book.open_account(owner.user_id) for owner in (ada, ada, bob))
-    changed = book.change_user(ada.user_id, "Ada King")
+    changed = book.change_user(ada.user_id, "Ada King", **METADATA)
     paid, moved = book.deposit(one.account_id, 100), book.transfer(one.account_id, two.account_id, 30)
     gone, theirs = book.transfer(two.account_id, other.account_id, 10), book.deposit(other.account_id, 7)
     await questions.record([ada, bob, one, two, other, changed, paid, moved, gone, theirs])
     answer = await questions.ask(f"/v1/users/{ada.user_id}/export")
     assert answer.headers["cache-control"] == "no-store"
     export = answer.json()
-    assert (export["user"]["name"], export["user"]["email"]) == ("Ada King", EMAIL)
+    assert (export["user"]["name"], export["user"]["email"], export["user"]["metadata"]) == ("Ada King", EMAIL, METADATA)
     assert {account["id"] for account in export["accounts"]} == {one.account_id, two.account_id}
     transfers = [transfer["id"] for transfer in export["transfers"]]
     assert sorted(transfers) == sorted([paid.transfer_id, moved.transfer_id, gone.transfer_id])
@@ -345,7 +347,8 @@ async def test_a_person_gets_all_data_that_are_held_about_them(questions: Questi
 async def test_the_export_of_an_erased_person_holds_nothing_personal(questions: Questions) -> None:
     book = Book()
     ada = book.create_user(NAME, EMAIL)
-    await questions.record([ada, book.open_account(ada.user_id), book.erase_user(ada.user_id)])
+    changed = book.change_user(ada.user_id, NAME, **METADATA)
+    await questions.record([ada, book.open_account(ada.user_id), changed, book.erase_user(ada.user_id)])
     answer = await questions.ask(f"/v1/users/{ada.user_id}/export")
     assert answer.status_code == 200
     assert personal_in(answer.content) == []
@@ -410,7 +413,8 @@ async def _live_and_be_erased(stack: Stack, postgres: Postgres) -> bytes:
         api = Commands(client)
         ada = created(await api.post("/v1/users", {"name": NAME, "email": EMAIL}))
         created(await api.post("/v1/users", {"name": "Grace Hopper", "email": "grace@example.com"}))
-        await client.patch(f"/v1/users/{ada}", json={"name": f"{NAME} King"}, headers={"Idempotency-Key": "k"})
+        changes = {"name": f"{NAME} King", "metadata": METADATA}
+        await client.patch(f"/v1/users/{ada}", json=changes, headers={"Idempotency-Key": "k"})
         account_id = await api.account(ada, balance=100)
         await api.post("/v1/users", {"name": NAME, "email": EMAIL})
         await api.post("/v1/users", {"name": f"{NAME}\u202e", "email": f"{EMAIL}@"})
@@ -420,6 +424,7 @@ async def _live_and_be_erased(stack: Stack, postgres: Postgres) -> bytes:
             await client.post("/v1/login", json={"email": EMAIL, "password": password})
         await _ask(stack, f"/v1/users/{ada}", 5)
         await _ask(stack, "/v1/users?search=lovelace", 5)
+        assert "Byron" in await _ask(stack, "/v1/users?metadata[passport]=Byron-1815", 5)
         connection = await asyncpg.connect(postgres.superuser_url.removesuffix("postgres") + "daybook")
         wrapped: bytes = await connection.fetchval("SELECT wrapped_key FROM person_keys WHERE person_id = $1", ada)
         await connection.close()
