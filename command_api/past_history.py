@@ -19,12 +19,14 @@ from command_api.domain.command import Command
 from command_api.domain.command_batch import COMMANDS_MAX
 from command_api.domain.exchange import ExchangeFunds
 from command_api.domain.hold import CaptureHold, PlaceHold
+from command_api.domain.ledger import CloseLedger, CreateLedger
 from command_api.domain.past_decisions import PastDecisions
 from command_api.domain.postings import MoveFunds
 from command_api.domain.reversal import ReverseTransfer
 from command_api.domain.stream_folds import fold_of, owner_of
 from command_api.domain.transfer import Deposit, MoneyCommand, TransferFunds, Withdraw
 from command_api.domain.user import CreateUser, DeactivateUser, UserCommand
+from command_api.ledger_answers import ledger_body
 from command_api.requests import TOGETHER
 from command_api.writer import stored_replies
 from command_api.writer.command_request import Outcome, results_body
@@ -33,6 +35,7 @@ from shared.log.event_check import Domain
 from shared.log.events import RecordedEvent
 from shared.log.money_events import MoneyEvent
 from shared.log.stored_replies import StoredReply
+from shared.log.streams import LEDGER_STREAM
 from shared.privacy.encryption import KeysByPerson
 from shared.timestamps import timestamp
 
@@ -119,6 +122,10 @@ class PastHistory:
                     == orjson.dumps(account_body(command, self._outcome(last._replace(states={stream_id: each}), stream_id)))
                     for each in state.until_all_expire()  # a reply to a later command without effect is as of later
                 )
+        if isinstance(last.command, CreateLedger | CloseLedger):
+            body = ledger_body(ledger_id, last.command, self._outcome(last, LEDGER_STREAM))
+            is_created = isinstance(last.command, CreateLedger) and reply.status == CREATED
+            yield (is_created or reply.status == OK) and reply.body == orjson.dumps(body)
         if isinstance(last.command, CreateUser | UserCommand):
             yield self._is_about_user(ledger_id, reply, keys, last)
 

@@ -29,7 +29,7 @@ from shared.errors import (
 )
 from shared.identity.access import Principal, access_rule_of
 from shared.identity.client_addresses import truncated_network
-from shared.input_types import LEDGER_ID, Id
+from shared.input_types import LEDGER_ID, Id, LedgerId
 from shared.web.admission import LEDGER_ID_WRONG, admit_anonymous, authorize, own_ledger_id
 from shared.web.compression import SECRECY
 from shared.web.direct_routes import DirectRoute
@@ -69,6 +69,8 @@ class HttpRequest(SentRequest):
     """When the command's deadline passes, on the event loop's clock in seconds. The time that the client takes is not counted."""
     is_dry_run: bool = False
     """True if the command is to be decided and answered, but not recorded."""
+    named_ledger_id: str | None = None
+    """The ledger that the request is about, if its path or its body names one. Only callers for all ledgers name one so."""
     arguments: dict[str, Any] = {}  # noqa: RUF012 # what validation made of path and body; replaced as a whole, never changed in place
 
     async def run(
@@ -187,7 +189,7 @@ class HttpRequest(SentRequest):
         return [*answers[0].rehearsed] if self.is_dry_run else answers
 
     def ledger_id(self) -> str:
-        return own_ledger_id(self, self.principal)
+        return self.named_ledger_id or own_ledger_id(self, self.principal)
 
     def unchecked_ledger_id(self) -> str:
         """Returns the ledger id that a caller sends before logging in. Does not check that the ledger exists.
@@ -295,6 +297,7 @@ COMMAND_HEADERS: Final = [
 # ── the route ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _ID_TYPE: Final = TypeAdapter(Id)
+_LEDGER_ID_TYPE: Final = TypeAdapter(LedgerId)
 
 
 class CommandRoute(DirectRoute):
@@ -319,7 +322,7 @@ class CommandRoute(DirectRoute):
             else:
                 request.principal = await authorize(request, rule)
             request.is_dry_run = _asks_for_dry_run(request, is_command=is_command)
-            arguments: dict[str, Any] = {name: _path_id(value) for name, value in request.path_params.items()}
+            arguments: dict[str, Any] = {name: _path_id(name, value) for name, value in request.path_params.items()}
             for name, models in bodies:
                 began = loop.time()
                 body = await read_body(request, request.state.settings)
@@ -350,9 +353,9 @@ def _asks_for_dry_run(request: Request, *, is_command: bool) -> bool:
     return values == ["true"]
 
 
-def _path_id(value: str) -> str:
+def _path_id(name: str, value: str) -> str:
     try:
-        return _ID_TYPE.validate_python(value)
+        return (_LEDGER_ID_TYPE if name == "ledger_id" else _ID_TYPE).validate_python(value)
     except ValidationError:
-        msg = "An id is a UUID."
+        msg = "An id is a UUID, and the id of a ledger has lower-case letters, digits and hyphens."
         raise ValidationFailed(msg) from None

@@ -73,6 +73,7 @@ class Things:
     stream: str
     name: str = "accounts"
     session_id: str = str(uuid.UUID(int=5))
+    ledger_id: str = "main"
     house_from_account_id: str = HOUSE[0]
     house_to_account_id: str = HOUSE[1]
     remainder_account_id: str = HOUSE[2]
@@ -114,7 +115,12 @@ class Operation:
     def admits(self, role: str) -> bool:
         """True if it admits a caller that is no customer, and has all scopes that such a caller can have."""
         is_for_keys_only = bool(self.access and self.access["scopes"] == ["credentials:write"])
-        return self.operators and not (is_for_keys_only and role.startswith("service"))
+        return self.operators and not (is_for_keys_only and role.startswith("service")) and not self.for_all_ledgers
+
+    @property
+    def for_all_ledgers(self) -> bool:
+        """True if it is for keys for all ledgers only. `tests/shared/test_keys_for_all_ledgers.py` tries these."""
+        return bool(self.access and self.access.get("all_ledgers"))
 
     @property
     def needs_a_seal(self) -> bool:
@@ -499,7 +505,7 @@ async def test_a_key_is_denied_without_the_scope_and_needs_no_other(world: World
         world.tokens["others"] = await add_key(world.settings.database_url, f"not-{scope.replace(':', '-')}", scopes=others)
         for operation in GUARDED:
             scopes = operation.access["scopes"] if operation.access else []
-            if not operation.operators:
+            if not operation.operators or operation.for_all_ledgers:
                 continue
             alone = await world.send(scope, operation, world.missing)
             assert (alone.status_code == 403) == (scope not in scopes), f"{scope}: {operation}"

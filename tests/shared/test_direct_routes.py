@@ -36,7 +36,7 @@ HOLD = str(uuid.UUID(int=9))
 MISSING = str(uuid.UUID(int=404))
 EMAIL, PASSWORD = "ada@example.com", "correct horse battery"
 NAMES = {"user_id": ADA, "account_id": ACCOUNT, "transfer_id": TRANSFER, "session_id": MISSING, "position": "1", "name": "users"}
-NAMES |= {"stream": f"account-{ACCOUNT}", "hold_id": HOLD}
+NAMES |= {"stream": f"account-{ACCOUNT}", "hold_id": HOLD, "ledger_id": "main"}
 
 
 class Sent(NamedTuple):
@@ -204,6 +204,8 @@ COMMANDS: list[tuple[str, str, Any]] = [
     ("POST", "/v1/users/{user_id}/deactivate", None),
     ("POST", "/v1/users/{user_id}/reactivate", None),
     ("POST", "/v1/accounts/{account_id}/close", None),
+    ("POST", "/v1/ledgers", {"id": "acme"}),
+    ("POST", "/v1/ledgers/{ledger_id}/close", None),
     ("POST", "/v1/users/{user_id}/erase", None),
 ]
 
