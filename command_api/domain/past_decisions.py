@@ -3,9 +3,9 @@
 So no rule is written twice. An event is right if its command, decided on the states before it, makes exactly this event. The
 fields of the event are thereby checked like those of a request. This module does no I/O.
 
-The states of all users, addresses, accounts and holds are kept, but not those of transfers: their ids would need too much memory.
-The callers see in the versions of a transfer's stream that no other transfer has its id. They show the transfers that were
-reversed, with `recall`, and the states of these are kept.
+The states of all users, addresses, accounts, holds and schedules are kept, but not those of transfers: their ids would need too
+much memory. The callers see in the versions of a transfer's stream that no other transfer has its id. They show the transfers
+that were reversed, with `recall`, and the states of these are kept.
 """
 
 import re
@@ -25,16 +25,20 @@ from command_api.domain import (
     postings,
     projection,
     reversal,
+    schedule,
     transfer,
     user,
 )
 from command_api.domain.command import Command
 from command_api.domain.stream_folds import at_moment, fold_of
 from shared.errors import EventImpossible, Rejection
-from shared.log import account_events, hold_events, ledger_events, money_events, projection_events, user_events
+from shared.ids import new_id
+from shared.log import account_events, hold_events, ledger_events, money_events, projection_events, schedule_events, user_events
+from shared.log.event_struct import ScheduledRun
 from shared.log.events import Event
 from shared.log.streams import LEDGER_STREAM, transfer_stream
 from shared.privacy.encryption import ERASED
+from shared.schedule_rules import PlannedRun, ScheduleRule
 
 _NOT_KEPT: Final = "transfer-"
 _LEGS_OF_EXCHANGE: Final = 4
@@ -117,6 +121,8 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
     Raises:
         ValidationError: a field of the event has a value that no command can have.
     """
+    if isinstance(event, schedule_events.ScheduleEvent):
+        return _of_schedule(event)
     match event:
         case (
             user_events.UserCreated()
@@ -152,6 +158,8 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
             return transfer.Deposit(account_id=event.account_id, **_money(event))
         case money_events.FundsWithdrawn():
             return transfer.Withdraw(account_id=event.account_id, **_money(event))
+        case money_events.FundsTransferred() if event.run:
+            return _run(event.transfer_id, event.run)
         case money_events.FundsTransferred():
             return transfer.TransferFunds(
                 from_account_id=event.from_account_id, to_account_id=event.to_account_id, **_money(event)
@@ -233,6 +241,38 @@ def _of_hold(
             return hold.ExpireHold(hold_id=event.hold_id)
         case _:
             assert_never(event)
+
+
+def _run(transfer_id: str, run: ScheduledRun) -> schedule.RunSchedule:
+    return schedule.RunSchedule(id=transfer_id, schedule_id=run.schedule_id, number=run.number, recorded=run.next_run)
+
+
+def _of_schedule(event: schedule_events.ScheduleEvent) -> Command:
+    match event:
+        case schedule_events.ScheduleCreated():
+            new = schedule.NewSchedule(
+                id=event.schedule_id, transfer=schedule.PlannedTransfer(**_planned(event)), **_timing(event.rule, event.next_run)
+            )
+            return schedule.CreateSchedule(schedule=new, recorded=event.next_run)
+        case schedule_events.ScheduleChanged():
+            transfer_changes = schedule.TransferChanges(to_account_id=event.to_account_id, amount=event.amount)
+            changes = schedule.ScheduleChanges(transfer=transfer_changes, **_timing(event.rule, event.next_run))
+            return schedule.ChangeSchedule(schedule_id=event.schedule_id, changes=changes, recorded=event.next_run)
+        case schedule_events.ScheduleCancelled():
+            return schedule.CancelSchedule(schedule_id=event.schedule_id)
+        case schedule_events.ScheduleRunRefused():
+            return schedule.RunSchedule(id=new_id(), schedule_id=event.schedule_id, number=event.number, recorded=event.next_run)
+        case _:
+            assert_never(event)
+
+
+def _planned(event: schedule_events.ScheduleCreated) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in schedule.PlannedTransfer.model_fields}
+
+
+def _timing(rule: ScheduleRule | None, next_run: PlannedRun) -> dict[str, Any]:
+    """Returns the moment or the rule of a schedule, as a request names it."""
+    return {"rule": schedule.RequestedRule(**msgspec.structs.asdict(rule))} if rule else {"at": next_run.due_at}
 
 
 def _capture(event: money_events.HoldCaptured) -> hold.CaptureHold:

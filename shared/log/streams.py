@@ -38,3 +38,7 @@ def projection_stream(projection: str) -> str:
 
 def hold_stream(hold_id: str) -> str:
     return f"hold-{hold_id}"
+
+
+def schedule_stream(schedule_id: str) -> str:
+    return f"schedule-{schedule_id}"

@@ -22,7 +22,8 @@ from starlette.routing import Match
 import shared.hold_errors  # defines rejections whose codes are below
 import shared.ledger_errors  # as above
 import shared.limit_errors  # as above
-import shared.reversal_errors  # noqa: F401 # as above
+import shared.reversal_errors  # as above
+import shared.schedule_errors  # noqa: F401 # as above
 from shared.errors import (
     BadRequest,
     DaybookError,
@@ -69,6 +70,8 @@ STATUS: Final[Mapping[str, int]] = {
     "transfer-already-reversed": 409,
     "reversal-amount-exceeded": 409,
     "too-many-reversals": 409,
+    "schedule-not-active": 409,
+    "schedule-run-due": 409,
     "email-taken": 409,
     "id-taken": 409,
     "length-required": 411,
@@ -83,6 +86,8 @@ STATUS: Final[Mapping[str, int]] = {
     "currency-mismatch": 422,
     "currency-not-allowed": 422,
     "hold-expiry-passed": 422,
+    "time-zone-unknown": 422,
+    "schedule-never-due": 422,
     "idempotency-key-reused": 422,
     "rate-limited": 429,
     "too-many-streams": 429,

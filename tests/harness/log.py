@@ -28,6 +28,7 @@ from shared.log.account_events import (
     OverdraftLimitChanged,
 )
 from shared.log.append import NewEvent, StreamEvent, append_prepared, prepare_append
+from shared.log.event_struct import ScheduledRun
 from shared.log.events import Event, RecordedEvent
 from shared.log.heads import Head, StreamHead, lock_streams
 from shared.log.hold_events import HoldPlaced, HoldReleased
@@ -42,6 +43,7 @@ from shared.log.money_events import (
     MoneyEvent,
     TransferReversed,
 )
+from shared.log.schedule_events import ScheduleCreated
 from shared.log.stream_fold import snapshot_context
 from shared.log.user_events import (
     UserChanged,
@@ -56,6 +58,7 @@ from shared.money import exponent
 from shared.privacy.encryption import KeysByPerson
 from shared.privacy.master_keys import master_key_id, wrap
 from shared.privacy.person_keys import ADDRESSES, PersonKeys, WrappedKey
+from shared.schedule_rules import PlannedRun
 from shared.setting_values import read_master_keys
 from shared.settings import Settings
 from shared.stores.postgres import driver_of
@@ -202,6 +205,23 @@ class Book:
         hold = self.holds[hold_id]
         amount, self.remaining[hold_id] = self.remaining[hold_id], 0
         return HoldReleased(hold_id=hold_id, from_account_id=hold.from_account_id, amount=amount, currency=hold.currency)
+
+    def plan(self, payer: AccountOpened, payee: str, amount: int, due_at: str = "2199-01-01T00:00:00.000000Z") -> ScheduleCreated:
+        """Makes the event that plans one transfer."""
+        return ScheduleCreated(
+            schedule_id=self.new_id(),
+            owner_id=payer.owner_id,
+            from_account_id=payer.account_id,
+            to_account_id=payee,
+            amount=amount,
+            currency=payer.currency,
+            next_run=PlannedRun(due_at),
+        )
+
+    def run(self, planned: ScheduleCreated, number: int, due_at: str, next_run: PlannedRun | None = None) -> FundsTransferred:
+        """Makes the event of a run of a schedule."""
+        made = self.transfer(planned.from_account_id, planned.to_account_id, planned.amount, occurred_at=due_at)
+        return msgspec.structs.replace(made, run=ScheduledRun(planned.schedule_id, number, next_run))
 
     def reverse(self, moved: MoneyEvent, amount: int, **details: Any) -> TransferReversed:
         """Makes the event that reverses a part of a transfer."""
