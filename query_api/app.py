@@ -22,6 +22,7 @@ from query_api.resources import (
     activity,
     audit_records,
     currencies,
+    days,
     denials,
     entries,
     events,
@@ -72,6 +73,7 @@ RESOURCES: Final = (
     limits,
     projections,
     seals,
+    days,
     denials,
     audit_records,
 )

@@ -1,8 +1,9 @@
 """Types of request fields that both APIs use. Each type validates a value and converts it to the one form that is stored."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -15,6 +16,22 @@ Id = Annotated[str, StringConstraints(pattern=_UUID, to_lower=True), Field(json_
 
 LEDGER_ID: Final = re.compile(r"(?!system\Z)[a-z][a-z0-9-]{0,30}")
 """The id of a ledger. MongoDB reserves names that begin with `system.`, so no read model of a ledger `system` could be built."""
+
+
+_TIME_ZONE: Final = re.compile(r"UTC|[A-Z][A-Za-z_]+(?:/[A-Za-z0-9_+-]+)+")
+
+
+def _known_time_zone(value: str) -> str:
+    try:
+        if _TIME_ZONE.fullmatch(value):
+            return ZoneInfo(value).key
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        pass
+    code, message = "time_zone_unknown", "Must be UTC or a name of the IANA time zone database, such as Europe/Berlin"
+    raise PydanticCustomError(code, message)
+
+
+TimeZone = Annotated[str, Field(examples=["Europe/Berlin"]), AfterValidator(_known_time_zone)]
 
 
 def _known_currency(value: str) -> str:
@@ -32,6 +49,23 @@ _RFC3339: Final = re.compile(
 )
 _YEARS: Final = range(1900, 2200)
 _OFFSET_MAX: Final = timedelta(hours=14)
+
+
+def _calendar_day(value: str) -> str:
+    try:
+        if date.fromisoformat(value).isoformat() == value and int(value[:4]) in _YEARS:
+            return value
+    except ValueError:
+        pass
+    code, message = "day_invalid", "Must be a day such as 2026-01-31, of the years 1900 to 2199"
+    raise PydanticCustomError(code, message)
+
+
+Day = Annotated[
+    str,
+    AfterValidator(_calendar_day),
+    WithJsonSchema({"type": "string", "format": "date", "examples": ["2026-01-31"]}),
+]
 MOMENT_DESCRIPTION: Final = (
     "RFC 3339 with a time zone, of the years 1900 to 2199 in UTC. Daybook keeps it in UTC with microseconds: further digits of a "
     "second are cut off. A leap second (`:60`) is refused."

@@ -19,6 +19,7 @@ from command_api.domain import (
     account,
     account_limits,
     account_metadata,
+    day,
     hold,
     postings,
     projection,
@@ -29,7 +30,7 @@ from command_api.domain import (
 from command_api.domain.command import Command
 from command_api.domain.stream_folds import at_moment, fold_of
 from shared.errors import EventImpossible, Rejection
-from shared.log import account_events, hold_events, money_events, projection_events, user_events
+from shared.log import account_events, day_events, hold_events, money_events, projection_events, user_events
 from shared.log.events import Event
 from shared.log.streams import transfer_stream
 from shared.privacy.encryption import ERASED
@@ -85,6 +86,8 @@ class PastDecisions:
             raise EventImpossible(_first_difference(decided, nameless))
         if isinstance(event, projection_events.ProjectionEventSkipped) and event.position >= position:
             raise EventImpossible(f"it skips the event at {event.position}, which did not exist yet")
+        if isinstance(event, day_events.DayClosed) and event.up_to >= position:
+            raise EventImpossible(f"it counts the events up to {event.up_to}, which did not exist yet")
         for stream_id in nameless.streams():
             if stream_id.startswith(_NOT_KEPT) and stream_id not in self.states:
                 continue
@@ -157,6 +160,8 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
             return _postings(event)
         case projection_events.ProjectionEventSkipped():
             return projection.SkipProjectionEvent(projection=event.projection, position=event.position, reason=event.reason)
+        case day_events.DayClosed():
+            return day.CloseDay.recording(event)
         case _:
             assert_never(event)
 

@@ -142,6 +142,11 @@ SHIFTS: Final = ReadModel("shifts", "mongo")
 """{_id: "<account>/<level>/<period>", within_billions, within_rest, start_billions, start_rest}: for each account a tree of
 sums, see `read_models.sum_trees`. A document without `start_billions` and `start_rest` has nothing at its start."""
 
+DAYS: Final = ReadModel("days", "mongo", written_once=True, indexes=((("end", 1),),))
+"""{_id: the day, time_zone, start, end, up_to, events, root, first_position, last_position, totals: [{currency, entries, moved,
+paid_in, paid_out}], closed_at, position}: the days that were closed. `start` is the first moment of the day, and `end` that after
+it."""
+
 READ_MODELS: Final = (
     USERS,
     ACCOUNTS,
@@ -153,6 +158,7 @@ READ_MODELS: Final = (
     HOLDS,
     LIMIT_HISTORY,
     SHIFTS,
+    DAYS,
 )
 LIMIT_NAMES: Final = ("per_transfer_min", "per_transfer_max", "per_day", "per_month")
 """The fields of an account that limit what it may spend. An account has those of its limits, and no others."""

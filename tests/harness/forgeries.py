@@ -17,6 +17,7 @@ from shared.log.account_events import (
     AccountOpened,
     AccountUnfrozen,
 )
+from shared.log.day_events import CurrencyTotals, DayClosed
 from shared.log.encoding import canonical, encode
 from shared.log.event_struct import Spent
 from shared.log.events import Event
@@ -29,6 +30,7 @@ from shared.log.read import StoredEvent
 from shared.log.stored_replies import StoredReply
 from shared.log.user_events import UserChanged, UserCreated, UserDeactivated, UserErased, UserReactivated
 from shared.privacy.person_keys import ADDRESSES
+from shared.proof.merkle import EMPTY_ROOT
 from tests.harness.log import NEW_YEAR, PERSON_KEY, Book, wrapped_keys
 
 METADATA: Final = {"principal": "test"}
@@ -268,10 +270,27 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
         msgspec.structs.replace(s.book.erase_user(s.ada.user_id), status_before="inactive")
     ],
     "a skip of an event to come": lambda _: [ProjectionEventSkipped(projection="balances", position=500, reason="r")],
+    "a day that is closed twice": lambda s: [closed := s.book.close_day(), closed],
+    "a day that is closed before the one before": lambda s: [s.book.close_day(), s.book.close_day(), _closed("1999-12-31")],
+    "a day that is closed although the one before is not": lambda s: [s.book.close_day(), _closed("2000-01-03")],
+    "a day that is closed before its end": lambda _: [_closed("2026-01-01")],
+    "a day that is none": lambda _: [_closed("2025-02-29")],
+    "a closed day in a zone that is none": lambda _: [_closed("2025-12-31", time_zone="Europe/Nowhere")],
+    "a closed day with events to come": lambda _: [_closed("2025-12-31", up_to=500)],
+    "a closed day with a root that is none": lambda _: [_closed("2025-12-31", root="0")],
+    "a closed day with an amount that is none": lambda _: [
+        _closed("2025-12-31", totals=(CurrencyTotals("EUR", 1, "-1", "0", "0"),))
+    ],
     "a skip of no read model": lambda _: [ProjectionEventSkipped(projection="a\nb", position=1, reason="r")],
     "a skip at zero": lambda _: [ProjectionEventSkipped(projection="balances", position=0, reason="r")],
 }
 """Events that follow a right history, the last of them wrong, by the name of the fault."""
+
+
+def _closed(day: str, **fields: Any) -> DayClosed:
+    """Makes the closing of a day without events."""
+    closed = DayClosed(day=day, time_zone="UTC", up_to=0, events=0, root=EMPTY_ROOT.hex())
+    return msgspec.structs.replace(closed, **fields)
 
 
 def _captured(s: Scene) -> HoldCaptured:

@@ -36,7 +36,7 @@ HOLD = str(uuid.UUID(int=9))
 MISSING = str(uuid.UUID(int=404))
 EMAIL, PASSWORD = "ada@example.com", "correct horse battery"
 NAMES = {"user_id": ADA, "account_id": ACCOUNT, "transfer_id": TRANSFER, "session_id": MISSING, "position": "1", "name": "users"}
-NAMES |= {"stream": f"account-{ACCOUNT}", "hold_id": HOLD}
+NAMES |= {"stream": f"account-{ACCOUNT}", "hold_id": HOLD, "day": "2025-01-31"}
 
 
 class Sent(NamedTuple):
@@ -189,6 +189,7 @@ COMMANDS: list[tuple[str, str, Any]] = [
     ("GET", "/v1/users/{user_id}/sessions", None),
     ("DELETE", "/v1/users/{user_id}/sessions/{session_id}", None),
     ("DELETE", "/v1/users/{user_id}/sessions", None),
+    ("POST", "/v1/days/{day}/close", None),
     ("POST", "/v1/users/{user_id}/deactivate", None),
     ("POST", "/v1/users/{user_id}/reactivate", None),
     ("POST", "/v1/accounts/{account_id}/close", None),
