@@ -7,10 +7,8 @@ from command_api.domain.day import CloseDay
 from shared.business_days import bounds_of
 from shared.day_errors import DayNotEnded
 from shared.log.day_contents import read_day
-from shared.log.heads import read_head
+from shared.log.ledgers import read_ledger
 from shared.timestamps import timestamp
-
-TIME_ZONE = "UTC"
 
 
 async def close_command(engine: AsyncEngine, ledger_id: str, day: str) -> CloseDay:
@@ -22,7 +20,8 @@ async def close_command(engine: AsyncEngine, ledger_id: str, day: str) -> CloseD
     """
     async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         now = timestamp(await connection.scalar(text("SELECT clock_timestamp()")))
-        head = await read_head(connection, ledger_id)
-        if now < (ends_at := bounds_of(day, TIME_ZONE).end):
+        ledger = await read_ledger(connection, ledger_id)
+        zone = ledger.state.time_zone
+        if now < (ends_at := bounds_of(day, zone).end):
             raise DayNotEnded(ends_at=ends_at)
-        return CloseDay.recording(await read_day(connection, ledger_id, day, TIME_ZONE, head.position))
+        return CloseDay.recording(await read_day(connection, ledger_id, day, zone, ledger.position))

@@ -68,8 +68,11 @@ def _html_row(*cells: str) -> str:
 
 
 def as_camt053(statement: StatementBody) -> str:
-    """Returns a document of camt.053.001.08 with one statement: opening and closing balance, and an entry for each line."""
-    currency, account = statement["currency"], escape_xml(statement["account_id"])
+    """Returns a document of camt.053.001.08 with one statement: opening and closing balance, and an entry for each line.
+
+    The message takes ids of at most 34 characters, so ids are written without hyphens.
+    """
+    currency, account = statement["currency"], statement["account_id"].replace("-", "")
     entries = "".join(_camt_entry(line, statement["axis"], currency) for line in statement["lines"])
     opening = _camt_balance("OPBD", statement["opening_balance"], statement["from"], currency)
     closing = _camt_balance("CLBD", statement["closing_balance"], statement["to"], currency)
@@ -96,7 +99,7 @@ def _camt_entry(line: Mapping[str, Any], axis: str, currency: str) -> str:
         f"<Ntry><NtryRef>{line['position']}</NtryRef>{_camt_amount(line['amount'], currency)}<Sts><Cd>BOOK</Cd></Sts>"
         f"<BookgDt><DtTm>{line[axis]}</DtTm></BookgDt><ValDt><DtTm>{line['occurred_at']}</DtTm></ValDt>"
         f"<BkTxCd><Prtry><Cd>{line['kind']}</Cd></Prtry></BkTxCd>"
-        f"<NtryDtls><TxDtls><Refs><TxId>{line['transfer_id']}</TxId></Refs>{text}</TxDtls></NtryDtls></Ntry>"
+        f"<NtryDtls><TxDtls><Refs><TxId>{line['transfer_id'].replace('-', '')}</TxId></Refs>{text}</TxDtls></NtryDtls></Ntry>"
     )
 
 

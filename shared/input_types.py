@@ -18,6 +18,20 @@ LEDGER_ID: Final = re.compile(r"(?!system\Z)[a-z][a-z0-9-]{0,30}")
 """The id of a ledger. MongoDB reserves names that begin with `system.`, so no read model of a ledger `system` could be built."""
 
 
+def _ledger_id(value: str) -> str:
+    if not LEDGER_ID.fullmatch(value):
+        code = "ledger_id_invalid"
+        message = "Must be at most 31 lower-case letters, digits and hyphens, begin with a letter, and not be `system`"
+        raise PydanticCustomError(code, message)
+    return value
+
+
+LedgerId = Annotated[
+    str,
+    AfterValidator(_ledger_id),
+    WithJsonSchema({"type": "string", "pattern": "^[a-z][a-z0-9-]{0,30}$", "examples": ["acme"]}),
+]
+
 _TIME_ZONE: Final = re.compile(r"UTC|[A-Z][A-Za-z_]+(?:/[A-Za-z0-9_+-]+)+")
 
 

@@ -6,7 +6,7 @@ A decision does no I/O, reads no clock and makes no ids. It uses only the fields
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from command_api.domain.command_fields import StrictFields
 from shared.log.events import Event
@@ -17,6 +17,11 @@ States = Mapping[str, Any]
 
 class Command(StrictFields):
     """A request to change something. It is either recorded as events or rejected."""
+
+    creates_ledger: ClassVar[bool] = False
+    """True if the command creates the ledger that it is sent to."""
+    suits_closed_ledgers: ClassVar[bool] = False
+    """True if a closed ledger takes the command, because the duty does not end: to erase a person, to record what has expired."""
 
     def streams(self) -> tuple[str, ...]:
         """Returns the streams that the decision depends on. `If-Match` is compared with the version of the first stream."""

@@ -4,7 +4,7 @@ The stream is `days`. A closing says what the log has of the day up to a positio
 what was computed from it before the decision is still right after it.
 """
 
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 import msgspec
 from pydantic import Field
@@ -13,11 +13,12 @@ from command_api.domain.command import Command, States
 from command_api.domain.command_fields import StrictFields
 from shared.business_days import bounds_of, day_after
 from shared.day_errors import DayNotEnded, DayOutOfOrder
-from shared.input_types import Currency, Day, TimeZone
+from shared.input_types import Currency, Day
 from shared.log.day_events import CurrencyTotals, DayClosed
 from shared.log.events import Event
+from shared.log.ledger_state import LedgerState
 from shared.log.stream_fold import StreamFold
-from shared.log.streams import DAYS_STREAM
+from shared.log.streams import DAYS_STREAM, LEDGER_STREAM
 
 # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -54,11 +55,13 @@ class DayTotals(StrictFields):
 class CloseDay(Command):
     """Closes a day with what the log says of it. Rejections, in this order: day-not-ended, day-out-of-order.
 
-    The first day of a ledger to be closed can be any day. Closing the last closed day again changes nothing.
+    A day begins and ends in the time zone of the ledger, which never changes. The first day of a ledger to be closed can be any
+    day. Closing the last closed day again changes nothing.
     """
 
+    suits_closed_ledgers: ClassVar[bool] = True
+
     day: Day
-    time_zone: TimeZone
     up_to: Position
     events: Position
     root: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -69,14 +72,17 @@ class CloseDay(Command):
     @staticmethod
     def recording(closed: DayClosed) -> "CloseDay":
         """Returns the command that records this closing."""
-        return CloseDay.model_validate(msgspec.to_builtins(closed))
+        members = msgspec.to_builtins(closed)
+        del members["time_zone"]
+        return CloseDay.model_validate(members)
 
     def streams(self) -> tuple[str, ...]:
-        return (DAYS_STREAM,)
+        return DAYS_STREAM, LEDGER_STREAM
 
     def decide(self, states: States) -> list[Event]:
         state: DaysState = states[DAYS_STREAM]
-        ends_at = bounds_of(self.day, self.time_zone).end
+        ledger: LedgerState = states[LEDGER_STREAM]
+        ends_at = bounds_of(self.day, ledger.time_zone).end
         if state.now < ends_at:
             raise DayNotEnded(ends_at=ends_at)
         if state.last is not None:
@@ -84,8 +90,5 @@ class CloseDay(Command):
                 return []
             if (next_day := day_after(state.last.day)) != self.day:
                 raise DayOutOfOrder(next_day=next_day)
-        return [self._closed()]
-
-    def _closed(self) -> DayClosed:
         totals = tuple(CurrencyTotals(**each.model_dump()) for each in self.totals)
-        return DayClosed(**self.model_dump(exclude={"totals"}), totals=totals)
+        return [DayClosed(**self.model_dump(exclude={"totals"}), time_zone=ledger.time_zone, totals=totals)]

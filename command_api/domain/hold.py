@@ -5,7 +5,7 @@ A hold expires by itself: from `expires_at` on, no decision counts it. `HoldExpi
 The time of a decision is `now` in the states, which is also the time at which its events are recorded.
 """
 
-from typing import Annotated, Any, Final, Literal, assert_never
+from typing import Annotated, Any, ClassVar, Final, Literal, assert_never
 
 import msgspec
 from pydantic import ConfigDict, Field
@@ -265,6 +265,8 @@ class ReleaseHold(HoldCommand):
 
 class ExpireHold(HoldCommand):
     """Records that a hold has expired. Changes nothing if the hold has ended before or is not over yet. Rejections: not-found."""
+
+    suits_closed_ledgers: ClassVar[bool] = True
 
     def decide(self, states: States) -> list[Event]:
         hold = require_hold(states, self.hold_id)

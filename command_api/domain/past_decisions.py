@@ -21,6 +21,7 @@ from command_api.domain import (
     account_metadata,
     day,
     hold,
+    ledger,
     postings,
     projection,
     reversal,
@@ -30,9 +31,17 @@ from command_api.domain import (
 from command_api.domain.command import Command
 from command_api.domain.stream_folds import at_moment, fold_of
 from shared.errors import EventImpossible, Rejection
-from shared.log import account_events, day_events, hold_events, money_events, projection_events, user_events
+from shared.log import (
+    account_events,
+    day_events,
+    hold_events,
+    ledger_events,
+    money_events,
+    projection_events,
+    user_events,
+)
 from shared.log.events import Event
-from shared.log.streams import transfer_stream
+from shared.log.streams import LEDGER_STREAM, transfer_stream
 from shared.privacy.encryption import ERASED
 
 _NOT_KEPT: Final = "transfer-"
@@ -77,7 +86,8 @@ class PastDecisions:
                 _require_personal_form(event, self._pepper)
             command = command_of(nameless)
             self._remember_reversed(position, command)
-            decided = command.decide(self.states_of(command, recorded_at))
+            states = self.states_of(command, recorded_at)
+            decided = ledger.decide_in(self.states[LEDGER_STREAM], position - 1, command, states)
         except ValidationError as invalid:
             raise EventImpossible(_faults(invalid)) from None
         except Rejection as rejection:
@@ -162,6 +172,11 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
             return projection.SkipProjectionEvent(projection=event.projection, position=event.position, reason=event.reason)
         case day_events.DayClosed():
             return day.CloseDay.recording(event)
+        case ledger_events.LedgerCreated():
+            settings = ledger.LedgerSettings(time_zone=event.time_zone, currencies=event.currencies)
+            return ledger.CreateLedger(name=event.name, settings=settings)
+        case ledger_events.LedgerClosed():
+            return ledger.CloseLedger()
         case _:
             assert_never(event)
 

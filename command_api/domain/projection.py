@@ -3,7 +3,7 @@
 No HTTP route sends these commands. `daybook dead-letters` does. The stream of a read model is `projection-<name>`.
 """
 
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 import msgspec
 from pydantic import Field
@@ -39,6 +39,8 @@ class SkipProjectionEvent(Command):
     The caller must check first that the event is a dead letter. The command does not check this, because dead letters are stored
     with the read model and not in the log.
     """
+
+    suits_closed_ledgers: ClassVar[bool] = True
 
     projection: Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]
     position: Annotated[int, Field(ge=1)]

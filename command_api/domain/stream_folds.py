@@ -11,6 +11,7 @@ import msgspec
 from command_api.domain.account import ACCOUNT_FOLD, AccountState
 from command_api.domain.day import DAYS_FOLD, DaysState
 from command_api.domain.hold import HOLD_FOLD, HoldState
+from command_api.domain.ledger import LEDGER_FOLD
 from command_api.domain.projection import PROJECTION_FOLD
 from command_api.domain.transfer import TRANSFER_FOLD
 from command_api.domain.user import EMAIL_FOLD, USER_FOLD
@@ -22,6 +23,7 @@ STREAM_FOLDS: Final = {
     "days": DAYS_FOLD,
     "email": EMAIL_FOLD,
     "hold": HOLD_FOLD,
+    "ledger": LEDGER_FOLD,
     "projection": PROJECTION_FOLD,
     "transfer": TRANSFER_FOLD,
     "user": USER_FOLD,

@@ -5,7 +5,7 @@ user appends to the stream of the address, so two users can never have the same 
 """
 
 import hmac
-from typing import Annotated, Final, Literal, assert_never
+from typing import Annotated, ClassVar, Final, Literal, assert_never
 
 import msgspec
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
@@ -243,6 +243,8 @@ class ReactivateUser(UserCommand):
 
 class EraseUser(UserCommand):
     """Erases a user's personal data permanently. Accounts and money stay as they are. Rejection: not-found."""
+
+    suits_closed_ledgers: ClassVar[bool] = True
 
     def further_streams(self, states: States) -> tuple[str, ...]:
         """Returns the stream of the user's address, which becomes free."""

@@ -26,6 +26,7 @@ from shared.log.heads import StreamHead, lock_streams
 from shared.log.read import people_in_events, read_stream
 from shared.log.stored_replies import find_stored_replies
 from shared.log.stream_fold import snapshot_context
+from shared.log.streams import LEDGER_STREAM
 from shared.privacy.encryption import KeysByPerson
 from shared.privacy.person_keys import PersonKeys
 
@@ -36,14 +37,14 @@ ReadHeads = Callable[[set[str]], Awaitable[Mapping[str, StreamHead]]]
 async def read_ahead(ledger_id: str, requests: Sequence[CommandRequest], view: LedgerView, read_heads: ReadHeads) -> Basis | None:
     """Reads the basis of a batch without locks.
 
-    Returns None if locks are needed: the view is not trusted, the reply to the first part of a request is unknown, a snapshot has
-    an outdated fold version, or a snapshot contains encrypted fields. A dry run needs them too: it appends nothing that would
-    fail if a stream of `new_streams` exists already.
+    Returns None if locks are needed: the view is not trusted, the log has no event yet, the reply to the first part of a request
+    is unknown, a snapshot has an outdated fold version, or a snapshot contains encrypted fields. A dry run needs them too: it
+    appends nothing that would fail if a stream of `new_streams` exists already.
     """
     if any(request.rehearsed for request in requests):
         return None
     head, now = view.head, view.clock.now()
-    if not view.trusted or head is None or now is None:
+    if not view.trusted or head is None or now is None or head.position == 0:
         return None
     first_keys = {key for request in requests if request.part and (key := request.first_reply_key)}
     first_keys -= {request.reply_key for request in requests if request.part == 0}
@@ -105,7 +106,9 @@ def _created_streams(commands: Iterable[Command]) -> set[str]:
 
 
 def _first_streams(commands: Iterable[Command], _: Streams) -> set[str]:
-    return {stream_id for command in commands for stream_id in command.streams()}
+    """Returns the streams that the commands name, and that of the ledger, on which every decision depends."""
+    named = {stream_id for command in commands for stream_id in command.streams()}
+    return named | {LEDGER_STREAM} if named else named
 
 
 def _further_streams(commands: Iterable[Command], streams: Streams) -> set[str]:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from command_api.domain.ledger import decide_in
 from command_api.domain.stream_folds import at_moment, fold_of, owner_of
 from command_api.writer import stored_replies
 from command_api.writer.command_request import CommandRequest, Outcome, Reply, ReplyKey, Verdict, results_body
@@ -23,6 +24,7 @@ from shared.log.events import Event
 from shared.log.heads import Head, StreamHead
 from shared.log.stored_replies import StoredReply
 from shared.log.stream_fold import snapshot_context
+from shared.log.streams import LEDGER_STREAM
 from shared.log.user_events import UserCreated, UserDeactivated, UserErased
 from shared.privacy.encryption import KeysByPerson, people_of
 from shared.timestamps import timestamp
@@ -212,7 +214,8 @@ class _Deciding:
         stream_ids = request.command.streams()
         further = request.command.further_streams(self._states)
         self._require_owned(request)
-        events = request.command.decide(self._states)
+        recorded = self._head.position + len(self.events)
+        events = decide_in(self._states[LEDGER_STREAM], recorded, request.command, self._states)
         expected = request.expected_versions
         if expected is not None and self.streams[stream_ids[0]].version not in expected:
             raise VersionMismatch(current_version=self.streams[stream_ids[0]].version)

@@ -66,6 +66,10 @@ class CommandRequest(msgspec.Struct, frozen=True, kw_only=True):
         return [command for request in inside for command in request.commands()] if inside else [self.command]
 
     @property
+    def creates_ledger(self) -> bool:
+        return any(command.creates_ledger for command in self.commands())
+
+    @property
     def reply_key(self) -> ReplyKey | None:
         """The key of the command's own reply. Later parts of a request add a character that no caller can send, and a number."""
         if self.idempotency_key is None:

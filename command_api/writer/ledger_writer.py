@@ -66,7 +66,8 @@ class CommandHandler:
             TimeoutError: the deadline passed while the ledger was looked up.
         """
         expires_at = expires_at or asyncio.get_running_loop().time() + self._settings.command_deadline_ms / 1000
-        writer = self._writers.get(ledger_id) or await self._open_writer(ledger_id, expires_at)
+        is_new = any(request.creates_ledger for request in requests)
+        writer = self._writers.get(ledger_id) or await self._open_writer(ledger_id, expires_at, is_new=is_new)
         return await writer.submit(requests, expires_at)
 
     async def pepper(self, ledger_id: str, expires_at: float | None = None) -> bytes:
@@ -83,15 +84,18 @@ class CommandHandler:
         """Returns the writer of the ledger, or None if this process has had no command for the ledger yet."""
         return self._writers.get(ledger_id)
 
-    async def _open_writer(self, ledger_id: str, expires_at: float | None) -> "LedgerWriter":
+    async def _open_writer(self, ledger_id: str, expires_at: float | None, *, is_new: bool = False) -> "LedgerWriter":
         """Returns a new writer after a check that the ledger exists, so that requests with invented ledger ids use no memory.
+
+        With `is_new`, there is no check, because the writer's first command creates the ledger.
 
         Raises:
             NotFound: there is no such ledger.
             TimeoutError: the deadline has passed.
         """
-        async with asyncio.timeout_at(expires_at), self._engine.connect() as connection:
-            await read_head(connection, ledger_id)
+        if not is_new:
+            async with asyncio.timeout_at(expires_at), self._engine.connect() as connection:
+                await read_head(connection, ledger_id)
         return self._writers.setdefault(ledger_id, LedgerWriter(ledger_id, self._engine, self._settings, self._wake_up))
 
     async def close(self) -> None:

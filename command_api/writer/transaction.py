@@ -24,7 +24,7 @@ from command_api.writer.command_request import CommandRequest, Reply
 from command_api.writer.ledger_view import LedgerView
 from shared.identity import password_resets, passwords
 from shared.log.append import append_prepared
-from shared.log.heads import Head, StreamHead, lock_head, read_stream_heads
+from shared.log.heads import Head, StreamHead, lock_head, open_ledger, read_stream_heads
 from shared.log.read import has_event
 from shared.log.user_events import UserCreated, UserDeactivated, UserErased
 from shared.privacy.person_keys import PersonKeys
@@ -149,9 +149,14 @@ class BatchTransaction:
 
     async def _decide_and_append(self, connection: AsyncConnection, requests: Sequence[CommandRequest]) -> tuple[Decided, Head]:
         """Decides and appends the batch within a transaction. Returns the batch, and the head of the log after it."""
+        creates_ledger = any(request.creates_ledger for request in requests)
+        if creates_ledger:
+            await open_ledger(connection, self._ledger_id)
         basis = await read_locked(connection, self._ledger_id, requests, self._view, self._person_keys)
         decided = decide(requests, basis)
         if not decided.writes:
+            if creates_ledger:
+                await connection.rollback()  # a dry run leaves no ledger
             return decided, basis.head
         people, created = decided.people(), decided.users_of(UserCreated)
         if not basis.head.position:

@@ -1,5 +1,10 @@
 """Builds the ids of streams. The `streams` method of each event uses these functions."""
 
+from typing import Final
+
+LEDGER_STREAM: Final = "ledger"
+"""The stream of the events about the ledger itself. A ledger has one such stream, and every decision depends on it."""
+
 
 def user_stream(user_id: str) -> str:
     return f"user-{user_id}"

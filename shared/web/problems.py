@@ -21,6 +21,7 @@ from starlette.routing import Match
 
 import shared.day_errors  # defines rejections whose codes are below
 import shared.hold_errors  # as above
+import shared.ledger_errors  # as above
 import shared.limit_errors  # as above
 import shared.reversal_errors  # noqa: F401 # as above
 from shared.errors import (
@@ -52,6 +53,7 @@ STATUS: Final[Mapping[str, int]] = {
     "not-found": 404,
     "method-not-allowed": 405,
     "request-timeout": 408,
+    "ledger-closed": 409,
     "account-closed": 409,
     "account-frozen": 409,
     "user-inactive": 409,
@@ -82,6 +84,7 @@ STATUS: Final[Mapping[str, int]] = {
     "postings-unbalanced": 422,
     "same-account": 422,
     "currency-mismatch": 422,
+    "currency-not-allowed": 422,
     "hold-expiry-passed": 422,
     "idempotency-key-reused": 422,
     "rate-limited": 429,

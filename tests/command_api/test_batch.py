@@ -15,9 +15,10 @@ from command_api.writer.ledger_view import StreamState
 from shared.errors import IdempotencyKeyReused, Rejection, StoreUnavailable
 from shared.ids import new_id
 from shared.log.heads import Head
+from shared.log.ledger_state import LedgerState
 from shared.log.money_events import FundsDeposited
 from shared.log.stored_replies import StoredReply
-from shared.log.streams import account_stream
+from shared.log.streams import LEDGER_STREAM, account_stream
 
 ONE = "0198c5a0-0000-7000-8000-0000000000e1"
 NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
@@ -50,6 +51,7 @@ def basis(*requests: CommandRequest, replies: Mapping[ReplyKey, StoredReply] = N
     """A log of 40 events, in which account ONE has version 7."""
     created = {stream_id for each in requests for stream_id in each.command.new_streams()}
     streams = {stream_id: StreamState(0, 0, fold_of(stream_id).initial) for stream_id in created}
+    streams[LEDGER_STREAM] = StreamState(0, 0, LedgerState())
     streams[account_stream(ONE)] = StreamState(7, 31, AccountState(ONE, "", "EUR", "open"))
     return Basis(Head(40, bytes(32), NOW), streams, replies, alone=True)
 

@@ -7,6 +7,7 @@ import pytest
 from command_api.domain.past_decisions import PastDecisions
 from shared.errors import EventImpossible
 from shared.log.events import Event
+from shared.log.ledger_events import LedgerCreated
 from shared.log.money_events import MoneyEvent, TransferReversed
 from shared.timestamps import timestamp
 from tests.harness.forgeries import FORGED_EVENTS, Scene
@@ -50,3 +51,30 @@ def test_an_event_that_no_command_makes_is_impossible(name: str) -> None:
     with pytest.raises(EventImpossible) as refused:
         enter([*scene.events, *forged])
     assert "Ada" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        LedgerCreated(name=""),
+        LedgerCreated(name="a\nb"),
+        LedgerCreated(name="Acme", time_zone="Europe/Nowhere"),
+        LedgerCreated(name="Acme", time_zone="../../etc/passwd"),
+        LedgerCreated(name="Acme", currencies=()),
+        LedgerCreated(name="Acme", currencies=("EUR", "XXX")),
+        LedgerCreated(name="Acme", currencies=("USD", "EUR")),
+    ],
+)
+def test_a_ledger_that_no_command_makes_is_impossible(forged: LedgerCreated) -> None:
+    enter([LedgerCreated(name="Acme", time_zone="Europe/Berlin", currencies=("EUR", "USD"))])
+    with pytest.raises(EventImpossible):
+        enter([forged])
+
+
+def test_an_account_in_a_currency_that_its_ledger_does_not_allow_is_impossible() -> None:
+    book = Book()
+    ada = book.create_user()
+    begun: list[Event] = [LedgerCreated(name="Acme", currencies=("EUR",)), ada, book.open_account(ada.user_id, "EUR")]
+    enter(begun)
+    with pytest.raises(EventImpossible, match="currency-not-allowed"):
+        enter([*begun, book.open_account(ada.user_id, "JPY")])

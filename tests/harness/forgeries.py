@@ -24,6 +24,7 @@ from shared.log.events import Event
 from shared.log.hash_chain import event_hash
 from shared.log.heads import Head
 from shared.log.hold_events import HoldExpired, HoldPlaced
+from shared.log.ledger_events import LedgerClosed, LedgerCreated
 from shared.log.money_events import FundsDeposited, FundsMoved, FundsTransferred, FundsWithdrawn, HoldCaptured, TransferReversed
 from shared.log.projection_events import ProjectionEventSkipped
 from shared.log.read import StoredEvent
@@ -269,13 +270,17 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
     "an erasure with another status": lambda s: [
         msgspec.structs.replace(s.book.erase_user(s.ada.user_id), status_before="inactive")
     ],
+    "a ledger that is created after its first event": lambda _: [LedgerCreated(name="Acme")],
+    "a ledger that is closed twice": lambda _: [LedgerClosed(), LedgerClosed()],
+    "money in a closed ledger": lambda s: [LedgerClosed(), s.deposit()],
+    "an account in a closed ledger": lambda s: [LedgerClosed(), s.book.open_account(s.ada.user_id)],
     "a skip of an event to come": lambda _: [ProjectionEventSkipped(projection="balances", position=500, reason="r")],
     "a day that is closed twice": lambda s: [closed := s.book.close_day(), closed],
     "a day that is closed before the one before": lambda s: [s.book.close_day(), s.book.close_day(), _closed("1999-12-31")],
     "a day that is closed although the one before is not": lambda s: [s.book.close_day(), _closed("2000-01-03")],
     "a day that is closed before its end": lambda _: [_closed("2026-01-01")],
     "a day that is none": lambda _: [_closed("2025-02-29")],
-    "a closed day in a zone that is none": lambda _: [_closed("2025-12-31", time_zone="Europe/Nowhere")],
+    "a closed day in another zone": lambda _: [_closed("2025-12-31", time_zone="Europe/Berlin")],
     "a closed day with events to come": lambda _: [_closed("2025-12-31", up_to=500)],
     "a closed day with a root that is none": lambda _: [_closed("2025-12-31", root="0")],
     "a closed day with an amount that is none": lambda _: [

@@ -16,6 +16,7 @@ from shared.business_days import bounds_of
 from shared.errors import EventImpossible
 from shared.log.day_events import CurrencyTotals, DayClosed
 from shared.log.heads import read_head
+from shared.log.ledger_events import LedgerCreated
 from shared.log.read import read_stored
 from shared.privacy.person_keys import PersonKeys
 from shared.proof.merkle import EMPTY_ROOT, Frontier, leaf_hash
@@ -206,3 +207,17 @@ def test_a_day_has_the_hours_of_its_time_zone(day: str, hours: int) -> None:
     start, end = map(datetime.fromisoformat, bounds_of(day, "Europe/Berlin"))
     assert end - start == timedelta(hours=hours)
     assert bounds_of(day, "UTC") == (f"{day}T00:00:00.000000Z", bounds_of(day, "UTC").end)
+
+
+@services
+async def test_a_day_ends_at_midnight_in_the_time_zone_of_the_ledger(api: Both, settings: Settings) -> None:
+    await append(api.queries.writer, [LedgerCreated(name="Acme", time_zone="Asia/Tokyo")])
+    account_id = await api.commands.account()
+    for moment, amount in ((f"{DAY_BEFORE}T14:59:59Z", 1), (f"{DAY_BEFORE}T15:00:00Z", 20), (f"{YESTERDAY}T14:59:59Z", 300)):
+        await api.deposit(account_id, amount, occurred_at=moment)
+    await api.deposit(account_id, 4_000, occurred_at=f"{YESTERDAY}T15:00:00Z")
+    closed = (await api.close(YESTERDAY)).json()
+    assert (closed["time_zone"], closed["totals"][0]["moved"]) == ("Asia/Tokyo", "320")
+    late = await api.deposit(account_id, 5, occurred_at=f"{DAY_BEFORE}T15:00:00Z")
+    assert (await api.queries.get(f"/v1/days/{YESTERDAY}"))["after_close"]["transfer_ids"] == [late]
+    assert await fault_of_log(settings) == ""

@@ -33,6 +33,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(st.characters(codec="utf-8", exclude_characters="\x00")),
     int: st.integers(-(2**53) + 1, 2**53 - 1),
     int | None: st.none() | st.integers(-(2**53) + 1, 2**53 - 1),
+    tuple[str, ...] | None: st.none() | st.lists(st.text(max_size=5), max_size=3).map(tuple),
     str | None: st.none() | st.text(st.characters(codec="utf-8"), max_size=20),
     Spent | None: st.none() | st.builds(Spent, st.text(max_size=9), st.integers(0, 2**53), st.integers(0, 2**53)),
     dict[str, str] | None: st.none() | st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),

@@ -1,0 +1,111 @@
+"""The decider for ledgers, and what a ledger allows. A ledger is created by the first event of its log.
+
+The stream of a ledger is `ledger`. Every command is decided by `decide_in`, which knows the state of this stream.
+"""
+
+from typing import Annotated, ClassVar, Final
+
+from pydantic import AfterValidator, ConfigDict, Field
+
+from command_api.domain.command import Command, States
+from command_api.domain.command_fields import StrictFields
+from shared.errors import IdTaken
+from shared.input_types import Currency, LedgerId, TimeZone
+from shared.ledger_errors import CurrencyNotAllowed, LedgerIsClosed
+from shared.log.account_events import AccountOpened
+from shared.log.events import Event
+from shared.log.ledger_events import LedgerClosed, LedgerCreated
+from shared.log.ledger_state import LedgerState, evolve_ledger
+from shared.log.stream_fold import StreamFold
+from shared.log.streams import LEDGER_STREAM
+from shared.text_types import Reference
+
+# ── state ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+LEDGER_FOLD: Final = StreamFold(1, LedgerState(), evolve_ledger)
+
+# ── rules ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def decide_in(ledger: LedgerState, recorded: int, command: Command, states: States) -> list[Event]:
+    """Decides a command as its ledger allows, and returns the events. `recorded` is how many events the log has.
+
+    Raises:
+        IdTaken: the command creates a ledger, and the log has events already.
+        LedgerIsClosed: the ledger is closed, and the command is not one of the few that a closed ledger takes.
+        CurrencyNotAllowed: the command would open an account in another currency than those of the ledger.
+        Rejection: the decision of the command itself.
+    """
+    if command.creates_ledger and recorded:
+        raise IdTaken
+    if ledger.status == "closed" and not command.suits_closed_ledgers:
+        raise LedgerIsClosed
+    events = command.decide(states)
+    for event in events:
+        if isinstance(event, AccountOpened):
+            _require_allowed(ledger, event.currency)
+    return events
+
+
+def _require_allowed(ledger: LedgerState, currency: str) -> None:
+    if ledger.currencies is not None and currency not in ledger.currencies:
+        raise CurrencyNotAllowed(currencies=", ".join(ledger.currencies))
+
+
+# ── decisions ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _sorted(currencies: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(set(currencies)))
+
+
+Currencies = Annotated[
+    tuple[Currency, ...],
+    Field(min_length=1, max_length=200, strict=False, description="Those in which accounts can be opened. Without it, all."),
+    AfterValidator(_sorted),
+]
+
+
+class LedgerSettings(StrictFields):
+    """The settings of a ledger."""
+
+    time_zone: TimeZone = "UTC"
+    currencies: Currencies | None = None
+
+
+class NewLedger(LedgerSettings):
+    """The fields of a new ledger. Without `name`, it is called by its id."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"id": "acme", "name": "Acme", "time_zone": "Europe/Berlin", "currencies": ["EUR", "USD"]}}
+    )
+
+    id: LedgerId
+    name: Reference | None = None
+
+
+class CreateLedger(Command):
+    """Creates the ledger whose log it is recorded in. Rejections: id-taken (the log has events)."""
+
+    creates_ledger: ClassVar[bool] = True
+
+    name: Reference
+    settings: LedgerSettings
+
+    def streams(self) -> tuple[str, ...]:
+        return (LEDGER_STREAM,)
+
+    def decide(self, states: States) -> list[Event]:  # noqa: ARG002 # `decide_in` has checked that the log is empty
+        return [LedgerCreated(name=self.name, time_zone=self.settings.time_zone, currencies=self.settings.currencies)]
+
+
+class CloseLedger(Command):
+    """Closes the ledger permanently: from now on it takes no commands. It can still be read. The command is never rejected."""
+
+    suits_closed_ledgers: ClassVar[bool] = True
+
+    def streams(self) -> tuple[str, ...]:
+        return (LEDGER_STREAM,)
+
+    def decide(self, states: States) -> list[Event]:
+        return [] if states[LEDGER_STREAM].status == "closed" else [LedgerClosed()]

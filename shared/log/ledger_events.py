@@ -1,0 +1,32 @@
+"""Events about a ledger itself. Class names and field names are the storage format: never rename one.
+
+They do not repeat the id of the ledger, which every recorded event has.
+"""
+
+from shared.log.event_struct import EventStruct
+from shared.log.streams import LEDGER_STREAM
+
+
+class LedgerCreated(EventStruct, frozen=True):
+    """The ledger was created. This is the first event of its log. Older ledgers, and `main`, may begin without it.
+
+    `time_zone` is a name of the IANA database. `currencies` are those in which accounts can be opened, or None for all.
+    """
+
+    name: str
+    time_zone: str = "UTC"
+    currencies: tuple[str, ...] | None = None
+
+    def streams(self) -> tuple[str, ...]:
+        return (LEDGER_STREAM,)
+
+
+class LedgerClosed(EventStruct, frozen=True):
+    """The ledger was closed permanently. It can still be read."""
+
+    def streams(self) -> tuple[str, ...]:
+        return (LEDGER_STREAM,)
+
+
+LedgerEvent = LedgerCreated | LedgerClosed
+"""The types of events that the stream `ledger` can contain."""
