@@ -29,7 +29,7 @@ from shared.errors import (
 )
 from shared.identity.access import Principal, access_rule_of
 from shared.identity.client_addresses import truncated_network
-from shared.input_types import LEDGER_ID, Id
+from shared.input_types import LEDGER_ID, Day, Id
 from shared.web.admission import LEDGER_ID_WRONG, admit_anonymous, authorize, own_ledger_id
 from shared.web.compression import SECRECY
 from shared.web.direct_routes import DirectRoute
@@ -295,10 +295,11 @@ COMMAND_HEADERS: Final = [
 # ── the route ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _ID_TYPE: Final = TypeAdapter(Id)
+_DAY_TYPE: Final = TypeAdapter(Day)
 
 
 class CommandRoute(DirectRoute):
-    """A route that calls its endpoint with the request, the ids from the path, and the body as the model of its parameter."""
+    """A route that calls its endpoint with the request, the ids and days from the path, and the body as the model of its parameter."""
 
     request_class = HttpRequest
 
@@ -319,7 +320,7 @@ class CommandRoute(DirectRoute):
             else:
                 request.principal = await authorize(request, rule)
             request.is_dry_run = _asks_for_dry_run(request, is_command=is_command)
-            arguments: dict[str, Any] = {name: _path_id(value) for name, value in request.path_params.items()}
+            arguments: dict[str, Any] = {name: _path_argument(name, value) for name, value in request.path_params.items()}
             for name, models in bodies:
                 began = loop.time()
                 body = await read_body(request, request.state.settings)
@@ -350,9 +351,14 @@ def _asks_for_dry_run(request: Request, *, is_command: bool) -> bool:
     return values == ["true"]
 
 
-def _path_id(value: str) -> str:
+def _path_argument(name: str, value: str) -> str:
+    """Returns an argument from the path: a day, or an id.
+
+    Raises:
+        ValidationFailed: the argument has another form.
+    """
+    kind, msg = (_DAY_TYPE, "A day has the form 2026-01-31.") if name == "day" else (_ID_TYPE, "An id is a UUID.")
     try:
-        return _ID_TYPE.validate_python(value)
+        return kind.validate_python(value)
     except ValidationError:
-        msg = "An id is a UUID."
         raise ValidationFailed(msg) from None
