@@ -299,7 +299,7 @@ _DAY_TYPE: Final = TypeAdapter(Day)
 
 
 class CommandRoute(DirectRoute):
-    """A route that calls its endpoint with the request, the ids and days from the path, and the body as the model of its parameter."""
+    """A route that calls its endpoint with the request, the arguments from the path and the body as the parameter's model."""
 
     request_class = HttpRequest
 

@@ -16,7 +16,7 @@ from shared.timestamps import timestamp
 
 def project_days(changes: DocumentChanges, recorded: RecordedEvent, event: DayClosed) -> None:
     bounds = bounds_of(event.day, event.time_zone)
-    told = msgspec.structs.asdict(event) | {"totals": msgspec.to_builtins(event.totals)}
+    told = msgspec.structs.asdict(event) | {"totals": [msgspec.to_builtins(each) for each in event.totals]}
     del told["day"]
     when = {"start": bounds.start, "end": bounds.end, "closed_at": timestamp(recorded.recorded_at), "position": recorded.position}
     changes.insert(event.day, told | when)
