@@ -7,10 +7,12 @@ from pydantic import BaseModel, ConfigDict
 
 from command_api.answers import OutsideTransferBody, TransferBody, transfer_body
 from command_api.domain.command import Command
+from command_api.domain.exchange import ExchangeFunds
 from command_api.domain.hold import CaptureHold, ExpireHold, PlaceHold, ReleaseHold
 from command_api.domain.postings import MoveFunds
 from command_api.domain.reversal import ReverseTransfer
 from command_api.domain.transfer import Deposit, TransferFunds, Withdraw
+from command_api.exchange_answers import ExchangeBody, exchange_body
 from command_api.hold_answers import CaptureBody, HoldBody, capture_body, hold_body
 from command_api.posting_answers import PostingsBody, postings_body
 from command_api.requests import AnsweredCommand, BuildBody
@@ -21,6 +23,7 @@ MONEY_ANSWERS: Final[Mapping[type[Command], tuple[BuildBody, int]]] = {
     Withdraw: (transfer_body, 201),
     TransferFunds: (transfer_body, 201),
     MoveFunds: (postings_body, 201),
+    ExchangeFunds: (exchange_body, 201),
     ReverseTransfer: (reversal_body, 201),
     PlaceHold: (hold_body, 201),
     CaptureHold: (capture_body, 201),
@@ -38,7 +41,9 @@ class CommandResult(BaseModel):
     """The HTTP status and the body that this command would have got in a request of its own: its answer, or a problem."""
 
     status: int
-    body: OutsideTransferBody | TransferBody | PostingsBody | HoldBody | CaptureBody | ReversalBody | dict[str, Any]
+    body: (
+        OutsideTransferBody | TransferBody | PostingsBody | ExchangeBody | HoldBody | CaptureBody | ReversalBody | dict[str, Any]
+    )
 
 
 class CommandResults(BaseModel):

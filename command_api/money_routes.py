@@ -11,10 +11,12 @@ from command_api.answers import (
 from command_api.batch_answers import CommandResults, answered
 from command_api.documentation import BATCH_PROBLEMS, LIMIT_PROBLEMS, MONEY_PROBLEMS, TRANSFER_PROBLEMS, documented
 from command_api.domain.command_batch import CommandBatch
+from command_api.domain.exchange import ExchangeFunds
 from command_api.domain.postings import MoveFunds
 from command_api.domain.reversal import Reversal, ReverseTransfer
 from command_api.domain.transfer import Deposit, TransferFunds, Withdraw
 from command_api.domain.transfer_batch import TransferBatch
+from command_api.exchange_answers import ExchangeBody, exchange_body
 from command_api.posting_answers import PostingsBody, postings_body
 from command_api.requests import CommandRoute, HttpRequest
 from command_api.reversal_answers import ReversalBody, reversal_body
@@ -64,6 +66,20 @@ async def transfer_funds(command: TransferFunds | MoveFunds, request: HttpReques
         msg = "Customers cannot send postings."
         raise Forbidden(msg)
     return await request.run(command, postings_body, new="transfers", moves_money=True)
+
+
+@money_router.post(
+    "/exchanges",
+    status_code=201,
+    response_model=ExchangeBody,
+    **documented(*TRANSFER_PROBLEMS, access=only("transfers:write"), money=True),
+)
+async def exchange_funds(command: ExchangeFunds, request: HttpRequest) -> Response:
+    """Change money of one account into another currency, at a rate that you state, through two accounts of the house.
+
+    The payee gets whole minor units, rounded half to even. What rounding leaves belongs to the remainder account.
+    """
+    return await request.run(command, exchange_body, new="transfers", moves_money=True)
 
 
 @money_router.post(

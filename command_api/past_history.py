@@ -19,13 +19,16 @@ from command_api.domain.account import AccountState, FreezeAccount, OpenAccount
 from command_api.domain.command import Command
 from command_api.domain.command_batch import COMMANDS_MAX
 from command_api.domain.day import CloseDay
+from command_api.domain.exchange import ExchangeFunds
 from command_api.domain.hold import CaptureHold, PlaceHold
+from command_api.domain.ledger import CloseLedger, CreateLedger
 from command_api.domain.past_decisions import PastDecisions
 from command_api.domain.postings import MoveFunds
 from command_api.domain.reversal import ReverseTransfer
 from command_api.domain.stream_folds import fold_of, owner_of
 from command_api.domain.transfer import Deposit, MoneyCommand, TransferFunds, Withdraw
 from command_api.domain.user import CreateUser, DeactivateUser, UserCommand
+from command_api.ledger_answers import ledger_body
 from command_api.requests import TOGETHER
 from command_api.writer import stored_replies
 from command_api.writer.command_request import Outcome, results_body
@@ -34,7 +37,7 @@ from shared.log.event_check import Domain
 from shared.log.events import RecordedEvent
 from shared.log.money_events import MoneyEvent
 from shared.log.stored_replies import StoredReply
-from shared.log.streams import DAYS_STREAM
+from shared.log.streams import DAYS_STREAM, LEDGER_STREAM
 from shared.privacy.encryption import KeysByPerson
 from shared.timestamps import timestamp
 
@@ -45,7 +48,8 @@ HASH_BYTES: Final = 32
 
 _KEY: Final = re.compile(r"[\x1f-\x7e]{1,300}")
 _WITH_KEY: Final = frozenset(
-    kind.__name__ for kind in (Deposit, Withdraw, TransferFunds, PlaceHold, CaptureHold, ReverseTransfer, MoveFunds)
+    kind.__name__
+    for kind in (Deposit, Withdraw, TransferFunds, PlaceHold, CaptureHold, ReverseTransfer, MoveFunds, ExchangeFunds)
 )
 """The commands that each record one event and cannot be sent without an idempotency key."""
 
@@ -122,6 +126,10 @@ class PastHistory:
                 )
         if isinstance(last.command, CloseDay):
             yield found == (OK, orjson.dumps(day_body(last.command, self._outcome(last, DAYS_STREAM))))
+        if isinstance(last.command, CreateLedger | CloseLedger):
+            body = ledger_body(ledger_id, last.command, self._outcome(last, LEDGER_STREAM))
+            is_created = isinstance(last.command, CreateLedger) and reply.status == CREATED
+            yield (is_created or reply.status == OK) and reply.body == orjson.dumps(body)
         if isinstance(last.command, CreateUser | UserCommand):
             yield self._is_about_user(ledger_id, reply, keys, last)
 

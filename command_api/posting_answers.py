@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from command_api.answers import EUROS_ID, SAVINGS_ID, TRANSFER_ID, AmountMember, BalanceMember, PositionMember, balance_member
 from command_api.domain.postings import MoveFunds
 from command_api.writer.command_request import Outcome
+from shared.log.money_events import FundsMoved
 from shared.log.streams import account_stream
 from shared.timestamps import timestamp
 
@@ -49,20 +50,25 @@ class PostingsBody(BaseModel):
     )
 
 
-def postings_body(command: MoveFunds, outcome: Outcome) -> dict[str, Any]:
+def postings_body(_: MoveFunds, outcome: Outcome) -> dict[str, Any]:
     """Builds a `PostingsBody`."""
+    [event] = outcome.events
+    if not isinstance(event, FundsMoved):
+        msg = f"{type(event).__name__} has no legs"
+        raise TypeError(msg)
+    return moved_members(event, outcome)
+
+
+def moved_members(event: FundsMoved, outcome: Outcome) -> dict[str, Any]:
+    """Returns the members of the answers to all transfers between many accounts."""
     recorded_at = timestamp(outcome.recorded_at)
-    said = {"reference": command.reference, "metadata": command.metadata}
+    said = {"reference": event.reference, "metadata": event.metadata}
     return {
-        "id": command.id,
+        "id": event.transfer_id,
         "position": outcome.position,
-        "postings": [posting.model_dump() for posting in command.postings],
-        "occurred_at": command.occurred_at or recorded_at,
+        "postings": [{"account_id": leg.account_id, "amount": leg.amount, "currency": leg.currency} for leg in event.legs],
+        "occurred_at": event.occurred_at or recorded_at,
         "recorded_at": recorded_at,
         **{name: value for name, value in said.items() if value is not None},
-        "balances": [
-            balance_member(outcome.states[account_stream(posting.account_id)])
-            for posting in command.postings
-            if posting.account_id
-        ],
+        "balances": [balance_member(outcome.states[account_stream(leg.account_id)]) for leg in event.legs if leg.account_id],
     }

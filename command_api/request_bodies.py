@@ -24,7 +24,11 @@ from shared.errors import (
 from shared.settings import Settings
 from shared.web.problems import JSON, validation_failed
 
-AMOUNTS: Final = frozenset(("amount", "overdraft_limit", "per_transfer_min", "per_transfer_max", "per_day", "per_month"))
+AMOUNTS: Final = frozenset(
+    ("amount", "from_amount", "overdraft_limit", "per_transfer_min", "per_transfer_max", "per_day", "per_month")
+)
+_OUT_OF_RANGE: Final = frozenset(("greater_than_equal", "less_than_equal", "amount_zero", "exchange_out_of_range"))
+"""The types of the errors of amounts that have the right form."""
 
 
 def parse_json_object(raw: bytes) -> dict[str, Any]:
@@ -117,7 +121,7 @@ def _place(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[int | st
 
 def _error_type_of(error: Any) -> type[BadRequest]:
     """Returns the class of the Daybook error for an error of pydantic."""
-    if error["type"] in {"greater_than_equal", "less_than_equal", "amount_zero"} and error["loc"][-1] in AMOUNTS:
+    if error["type"] in _OUT_OF_RANGE and error["loc"][-1] in AMOUNTS:
         return AmountOutOfRange
     return CurrencyUnknown if error["type"] == "currency_unknown" else ValidationFailed
 

@@ -54,6 +54,7 @@ from command_api.domain.user import (
     hash_email,
 )
 from command_api.hold_answers import CaptureBody, HoldBody, capture_body, hold_body
+from command_api.ledger_routes import ledger_router
 from command_api.money_routes import money_router
 from command_api.requests import CommandRoute, HttpRequest
 from shared.currency_table import HISTORICAL
@@ -66,8 +67,7 @@ from shared.web.problems import validation_failed
 WITHDRAWN: Final = "ISO 4217 has withdrawn this currency. To open accounts in it, name it in DAYBOOK_HISTORICAL_CURRENCIES"
 
 router = APIRouter(prefix="/v1", route_class=CommandRoute)
-router.routes.extend(money_router.routes)
-router.routes.extend(day_router.routes)
+router.routes.extend((*money_router.routes, *ledger_router.routes, *day_router.routes))
 
 
 def _act_caller(request: HttpRequest, principal: Principal | None) -> ActCaller:

@@ -22,7 +22,7 @@ TimestampText = Annotated[str, Field(description="RFC 3339 in UTC, with microsec
 ResourceVersion = Annotated[
     int, Field(description="The number of events of this resource. Send it as `If-Match` with a command.")
 ]
-TransferKind = Literal["deposit", "withdrawal", "transfer", "reversal", "postings"]
+TransferKind = Literal["deposit", "withdrawal", "transfer", "reversal", "postings", "exchange"]
 TransferParty = Annotated[str | None, Field(description="null if the money came from or went to the outside world.")]
 
 ADA: Final = "0198c5a0-0000-7000-8000-00000000ada0"

@@ -29,6 +29,6 @@ class TransferFilters(RecordedAtRange, ReferenceAndMetadata):
         """
         ends = account_id, self.counterparty
         is_telling = view.customer is not None and bool(self.counterparty or sort.endswith("amount"))
-        hidden: MongoMatch = {"kind": {"$ne": "postings"}} if is_telling else {}
+        hidden: MongoMatch = {"kind": {"$nin": ["postings", "exchange"]}} if is_telling else {}
         texts = found_by(ends, kind=self.kind, reference=self.reference, metadata=self.metadata)
         return hidden | range_match(self, "recorded_at") | found_by_match(texts) | reference_match(self.reference_prefix, sort)

@@ -4,7 +4,7 @@ from shared.errors import Rejection
 
 
 class TransferNotReversible(Rejection):
-    """A reversal cannot be reversed, and neither can a transfer with postings."""
+    """A reversal cannot be reversed, and neither can an exchange or a transfer with postings."""
 
     code = "transfer-not-reversible"
 

@@ -30,7 +30,15 @@ from shared.log.account_events import (
 from shared.log.event_struct import Spent
 from shared.log.events import Event
 from shared.log.hold_events import HoldExpired, HoldPlaced, HoldReleased
-from shared.log.money_events import FundsDeposited, FundsMoved, FundsTransferred, FundsWithdrawn, HoldCaptured, TransferReversed
+from shared.log.money_events import (
+    FundsDeposited,
+    FundsExchanged,
+    FundsMoved,
+    FundsTransferred,
+    FundsWithdrawn,
+    HoldCaptured,
+    TransferReversed,
+)
 from shared.log.stream_fold import StreamFold
 from shared.log.streams import account_stream, user_stream
 from shared.money import AMOUNT_MAX
@@ -61,6 +69,11 @@ class AccountState(msgspec.Struct, frozen=True, omit_defaults=True):
     limits: SpendingLimits | None = None
     spent: Spent | None = None
     """The amounts that were spent on the day, and in the month, of the last spending. None if the account has no such limit."""
+    carried: str = ""
+    """What of the remainders of exchanges is the account's and is no whole minor unit, as a decimal number of minor units.
+
+    It is empty for 0: msgspec leaves out only defaults that are the same object, and all empty texts are.
+    """
     metadata_digest: str = ""
     """See `digest_of`. The state has no metadata, because every transfer writes a snapshot of the state."""
 
@@ -139,6 +152,8 @@ def limits_of(event: AccountLimitsChanged) -> SpendingLimits:
 
 
 def _after_move(state: AccountState, event: FundsMoved) -> AccountState:
+    if isinstance(event, FundsExchanged) and event.remainder_account_id == state.account_id:
+        state = msgspec.structs.replace(state, carried="" if event.carried == "0" else event.carried)
     for leg in event.legs:
         if leg.account_id == state.account_id and leg.balance is not None:
             spent = leg.spent if leg.amount < 0 else state.spent

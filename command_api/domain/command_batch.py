@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from command_api.domain.command import Command
 from command_api.domain.command_fields import StrictFields
+from command_api.domain.exchange import ExchangeFunds
 from command_api.domain.hold import CaptureHold, HoldCapture, PlaceHold, ReleaseHold
 from command_api.domain.postings import MoveFunds
 from command_api.domain.reversal import Reversal, ReverseTransfer
@@ -41,6 +42,13 @@ class PostingsItem(MoveFunds):
 
     def command(self) -> Command:
         return MoveFunds.model_construct(**_without_type(self))
+
+
+class ExchangeItem(ExchangeFunds):
+    type: Literal["exchange"]
+
+    def command(self) -> Command:
+        return ExchangeFunds.model_construct(**_without_type(self))
 
 
 class HoldItem(PlaceHold):
@@ -93,6 +101,7 @@ BatchItem = Annotated[
     | Annotated[WithdrawalItem, Tag("withdrawal")]
     | Annotated[TransferItem, Tag("transfer")]
     | Annotated[PostingsItem, Tag("postings")]
+    | Annotated[ExchangeItem, Tag("exchange")]
     | Annotated[HoldItem, Tag("hold")]
     | Annotated[CaptureItem, Tag("capture")]
     | Annotated[ReleaseItem, Tag("release")]

@@ -6,6 +6,7 @@ The stream of a ledger is `ledger`. Every command is decided by `decide_in`, whi
 from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from command_api.domain.command import Command, States
 from command_api.domain.command_fields import StrictFields
@@ -56,12 +57,16 @@ def _require_allowed(ledger: LedgerState, currency: str) -> None:
 
 
 def _sorted(currencies: tuple[str, ...]) -> tuple[str, ...]:
+    """Checks that there is one, and sorts them. `min_length` would also complain if a currency is unknown."""
+    if not currencies:
+        code, message = "too_short", "Must have at least 1 item"
+        raise PydanticCustomError(code, message)
     return tuple(sorted(set(currencies)))
 
 
 Currencies = Annotated[
     tuple[Currency, ...],
-    Field(min_length=1, max_length=200, strict=False, description="Those in which accounts can be opened. Without it, all."),
+    Field(max_length=200, strict=False, description="Those in which accounts can be opened. Without it, all."),
     AfterValidator(_sorted),
 ]
 

@@ -20,6 +20,7 @@ from command_api.domain import (
     account_limits,
     account_metadata,
     day,
+    exchange,
     hold,
     ledger,
     postings,
@@ -45,6 +46,8 @@ from shared.log.streams import LEDGER_STREAM, transfer_stream
 from shared.privacy.encryption import ERASED
 
 _NOT_KEPT: Final = "transfer-"
+_LEGS_OF_EXCHANGE: Final = 4
+"""The fifth is that of the remainder account."""
 _EMAIL_HASH: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -166,6 +169,8 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
             )
         case money_events.TransferReversed():
             return _reversal(event)
+        case money_events.FundsExchanged():
+            return _exchange(event)
         case money_events.FundsMoved():
             return _postings(event)
         case projection_events.ProjectionEventSkipped():
@@ -277,6 +282,29 @@ def _postings(event: money_events.FundsMoved) -> postings.MoveFunds:
         occurred_at=event.occurred_at,
         reference=event.reference,
         metadata=event.metadata,
+    )
+
+
+def _exchange(event: money_events.FundsExchanged) -> exchange.ExchangeFunds:
+    if len(event.legs) < _LEGS_OF_EXCHANGE:
+        raise EventImpossible("an exchange has four legs or five")
+    payer, house_from, house_to, payee = event.legs[:_LEGS_OF_EXCHANGE]
+    return exchange.ExchangeFunds.model_validate(
+        {
+            "id": event.transfer_id,
+            "from_account_id": payer.account_id,
+            "to_account_id": payee.account_id,
+            "house_from_account_id": house_from.account_id,
+            "house_to_account_id": house_to.account_id,
+            "remainder_account_id": event.remainder_account_id,
+            "from_currency": payer.currency,
+            "to_currency": payee.currency,
+            "rate": event.rate,
+            "from_amount": -payer.amount,
+            "occurred_at": event.occurred_at,
+            "reference": event.reference,
+            "metadata": event.metadata,
+        }
     )
 
 

@@ -4,6 +4,7 @@ A payroll, or a price that is split with a fee, is one fact with one event. The 
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -45,6 +46,31 @@ def _at_least_two(postings: tuple[RequestedPosting, ...]) -> tuple[RequestedPost
         code, message = "too_short", "Must have at least 2 items"
         raise PydanticCustomError(code, message)
     return postings
+
+
+def legs_of(postings: Sequence[RequestedPosting], states: States) -> tuple[Leg, ...]:
+    """Returns what the postings change at each account, of which each has one posting.
+
+    Rejections, in this order: not-found, account-closed, account-frozen, currency-mismatch, amount-outside-limits,
+    limit-exceeded, insufficient-funds, balance-out-of-range. Each rule checks the accounts in the order of the postings.
+    """
+    accounts = {each.account_id: require_account(states, each.account_id) for each in postings if each.account_id}
+    for account in accounts.values():
+        require_not_closed(account)
+    for account in accounts.values():
+        require_not_frozen(account)
+    for posting in postings:
+        if posting.account_id:
+            require_currency(accounts[posting.account_id], posting.currency)
+    given = {each.account_id: -each.amount for each in postings if each.account_id and each.amount < 0}
+    taken = {each.account_id: each.amount for each in postings if each.account_id and each.amount >= 0}
+    spent = {account_id: spent_with(accounts[account_id], amount) for account_id, amount in given.items()}
+    balances = {account_id: balance_after_debit(accounts[account_id], amount) for account_id, amount in given.items()}
+    balances |= {account_id: balance_after_credit(accounts[account_id], amount) for account_id, amount in taken.items()}
+    return tuple(
+        Leg(each.account_id, each.currency, each.amount, balances.get(each.account_id or ""), spent.get(each.account_id or ""))
+        for each in postings
+    )
 
 
 class MoveFunds(Command):
@@ -91,35 +117,7 @@ class MoveFunds(Command):
         self._require_balanced()
         if states[transfer_stream(self.id)].recorded:
             raise IdTaken
-        accounts = {account_id: require_account(states, account_id) for account_id in self._account_ids()}
-        for account in accounts.values():
-            require_not_closed(account)
-        for account in accounts.values():
-            require_not_frozen(account)
-        for posting in self.postings:
-            if posting.account_id:
-                require_currency(accounts[posting.account_id], posting.currency)
-        spent = {
-            posting.account_id: spent_with(accounts[posting.account_id], -posting.amount)
-            for posting in self.postings
-            if posting.account_id and posting.amount < 0
-        }
-        balances = {
-            posting.account_id: balance_after_debit(accounts[posting.account_id], -posting.amount)
-            for posting in self.postings
-            if posting.account_id and posting.amount < 0
-        }
-        balances |= {
-            posting.account_id: balance_after_credit(accounts[posting.account_id], posting.amount)
-            for posting in self.postings
-            if posting.account_id and posting.amount > 0
-        }
-        legs = tuple(
-            Leg(
-                each.account_id, each.currency, each.amount, balances.get(each.account_id or ""), spent.get(each.account_id or "")
-            )
-            for each in self.postings
-        )
+        legs = legs_of(self.postings, states)
         said = {"occurred_at": self.occurred_at, "reference": self.reference}
         return [FundsMoved(transfer_id=self.id, legs=legs, metadata=self.metadata, **said)]
 

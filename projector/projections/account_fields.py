@@ -22,7 +22,15 @@ from shared.log.account_events import (
 from shared.log.event_struct import Spent
 from shared.log.events import RecordedEvent
 from shared.log.hold_events import HoldExpired, HoldPlaced, HoldReleased
-from shared.log.money_events import FundsDeposited, FundsMoved, FundsTransferred, FundsWithdrawn, HoldCaptured, TransferReversed
+from shared.log.money_events import (
+    FundsDeposited,
+    FundsExchanged,
+    FundsMoved,
+    FundsTransferred,
+    FundsWithdrawn,
+    HoldCaptured,
+    TransferReversed,
+)
 from shared.read_models.holds import hold_field, hold_text
 from shared.read_models.shapes import LIMIT_NAMES
 from shared.timestamps import timestamp
@@ -58,7 +66,9 @@ def account_fields(  # noqa: C901, PLR0912 # a case for each event: the type che
         case FundsMoved():
             for leg in event.legs:
                 if leg.account_id:
-                    yield leg.account_id, {"posted": leg.balance} | changed
+                    yield leg.account_id, {"posted": leg.balance} | spent_fields(leg.spent) | changed
+            if isinstance(event, FundsExchanged) and event.remainder_account_id != event.legs[-1].account_id:
+                yield event.remainder_account_id, changed
         case HoldPlaced():
             held = hold_text(event.amount, event.expires_at)
             yield event.from_account_id, {hold_field(event.hold_id): held} | changed

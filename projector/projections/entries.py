@@ -10,6 +10,7 @@ from projector.projections.projection import Projection
 from shared.log.events import RecordedEvent
 from shared.log.money_events import (
     FundsDeposited,
+    FundsExchanged,
     FundsMoved,
     FundsTransferred,
     FundsWithdrawn,
@@ -68,6 +69,7 @@ ENTRIES_PROJECTION: Final = Projection(
         HoldCaptured: _count_entries,
         TransferReversed: _count_entries,
         FundsMoved: _count_entries,
+        FundsExchanged: _count_entries,
     },
     origin=entry_position,
 )

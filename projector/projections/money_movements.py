@@ -9,6 +9,7 @@ from projector.projections.changes import StoredDocument
 from shared.log.events import RecordedEvent
 from shared.log.money_events import (
     FundsDeposited,
+    FundsExchanged,
     FundsMoved,
     FundsTransferred,
     FundsWithdrawn,
@@ -20,7 +21,7 @@ from shared.timestamps import timestamp
 
 
 class Movement(msgspec.Struct, frozen=True):
-    """A movement of money: a transfer, a deposit, a withdrawal or a reversal."""
+    """A movement of money: a transfer, a deposit, a withdrawal, a reversal or an exchange."""
 
     kind: str
     from_account_id: str | None
@@ -40,6 +41,8 @@ def movement_of(event: MoneyEvent) -> Movement:
             return Movement("transfer" if event.to_account_id else "withdrawal", event.from_account_id, event.to_account_id)
         case TransferReversed():
             return Movement("reversal", event.from_account_id, event.to_account_id)
+        case FundsExchanged():
+            return Movement("exchange", event.legs[0].account_id, event.to_account_id)
         case FundsMoved():
             return Movement("postings", None, None)
         case _:

@@ -6,7 +6,7 @@ from projector.projections.changes import DocumentChanges
 from projector.projections.money_movements import transfer_fields
 from projector.projections.projection import Projection
 from shared.log.events import RecordedEvent
-from shared.log.money_events import FundsMoved, HoldCaptured, MoneyEvent, TransferReversed
+from shared.log.money_events import FundsExchanged, FundsMoved, HoldCaptured, MoneyEvent, TransferReversed
 from shared.log.streams import transfer_stream
 from shared.read_models.shapes import TRANSFERS, found_by
 
@@ -20,9 +20,13 @@ def project_transfers(changes: DocumentChanges, recorded: RecordedEvent, event: 
     if isinstance(event, FundsMoved):
         legs = [{"account_id": leg.account_id, "amount": leg.amount, "currency": leg.currency} for leg in event.legs]
         ends = [leg.account_id for leg in event.legs]
+    terms = None
+    if isinstance(event, FundsExchanged):
+        terms = {"to_amount": event.to_amount, "to_currency": event.to_currency, "rate": event.rate}
+        terms |= {"remainder_account_id": event.remainder_account_id, "remainder": event.remainder}
     texts = found_by(ends, kind=fields["kind"], reference=event.reference, metadata=event.metadata)
     more = {"found_by": texts, "metadata": event.metadata, "hold_id": hold_id, "reverses": reverses, "postings": legs}
-    changes.insert(event.transfer_id, fields | more)
+    changes.insert(event.transfer_id, fields | more | ({"exchange": terms} if terms else {}))
 
 
 TRANSFERS_PROJECTION: Final = Projection(

@@ -64,6 +64,16 @@ class PostingItem(ResponseModel):
     currency: str
 
 
+class ExchangeMember(ResponseModel):
+    """What an exchange gave for `amount`. `remainder` is what rounding took from the payee, in minor units of `to_currency`."""
+
+    to_amount: MinorUnitAmount
+    to_currency: str
+    rate: str
+    remainder_account_id: Annotated[str | None, Field(description="null for customers.")]
+    remainder: str
+
+
 class TransferResource(ActivityResource):
     postings: Annotated[
         list[PostingItem] | None,
@@ -71,6 +81,10 @@ class TransferResource(ActivityResource):
             description="The postings of a transfer between many accounts, whose `amount` is what moved in the currency of the "
             "first. Customers see those of their own accounts. null for every other transfer."
         ),
+    ]
+    exchange: Annotated[
+        ExchangeMember | None,
+        Field(description="Only of an exchange. Customers see it if they own the accounts of both sides."),
     ]
     metadata: dict[str, str] | None
     hold_id: Annotated[str | None, Field(description="The hold that was captured. null if there was none.")]
@@ -97,6 +111,13 @@ TRANSFER_EXAMPLE: Final = {
     "metadata": {"order": "1042"},
     "hold_id": "0198c5a0-0000-7000-8000-000000000077",
     "postings": [{"account_id": EUROS, "amount": -1250, "currency": "EUR"}],
+    "exchange": {
+        "to_amount": 1355,
+        "to_currency": "USD",
+        "rate": "1.0834",
+        "remainder_account_id": SAVINGS,
+        "remainder": "0.3334",
+    },
     "reverses": "0198c5a0-0000-7000-8000-000000000041",
     "reversed": 500,
     "reversals": [{"id": "0198c5a0-0000-7000-8000-000000000043", "amount": 500, "position": 7}],
@@ -186,6 +207,9 @@ def _show_own_postings(view: CallerView, transfers: Sequence[JsonObject], own: M
         if transfer["postings"]:
             found = [each for each in transfer["postings"] if each["account_id"] in accounts]
             transfer |= {"postings": found, "amount": abs(found[0]["amount"]), "currency": found[0]["currency"]}
+        if transfer["exchange"]:
+            both = {transfer["from_account_id"], transfer["to_account_id"]} <= accounts
+            transfer["exchange"] = transfer["exchange"] | {"remainder_account_id": None} if both else None
 
 
 async def _with_later_facts(view: CallerView, found: AsOf[Found], transfers: Sequence[JsonObject]) -> AsOf[Found]:
@@ -227,7 +251,8 @@ def _transfer(document: JsonObject) -> JsonObject:
     if "postings" not in document:  # made by an older version of the projection
         raise rebuilding(TRANSFERS)
     names = ("kind", "from_account_id", "to_account_id", "amount", "currency", "occurred_at", "recorded_at")
-    return members_of(document, *names, "reference", "metadata", "hold_id", "reverses", "postings", "position")
+    members = members_of(document, *names, "reference", "metadata", "hold_id", "reverses", "postings", "position")
+    return members | {"exchange": document.get("exchange")}
 
 
 @router.get(

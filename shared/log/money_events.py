@@ -186,6 +186,39 @@ class FundsMoved(EventStruct, frozen=True):
         return tuple(Posting(leg.account_id, leg.currency, leg.amount, leg.balance) for leg in self.legs)
 
 
+class FundsExchanged(FundsMoved, frozen=True, kw_only=True):
+    """Money was changed from one currency into another, through two accounts of the house.
+
+    The legs are, in this order, those of the payer, of the house's account that takes, of the house's account that gives, of the
+    payee, and of the remainder account if it gave or got a whole minor unit. `rate` says how many units of the payee's currency
+    one unit of the payer's currency gives. `remainder` is what rounding took from the payee, and is below 0 if it gave something.
+    `carried` is what the remainder account has of all remainders, and has not got as whole minor units. Both are decimal numbers
+    of minor units of the payee's currency.
+    """
+
+    rate: str
+    remainder_account_id: str
+    remainder: str
+    carried: str
+
+    @property
+    def to_account_id(self) -> str | None:
+        """The payee."""
+        return self.legs[3].account_id
+
+    @property
+    def to_amount(self) -> int:
+        """What the payee got."""
+        return self.legs[3].amount
+
+    @property
+    def to_currency(self) -> str:
+        return self.legs[3].currency
+
+    def streams(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*FundsMoved.streams(self), account_stream(self.remainder_account_id))))
+
+
 MoneyEvent = (
     FundsDeposited  # one to a line, so that two people can add one each
     | FundsWithdrawn
@@ -193,4 +226,5 @@ MoneyEvent = (
     | HoldCaptured
     | TransferReversed
     | FundsMoved
+    | FundsExchanged
 )

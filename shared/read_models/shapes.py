@@ -56,7 +56,7 @@ and search and found_by are empty."""
 ACCOUNTS: Final = ReadModel(
     "accounts",
     "mongo",
-    version=4,
+    version=5,
     indexes=(
         (("owner_id", 1), ("opened_at", 1), ("_id", 1)),
         (("status", 1), ("opened_at", 1), ("_id", 1)),
@@ -84,12 +84,13 @@ TRANSFERS: Final = ReadModel(
     ),
     indexes_of_references=((("reference", 1), ("_id", 1)),),
 )
-"""{_id, kind: deposit | withdrawal | transfer | reversal | postings, from_account_id, to_account_id, found_by, amount, currency,
-occurred_at, recorded_at, reference, metadata, hold_id, reverses, postings, position}; the outside world is None. `found_by` is
-the ids of its accounts, the stream of the transfer that it reverses, and its kind, reference and metadata: see `found_by`. A
-transfer with `postings` names no other accounts, and its `amount` is what moved in the currency of the first. `occurred_at` is
-`recorded_at` if the event names no other moment. A document is written once and never changed: its reversals say what of a
-transfer was reversed."""
+"""{_id, kind: deposit | withdrawal | transfer | reversal | postings | exchange, from_account_id, to_account_id, found_by, amount,
+currency, occurred_at, recorded_at, reference, metadata, hold_id, reverses, postings, position}; the outside world is None.
+`found_by` is the ids of its accounts, the stream of the transfer that it reverses, and its kind, reference and metadata: see
+`found_by`. A transfer with `postings` names no other accounts, and its `amount` is what moved in the currency of the first.
+`occurred_at` is `recorded_at` if the event names no other moment. An exchange has `postings`, both ends, and also `exchange`:
+{to_amount, to_currency, rate, remainder_account_id, remainder}. A document is written once and never changed: its reversals say
+what of a transfer was reversed."""
 
 ENTRIES: Final = ReadModel(
     "entries",
@@ -106,7 +107,7 @@ ENTRIES: Final = ReadModel(
 JSON}. `item` is the text that is answered. A list of an account's entries is a range of `_id`, and the entries of a kind, with a
 counterparty or with metadata are those of the transfers that `TRANSFERS` finds. A document is written once and never changed."""
 
-BALANCES: Final = ReadModel("balances", "redis", version=2)
+BALANCES: Final = ReadModel("balances", "redis", version=3)
 """`account:<id>`: a hash with the fields of an account's document. Answers questions about one account and its balance."""
 
 STATISTICS: Final = ReadModel("statistics", "redis", version=2)

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from command_api.app import create_app
 from shared.settings import Settings
 from shared.stores.postgres import open_postgres
+from tests.command_api.test_exchange_requests import parties
 from tests.harness.clients import Commands, command_api, served
 
 pytestmark = pytest.mark.services
@@ -77,6 +78,7 @@ async def commands_of_every_kind(api: Commands) -> list[tuple[str, str, Body | N
     payer, payee, closing = await api.account(user, balance=100), await api.account(), await api.account()
     ids = [f"0198c5a0-0000-7000-8000-0000000000{number:02x}" for number in range(9)]
     hold = "0198c5a0-0000-7000-8000-00000000c000"
+    exchange = {"id": "0198c5a0-0000-7000-8000-00000000c006", **await parties(api), "from_amount": 10, "rate": "1.05"}
     return [
         ("POST", "/v1/users", {"id": ids[0], "name": "Ada", "email": "dry@example.com"}),
         ("PATCH", f"/v1/users/{user}", {"name": "Grace"}),
@@ -104,6 +106,8 @@ async def commands_of_every_kind(api: Commands) -> list[tuple[str, str, Body | N
         ("POST", f"/v1/transfers/{ids[4]}/reverse", {"id": "0198c5a0-0000-7000-8000-00000000c003", "amount": 5}),
         ("POST", "/v1/transfers", postings(payer, payee, 3, id="0198c5a0-0000-7000-8000-00000000c004")),
         ("POST", "/v1/transfers", postings(payer, payee, 1_000, id="0198c5a0-0000-7000-8000-00000000c005")),
+        ("POST", "/v1/exchanges", exchange),
+        ("POST", "/v1/exchanges", exchange),  # the id is taken
         ("POST", "/v1/batch", many(payer, payee, "independent", 0)),
         ("POST", "/v1/batch", many(payer, payee, "atomic", 10)),
         ("POST", "/v1/batch", {"mode": "atomic", "commands": [*many(payer, payee, "atomic", 20)["commands"], too_much(payer)]}),

@@ -25,7 +25,15 @@ from shared.log.hash_chain import event_hash
 from shared.log.heads import Head
 from shared.log.hold_events import HoldExpired, HoldPlaced
 from shared.log.ledger_events import LedgerClosed, LedgerCreated
-from shared.log.money_events import FundsDeposited, FundsMoved, FundsTransferred, FundsWithdrawn, HoldCaptured, TransferReversed
+from shared.log.money_events import (
+    FundsDeposited,
+    FundsExchanged,
+    FundsMoved,
+    FundsTransferred,
+    FundsWithdrawn,
+    HoldCaptured,
+    TransferReversed,
+)
 from shared.log.projection_events import ProjectionEventSkipped
 from shared.log.read import StoredEvent
 from shared.log.stored_replies import StoredReply
@@ -80,6 +88,21 @@ class Scene:
         moved = self.book.move((self.one.account_id, -5), (self.two.account_id, 5))
         legs = (*moved.legs[:-1], msgspec.structs.replace(moved.legs[-1], **of_last))
         return msgspec.structs.replace(moved, transfer_id=str(uuid.UUID(int=77)), legs=legs)
+
+    def exchanged(self, rate: str = "105.25", **fields: Any) -> list[Event]:
+        """Makes an exchange of 150 cents of account one into yen, and before it the accounts and the money that it needs."""
+        opened = [self.book.open_account(self.eve.user_id, "JPY", 5) for _ in range(2)]
+        ids = self.one.account_id, self.two.account_id, self.yen.account_id, *(each.account_id for each in opened)
+        filled = self.book.deposit(self.yen.account_id, 500)
+        return [*opened, filled, msgspec.structs.replace(self.book.exchange(*ids, amount=150, rate=rate), **fields)]
+
+    def misposted(self, place: int, **fields: Any) -> list[Event]:
+        """Makes an exchange with another leg in one place."""
+        *before, exchange = self.exchanged()
+        assert isinstance(exchange, FundsExchanged)
+        legs = [*exchange.legs]
+        legs[place] = msgspec.structs.replace(legs[place], **fields)
+        return [*before, msgspec.structs.replace(exchange, legs=tuple(legs))]
 
     @property
     def hold_id(self) -> str:
@@ -230,6 +253,18 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
     "postings with another balance": lambda s: [s.moved(balance=7)],
     "postings in another currency than the account's": lambda s: [s.moved(currency="JPY")],
     "a reversal of postings": lambda s: [s.moved(), s.reversal(5, reverses=str(uuid.UUID(int=77)))],
+    "an exchange at another rate": lambda s: _at_another_rate(s.exchanged(), "105.26"),
+    "an exchange at no rate": lambda s: _at_another_rate(s.exchanged(), "0"),
+    "an exchange at a rate that is no number": lambda s: _at_another_rate(s.exchanged(), "105,25"),
+    "an exchange that forgets its remainder": lambda s: s.exchanged(remainder="0"),
+    "an exchange that carries nothing": lambda s: s.exchanged(carried="0"),
+    "an exchange with the remainder of a missing account": lambda s: s.exchanged(remainder_account_id=str(uuid.UUID(int=9))),
+    "an exchange whose payee gets more": lambda s: s.misposted(3, amount=159, balance=159),
+    "an exchange from the outside world": lambda s: s.misposted(0, account_id=None, balance=None),
+    "an exchange with another balance": lambda s: s.misposted(2, balance=7),
+    "an exchange of one currency": lambda s: s.misposted(3, currency="EUR"),
+    "an exchange without legs": lambda s: s.exchanged(legs=()),
+    "a reversal of an exchange": lambda s: [*(e := s.exchanged()), s.reversal(5, reverses=getattr(e[-1], "transfer_id", ""))],
     "an account that is opened twice": lambda s: [s.one],
     "an id with a line feed": lambda s: [msgspec.structs.replace(s.book.open_account(s.ada.user_id), account_id="a\nb")],
     "an id in upper case": lambda s: [_in_upper_case(s.book.open_account(s.ada.user_id))],
@@ -301,6 +336,10 @@ def _closed(day: str, **fields: Any) -> DayClosed:
 def _captured(s: Scene) -> HoldCaptured:
     s.hold()
     return s.book.capture(s.hold_id, 10)
+
+
+def _at_another_rate(events: Sequence[Event], rate: str) -> list[Event]:
+    return [*events[:-1], msgspec.structs.replace(events[-1], rate=rate)]
 
 
 def _described(s: Scene, metadata: str) -> UserChanged:

@@ -8,6 +8,8 @@ import random
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from itertools import islice
 from typing import Any, Final, get_args
 
@@ -32,6 +34,7 @@ from shared.log.heads import Head, StreamHead, lock_streams
 from shared.log.hold_events import HoldPlaced, HoldReleased
 from shared.log.money_events import (
     FundsDeposited,
+    FundsExchanged,
     FundsMoved,
     FundsTransferred,
     FundsWithdrawn,
@@ -50,6 +53,7 @@ from shared.log.user_events import (
     UserReactivated,
     metadata_text,
 )
+from shared.money import exponent
 from shared.privacy.encryption import KeysByPerson
 from shared.privacy.master_keys import master_key_id, wrap
 from shared.privacy.person_keys import ADDRESSES, PersonKeys, WrappedKey
@@ -80,6 +84,7 @@ class Book:
         self.remaining: dict[str, int] = {}
         self.reversed: dict[str, int] = {}
         self.day = date(1999, 12, 31)
+        self.carried: dict[str, Fraction] = {}
         self._reversible: list[MoneyEvent] = []
         self._histories: dict[int, Iterator[Event]] = {}
 
@@ -240,6 +245,28 @@ class Book:
         )
         return FundsMoved(transfer_id=self.new_id(), legs=moved, **details)
 
+    def exchange(self, *accounts: str, amount: int, rate: str, **details: Any) -> FundsExchanged:
+        """Makes an exchange between five accounts, in the order of its legs. The last one is the remainder account."""
+        source, target = self.accounts[accounts[0]], self.accounts[accounts[3]]
+        worth = amount * Fraction(rate) * Fraction(10) ** (exponent(target) - exponent(source))
+        carried = self.carried.get(accounts[4], Fraction(0)) + worth - round(worth)
+        whole = int(carried)
+        self.carried[accounts[4]] = carried - whole
+        amounts = -amount, amount, -round(worth) - whole, round(worth), *((whole,) if whole else ())
+        moved = self.move(*zip(accounts, amounts, strict=False))
+        remainder, carries = (
+            f"{Decimal(each.numerator) / each.denominator:f}" for each in (worth - round(worth), carried - whole)
+        )
+        return FundsExchanged(
+            transfer_id=moved.transfer_id,
+            legs=moved.legs,
+            rate=rate,
+            remainder_account_id=accounts[4],
+            remainder=remainder,
+            carried=carries,
+            **details,
+        )
+
     def held(self, account_id: str) -> int:
         return sum(self.remaining[hold_id] for hold_id, hold in self.holds.items() if hold.from_account_id == account_id)
 
@@ -264,7 +291,7 @@ class Book:
                 if isinstance(event, MoneyEvent) and not isinstance(event, TransferReversed | FundsMoved):
                     self._reversible.append(event)
 
-    def _anything(self) -> Iterator[Event]:  # noqa: C901 # a branch for each thing that can happen
+    def _anything(self) -> Iterator[Event]:  # noqa: C901, PLR0912 # a branch for each thing that can happen
         chance = self.random.random()
         user_id, account_id = self.random.choice(list(self.emails)), self.random.choice(list(self.accounts))
         currency = self.accounts[account_id]
@@ -293,7 +320,9 @@ class Book:
             yield from self._reversal()
         elif 0.955 < chance <= 0.96:  # a limit that no transfer of a history reaches
             yield self.limit_spending(account_id, per_transfer_max=self.random.randrange(10**6, 10**12))
-        elif 0.953 < chance <= 0.955:
+        elif 0.94 < chance <= 0.955:
+            yield from self._exchange(account_id)
+        elif 0.937 < chance <= 0.94:
             yield self.close_day()
         else:
             yield from self._money(account_id)
@@ -336,6 +365,16 @@ class Book:
                 self.balances[each] += 7
                 abroad.append(Leg(each, self.accounts[each], 7, self.balances[each]))
             yield msgspec.structs.replace(moved, legs=(*moved.legs, *abroad))
+
+    def _exchange(self, account_id: str) -> Iterator[Event]:
+        """Changes money of an account into another currency, at a rate that leaves a remainder."""
+        others = [other for other in self.accounts if other != account_id and self._same_currency(other, account_id)][:1]
+        foreign = [other for other in self.accounts if not self._same_currency(other, account_id)][:3]
+        if len(others) + len(foreign) == 4 and self._same_currency(foreign[0], foreign[2]):
+            rate, amount = ("105.25", 150) if self.accounts[account_id] == "EUR" else ("0.0525", 30)
+            needs = ((account_id, amount), (foreign[0], 200), (foreign[2], 1))
+            if all(self.balances[each] + self.limits[each] - self.held(each) >= needed for each, needed in needs):
+                yield self.exchange(account_id, *others, *foreign, amount=amount, rate=rate, reference="changed")
 
     def _money(self, account_id: str) -> Iterator[Event]:
         available = self.balances[account_id] + self.limits[account_id] - self.held(account_id)

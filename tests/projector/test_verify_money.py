@@ -11,7 +11,7 @@ from shared.log.events import Event
 from shared.log.money_events import FundsTransferred, FundsWithdrawn, MoneyEvent
 from tests.harness.log import Book
 
-HISTORY = Book(seed=11).history(400)
+HISTORY = Book(seed=11).history(600)
 
 
 def entered(events: list[Event]) -> AccountBooks:

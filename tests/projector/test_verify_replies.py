@@ -16,6 +16,7 @@ from shared.privacy.person_keys import PersonKeys
 from shared.settings import Settings
 from shared.stores.postgres import open_postgres
 from tests.command_api.test_dry_runs import many, postings
+from tests.command_api.test_exchange_requests import exchange, parties
 from tests.harness.clients import Commands, command_api, created
 from tests.harness.running import Servers
 
@@ -89,10 +90,12 @@ async def fill(settings: Settings) -> None:
 
 
 async def fill_many(commands: Commands, payer: str, payee: str) -> None:
-    """Sends batches of commands of many kinds, and transfers with postings."""
+    """Sends batches of commands of many kinds, and transfers with postings, and exchanges."""
+    ends = await parties(commands)
     for number, mode in enumerate(("independent", "atomic")):
         await commands.post("/v1/batch", many(payer, payee, mode, 30 + 10 * number), idempotency_key=f"many-{mode}")
         created(await commands.post("/v1/transfers", postings(payer, payee, 5), idempotency_key=f"postings-{number}"))
+        created(await exchange(commands, ends, 10, "1.05", f"exchange-{number}"))
 
 
 async def fault(settings: Settings) -> str:

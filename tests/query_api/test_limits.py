@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from query_api.resources.limits import counted
@@ -54,6 +55,20 @@ async def test_the_limits_of_an_account_show_what_was_used_and_their_history(api
     later = await api.get(path)
     assert (later["per_day"]["used"], later["per_month"], later["per_transfer_max"]) == (0, None, None)
     assert (await api.ask("/v1/accounts/0198c5a0-0000-7000-8000-00000000dead/limits")).status_code == 404
+
+
+@pytest.mark.services
+async def test_what_postings_spend_is_used_too(api: Questions) -> None:
+    book = Book()
+    payer, payee = (book.open_account(book.new_id(), overdraft_limit=70) for _ in range(2))
+    limited = book.limit_spending(payer.account_id, per_day=40)
+    today = f"{datetime.now(UTC).date()}"
+    moved = book.move((payer.account_id, -15), (payee.account_id, 15))
+    first, second = moved.legs
+    legs = (msgspec.structs.replace(first, spent=Spent(today, 15)), second)
+    await api.record([payer, payee, limited, msgspec.structs.replace(moved, legs=legs)])
+    found = await api.get(f"/v1/accounts/{payer.account_id}/limits")
+    assert found["per_day"]["used"] == 15 or f"{datetime.now(UTC).date()}" != today
 
 
 def test_what_was_used_is_that_of_the_day_and_the_month_of_now() -> None:

@@ -36,7 +36,7 @@ HOLD = str(uuid.UUID(int=9))
 MISSING = str(uuid.UUID(int=404))
 EMAIL, PASSWORD = "ada@example.com", "correct horse battery"
 NAMES = {"user_id": ADA, "account_id": ACCOUNT, "transfer_id": TRANSFER, "session_id": MISSING, "position": "1", "name": "users"}
-NAMES |= {"stream": f"account-{ACCOUNT}", "hold_id": HOLD, "day": "2025-01-31"}
+NAMES |= {"stream": f"account-{ACCOUNT}", "hold_id": HOLD, "ledger_id": "main", "day": "2025-01-31"}
 
 
 class Sent(NamedTuple):
@@ -162,6 +162,17 @@ def wrong_paths(method: str, template: str, body: bytes, headers: Mapping[str, s
 
 MONEY = {"amount": 100, "currency": "EUR"}
 PAYMENT = {"from_account_id": ACCOUNT, "to_account_id": SAVINGS, **MONEY}
+EXCHANGE = {
+    "from_account_id": ACCOUNT,
+    "house_from_account_id": SAVINGS,
+    "house_to_account_id": str(uuid.UUID(int=14)),
+    "to_account_id": str(uuid.UUID(int=15)),
+    "remainder_account_id": str(uuid.UUID(int=16)),
+    "from_currency": "EUR",
+    "to_currency": "USD",
+    "from_amount": 1,
+    "rate": "1.0834",
+}
 COMMANDS: list[tuple[str, str, Any]] = [
     ("POST", "/v1/users", {"id": ADA, "name": "Ada", "email": EMAIL}),
     ("POST", "/v1/users", {"id": BOB, "name": "Bob", "email": "bob@example.com"}),
@@ -173,6 +184,7 @@ COMMANDS: list[tuple[str, str, Any]] = [
     ("POST", "/v1/transfers", {"id": TRANSFER, **PAYMENT}),
     ("POST", "/v1/transfers/batch", {"mode": "independent", "transfers": [{"id": str(uuid.UUID(int=8)), **PAYMENT}]}),
     ("POST", "/v1/batch", {"commands": [{"type": "deposit", "id": str(uuid.UUID(int=12)), "account_id": ACCOUNT, **MONEY}]}),
+    ("POST", "/v1/exchanges", {"id": str(uuid.UUID(int=13)), **EXCHANGE}),
     ("POST", "/v1/transfers/{transfer_id}/reverse", {"id": str(uuid.UUID(int=11)), "amount": 30}),
     ("POST", "/v1/holds", {"id": HOLD, "account_id": ACCOUNT, **MONEY}),
     ("POST", "/v1/holds/{hold_id}/capture", {"id": str(uuid.UUID(int=10)), "amount": 30}),
@@ -193,6 +205,8 @@ COMMANDS: list[tuple[str, str, Any]] = [
     ("POST", "/v1/users/{user_id}/deactivate", None),
     ("POST", "/v1/users/{user_id}/reactivate", None),
     ("POST", "/v1/accounts/{account_id}/close", None),
+    ("POST", "/v1/ledgers", {"id": "acme"}),
+    ("POST", "/v1/ledgers/{ledger_id}/close", None),
     ("POST", "/v1/users/{user_id}/erase", None),
 ]
 
