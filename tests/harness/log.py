@@ -322,7 +322,7 @@ class Book:
             yield self.limit_spending(account_id, per_transfer_max=self.random.randrange(10**6, 10**12))
         elif 0.94 < chance <= 0.955:
             yield from self._exchange(account_id)
-        elif 0.937 < chance <= 0.94:
+        elif 0.93 < chance <= 0.94:
             yield self.close_day()
         else:
             yield from self._money(account_id)
