@@ -138,13 +138,7 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
         ):
             return _of_user(event)
         case account_events.AccountOpened():
-            return account.OpenAccount(
-                id=event.account_id,
-                owner_id=event.owner_id,
-                currency=event.currency,
-                overdraft_limit=event.overdraft_limit,
-                metadata=event.metadata,
-            )
+            return _opening(event)
         case account_events.AccountFrozen():
             return account.FreezeAccount(account_id=event.account_id)
         case account_events.AccountUnfrozen():
@@ -206,6 +200,16 @@ def _of_user(event: user_events.UserEvent) -> Command:
             return user.EraseUser(user_id=event.user_id)
         case _:
             assert_never(event)
+
+
+def _opening(event: account_events.AccountOpened) -> account.OpenAccount:
+    return account.OpenAccount(
+        id=event.account_id,
+        owner_id=event.owner_id,
+        currency=event.currency,
+        overdraft_limit=event.overdraft_limit,
+        metadata=event.metadata,
+    )
 
 
 def _of_terms(
