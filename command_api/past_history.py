@@ -19,7 +19,7 @@ from command_api.domain.command import Command
 from command_api.domain.command_batch import COMMANDS_MAX
 from command_api.domain.exchange import ExchangeFunds
 from command_api.domain.hold import CaptureHold, PlaceHold
-from command_api.domain.ledger import CloseLedger, CreateLedger
+from command_api.domain.ledger import ChangeLedger, CloseLedger, CreateLedger
 from command_api.domain.past_decisions import PastDecisions
 from command_api.domain.postings import MoveFunds
 from command_api.domain.reversal import ReverseTransfer
@@ -122,7 +122,7 @@ class PastHistory:
                     == orjson.dumps(account_body(command, self._outcome(last._replace(states={stream_id: each}), stream_id)))
                     for each in state.until_all_expire()  # a reply to a later command without effect is as of later
                 )
-        if isinstance(last.command, CreateLedger | CloseLedger):
+        if isinstance(last.command, CreateLedger | ChangeLedger | CloseLedger):
             body = ledger_body(ledger_id, last.command, self._outcome(last, LEDGER_STREAM))
             is_created = isinstance(last.command, CreateLedger) and reply.status == CREATED
             yield (is_created or reply.status == OK) and reply.body == orjson.dumps(body)

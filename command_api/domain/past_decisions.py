@@ -164,11 +164,8 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
             return _postings(event)
         case projection_events.ProjectionEventSkipped():
             return projection.SkipProjectionEvent(projection=event.projection, position=event.position, reason=event.reason)
-        case ledger_events.LedgerCreated():
-            settings = ledger.LedgerSettings(time_zone=event.time_zone, currencies=event.currencies)
-            return ledger.CreateLedger(name=event.name, settings=settings)
-        case ledger_events.LedgerClosed():
-            return ledger.CloseLedger()
+        case ledger_events.LedgerCreated() | ledger_events.LedgerChanged() | ledger_events.LedgerClosed():
+            return _of_ledger(event)
         case _:
             assert_never(event)
 
@@ -191,6 +188,22 @@ def _of_user(event: user_events.UserEvent) -> Command:
             return user.ReactivateUser(user_id=event.user_id)
         case user_events.UserErased():
             return user.EraseUser(user_id=event.user_id)
+        case _:
+            assert_never(event)
+
+
+def _of_ledger(event: ledger_events.LedgerEvent) -> Command:
+    match event:
+        case ledger_events.LedgerCreated():
+            settings = ledger.LedgerSettings(
+                time_zone=event.time_zone, currencies=event.currencies, transfer_max=event.transfer_max
+            )
+            return ledger.CreateLedger(name=event.name, settings=settings)
+        case ledger_events.LedgerChanged():
+            rules = ledger.LedgerRules(currencies=event.currencies, transfer_max=event.transfer_max)
+            return ledger.ChangeLedger(name=event.name, rules=rules)
+        case ledger_events.LedgerClosed():
+            return ledger.CloseLedger()
         case _:
             assert_never(event)
 
