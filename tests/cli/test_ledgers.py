@@ -210,7 +210,7 @@ async def test_no_transfer_is_larger_than_the_ledger_allows(settings: Settings) 
         assert {(answer.json()["transfer_max"], answer.json()["currency"]) for answer in refusals} == {(100, "EUR")}
         assert await done(settings, "change", "acme", "--transfer-max", "EUR=10") == "acme: changed"
         assert code(await commands.deposit(account_id, 11)) == "ledger-limit-exceeded"
-        created(await commands.post(f"/v1/holds/{hold_id}/capture"))
+        created(await commands.post(f"/v1/holds/{hold_id}/capture", {}))
         created(await commands.post(f"/v1/transfers/{created(deposit)}/reverse", {}))
     assert await fault_of_log(settings, "acme") == ""
 
