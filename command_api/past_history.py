@@ -21,7 +21,7 @@ from command_api.domain.command_batch import COMMANDS_MAX
 from command_api.domain.day import CloseDay
 from command_api.domain.exchange import ExchangeFunds
 from command_api.domain.hold import CaptureHold, PlaceHold
-from command_api.domain.ledger import CloseLedger, CreateLedger
+from command_api.domain.ledger import ChangeLedger, CloseLedger, CreateLedger
 from command_api.domain.past_decisions import PastDecisions
 from command_api.domain.postings import MoveFunds
 from command_api.domain.reversal import ReverseTransfer
@@ -126,7 +126,7 @@ class PastHistory:
                 )
         if isinstance(last.command, CloseDay):
             yield found == (OK, orjson.dumps(day_body(last.command, self._outcome(last, DAYS_STREAM))))
-        if isinstance(last.command, CreateLedger | CloseLedger):
+        if isinstance(last.command, CreateLedger | ChangeLedger | CloseLedger):
             body = ledger_body(ledger_id, last.command, self._outcome(last, LEDGER_STREAM))
             is_created = isinstance(last.command, CreateLedger) and reply.status == CREATED
             yield (is_created or reply.status == OK) and reply.body == orjson.dumps(body)

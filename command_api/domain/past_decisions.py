@@ -171,11 +171,8 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
             return projection.SkipProjectionEvent(projection=event.projection, position=event.position, reason=event.reason)
         case day_events.DayClosed():
             return day.CloseDay.recording(event)
-        case ledger_events.LedgerCreated():
-            settings = ledger.LedgerSettings(time_zone=event.time_zone, currencies=event.currencies)
-            return ledger.CreateLedger(name=event.name, settings=settings)
-        case ledger_events.LedgerClosed():
-            return ledger.CloseLedger()
+        case ledger_events.LedgerCreated() | ledger_events.LedgerChanged() | ledger_events.LedgerClosed():
+            return _of_ledger(event)
         case _:
             assert_never(event)
 
@@ -210,6 +207,22 @@ def _opening(event: account_events.AccountOpened) -> account.OpenAccount:
         overdraft_limit=event.overdraft_limit,
         metadata=event.metadata,
     )
+
+
+def _of_ledger(event: ledger_events.LedgerEvent) -> Command:
+    match event:
+        case ledger_events.LedgerCreated():
+            settings = ledger.LedgerSettings(
+                time_zone=event.time_zone, currencies=event.currencies, transfer_max=event.transfer_max
+            )
+            return ledger.CreateLedger(name=event.name, settings=settings)
+        case ledger_events.LedgerChanged():
+            rules = ledger.LedgerRules(currencies=event.currencies, transfer_max=event.transfer_max)
+            return ledger.ChangeLedger(name=event.name, rules=rules)
+        case ledger_events.LedgerClosed():
+            return ledger.CloseLedger()
+        case _:
+            assert_never(event)
 
 
 def _of_terms(

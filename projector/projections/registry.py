@@ -5,6 +5,7 @@ from typing import Any, Final
 from projector.projections.accounts import ACCOUNTS_PROJECTION
 from projector.projections.activity import ACTIVITY_PROJECTION
 from projector.projections.balances import BALANCES_PROJECTION
+from projector.projections.currency_sums import CURRENCY_SUMS_PROJECTION
 from projector.projections.days import DAYS_PROJECTION
 from projector.projections.entries import ENTRIES_PROJECTION
 from projector.projections.holds import HOLDS_PROJECTION
@@ -26,6 +27,7 @@ PROJECTIONS: Final[tuple[Projection[Any], ...]] = (
     HOLDS_PROJECTION,
     LIMIT_HISTORY_PROJECTION,
     SHIFTS_PROJECTION,
+    CURRENCY_SUMS_PROJECTION,
     DAYS_PROJECTION,
 )
 PROJECTIONS_BY_NAME: Final = {projection.name: projection for projection in PROJECTIONS}

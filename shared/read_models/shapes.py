@@ -143,6 +143,9 @@ SHIFTS: Final = ReadModel("shifts", "mongo")
 """{_id: "<account>/<level>/<period>", within_billions, within_rest, start_billions, start_rest}: for each account a tree of
 sums, see `read_models.sum_trees`. A document without `start_billions` and `start_rest` has nothing at its start."""
 
+CURRENCY_SUMS: Final = ReadModel("currency-sums", "mongo")
+"""Documents as in `SHIFTS`. The owners of the trees are `recorded_sum`, by position, and `shifted_sum`, by moment."""
+
 DAYS: Final = ReadModel("days", "mongo", written_once=True, indexes=((("end", 1),),))
 """{_id: the day, time_zone, start, end, up_to, events, root, first_position, last_position, totals: [{currency, entries, moved,
 paid_in, paid_out}], closed_at, position}: the days that were closed. `start` is the first moment of the day, and `end` that after
@@ -159,6 +162,7 @@ READ_MODELS: Final = (
     HOLDS,
     LIMIT_HISTORY,
     SHIFTS,
+    CURRENCY_SUMS,
     DAYS,
 )
 LIMIT_NAMES: Final = ("per_transfer_min", "per_transfer_max", "per_day", "per_month")
@@ -211,6 +215,16 @@ class LimitChange(msgspec.Struct, frozen=True, omit_defaults=True):
     recorded_at: str
     overdraft_limit: int | None = None
     limits: dict[str, int | None] | None = None
+
+
+def recorded_sum(currency: str, side: str) -> str:
+    """Returns the owner of the tree of what was recorded of a currency. `side` is `accounts` or `outside`."""
+    return f"{currency}-{side}"
+
+
+def shifted_sum(currency: str, side: str) -> str:
+    """Returns the owner of the tree of what occurred at another moment than it was recorded."""
+    return f"{currency}-{side}-shifted"
 
 
 def entry_id(account_id: str, position: int) -> str:

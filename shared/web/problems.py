@@ -54,6 +54,7 @@ STATUS: Final[Mapping[str, int]] = {
     "method-not-allowed": 405,
     "request-timeout": 408,
     "ledger-closed": 409,
+    "ledger-limit-exceeded": 409,
     "account-closed": 409,
     "account-frozen": 409,
     "user-inactive": 409,

@@ -24,7 +24,7 @@ from shared.log.events import Event
 from shared.log.hash_chain import event_hash
 from shared.log.heads import Head
 from shared.log.hold_events import HoldExpired, HoldPlaced
-from shared.log.ledger_events import LedgerClosed, LedgerCreated
+from shared.log.ledger_events import LedgerChanged, LedgerClosed, LedgerCreated
 from shared.log.money_events import (
     FundsDeposited,
     FundsExchanged,
@@ -306,6 +306,12 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
         msgspec.structs.replace(s.book.erase_user(s.ada.user_id), status_before="inactive")
     ],
     "a ledger that is created after its first event": lambda _: [LedgerCreated(name="Acme")],
+    "a change of a ledger that changes nothing": lambda _: [LedgerChanged(name="Acme"), LedgerChanged(name="Acme")],
+    "a change of a closed ledger": lambda _: [LedgerClosed(), LedgerChanged(name="Acme")],
+    "a deposit of more than the ledger allows": lambda s: [LedgerChanged(name="Acme", transfer_max={"EUR": 9}), s.deposit()],
+    "a hold of more than the ledger allows": lambda s: [LedgerChanged(name="Acme", transfer_max={"EUR": 99}), s.hold()],
+    "a limit of nothing": lambda _: [LedgerChanged(name="Acme", transfer_max={})],
+    "a limit in no currency": lambda _: [LedgerChanged(name="Acme", transfer_max={"XXX": 1})],
     "a ledger that is closed twice": lambda _: [LedgerClosed(), LedgerClosed()],
     "money in a closed ledger": lambda s: [LedgerClosed(), s.deposit()],
     "an account in a closed ledger": lambda s: [LedgerClosed(), s.book.open_account(s.ada.user_id)],

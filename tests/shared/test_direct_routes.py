@@ -206,6 +206,7 @@ COMMANDS: list[tuple[str, str, Any]] = [
     ("POST", "/v1/users/{user_id}/reactivate", None),
     ("POST", "/v1/accounts/{account_id}/close", None),
     ("POST", "/v1/ledgers", {"id": "acme"}),
+    ("PUT", "/v1/ledgers/{ledger_id}/settings", {"transfer_max": {"EUR": 5}}),
     ("POST", "/v1/ledgers/{ledger_id}/close", None),
     ("POST", "/v1/users/{user_id}/erase", None),
 ]

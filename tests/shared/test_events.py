@@ -36,6 +36,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     tuple[str, ...] | None: st.none() | st.lists(st.text(max_size=5), max_size=3).map(tuple),
     str | None: st.none() | st.text(st.characters(codec="utf-8"), max_size=20),
     Spent | None: st.none() | st.builds(Spent, st.text(max_size=9), st.integers(0, 2**53), st.integers(0, 2**53)),
+    dict[str, int] | None: st.none() | st.dictionaries(st.text(max_size=5), st.integers(0, 2**53), max_size=3),
     dict[str, str] | None: st.none() | st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),
 }
 
