@@ -22,6 +22,7 @@ from query_api.resources import (
     activity,
     audit_records,
     currencies,
+    days,
     denials,
     entries,
     events,
@@ -74,6 +75,7 @@ RESOURCES: Final = (
     ledgers,
     projections,
     seals,
+    days,
     denials,
     audit_records,
 )
