@@ -130,24 +130,26 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await readiness.start()
             calm_collector()
             report_loop_errors()
-            yield CommandApiState(
-                settings=configured,
-                handler=handler,
-                login=login,
-                passwords=PasswordChanges(engine, login),
-                authentication=authentication,
-                denials=denials,
-                requests=RequestDurations(),
-                engine=engine,
-                readiness=readiness,
-            )
-            await readiness.close()
-            await end_tasks(*recorders)
-            await handler.close()
-            login.close()
-            await authentication.close()
-            await denials.close()
-            await waker.close()
+            try:
+                yield CommandApiState(
+                    settings=configured,
+                    handler=handler,
+                    login=login,
+                    passwords=PasswordChanges(engine, login),
+                    authentication=authentication,
+                    denials=denials,
+                    requests=RequestDurations(),
+                    engine=engine,
+                    readiness=readiness,
+                )
+            finally:
+                await readiness.close()
+                await end_tasks(*recorders)
+                await handler.close()
+                login.close()
+                await authentication.close()
+                await denials.close()
+                await waker.close()
 
     app = DirectApp(
         title="Daybook commands",

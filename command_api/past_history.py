@@ -14,12 +14,14 @@ import orjson
 
 from command_api.answers import account_body, user_body
 from command_api.batch_answers import MONEY_ANSWERS
+from command_api.day_answers import day_body
 from command_api.domain.account import AccountState, FreezeAccount, OpenAccount
 from command_api.domain.command import Command
 from command_api.domain.command_batch import COMMANDS_MAX
+from command_api.domain.day import CloseDay
 from command_api.domain.exchange import ExchangeFunds
 from command_api.domain.hold import CaptureHold, PlaceHold
-from command_api.domain.ledger import CloseLedger, CreateLedger
+from command_api.domain.ledger import ChangeLedger, CloseLedger, CreateLedger
 from command_api.domain.past_decisions import PastDecisions
 from command_api.domain.postings import MoveFunds
 from command_api.domain.reversal import ReverseTransfer
@@ -37,7 +39,7 @@ from shared.log.event_check import Domain
 from shared.log.events import RecordedEvent
 from shared.log.money_events import MoneyEvent
 from shared.log.stored_replies import StoredReply
-from shared.log.streams import LEDGER_STREAM, schedule_stream
+from shared.log.streams import DAYS_STREAM, LEDGER_STREAM, schedule_stream
 from shared.privacy.encryption import KeysByPerson
 from shared.timestamps import timestamp
 
@@ -128,7 +130,9 @@ class PastHistory:
             if isinstance(state, ScheduleState) and reply.status in _statuses(last.command, CreateSchedule):
                 schedule = CancelSchedule(schedule_id=stream_id.removeprefix(schedule_stream("")))
                 yield reply.body == orjson.dumps(schedule_body(schedule, self._outcome(last, stream_id)))
-        if isinstance(last.command, CreateLedger | CloseLedger):
+        if isinstance(last.command, CloseDay):
+            yield found == (OK, orjson.dumps(day_body(last.command, self._outcome(last, DAYS_STREAM))))
+        if isinstance(last.command, CreateLedger | ChangeLedger | CloseLedger):
             body = ledger_body(ledger_id, last.command, self._outcome(last, LEDGER_STREAM))
             is_created = isinstance(last.command, CreateLedger) and reply.status == CREATED
             yield (is_created or reply.status == OK) and reply.body == orjson.dumps(body)

@@ -24,6 +24,7 @@ from command_api.answers import (
 )
 from command_api.credentials.login import LoginCredentials
 from command_api.credentials.password_changes import NewPassword, TokenPassword, UserChangesBody
+from command_api.day_routes import day_router
 from command_api.documentation import (
     BODY_PROBLEMS,
     LIMIT_PROBLEMS,
@@ -68,7 +69,7 @@ from shared.web.problems import validation_failed
 WITHDRAWN: Final = "ISO 4217 has withdrawn this currency. To open accounts in it, name it in DAYBOOK_HISTORICAL_CURRENCIES"
 
 router = APIRouter(prefix="/v1", route_class=CommandRoute)
-router.routes.extend((*money_router.routes, *schedule_router.routes, *ledger_router.routes))
+router.routes.extend((*money_router.routes, *schedule_router.routes, *ledger_router.routes, *day_router.routes))
 
 
 def _act_caller(request: HttpRequest, principal: Principal | None) -> ActCaller:

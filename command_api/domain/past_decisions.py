@@ -19,6 +19,7 @@ from command_api.domain import (
     account,
     account_limits,
     account_metadata,
+    day,
     exchange,
     hold,
     ledger,
@@ -33,7 +34,16 @@ from command_api.domain.command import Command
 from command_api.domain.stream_folds import at_moment, fold_of
 from shared.errors import EventImpossible, Rejection
 from shared.ids import new_id
-from shared.log import account_events, hold_events, ledger_events, money_events, projection_events, schedule_events, user_events
+from shared.log import (
+    account_events,
+    day_events,
+    hold_events,
+    ledger_events,
+    money_events,
+    projection_events,
+    schedule_events,
+    user_events,
+)
 from shared.log.event_struct import ScheduledRun
 from shared.log.events import Event
 from shared.log.streams import LEDGER_STREAM, transfer_stream
@@ -94,6 +104,8 @@ class PastDecisions:
             raise EventImpossible(_first_difference(decided, nameless))
         if isinstance(event, projection_events.ProjectionEventSkipped) and event.position >= position:
             raise EventImpossible(f"it skips the event at {event.position}, which did not exist yet")
+        if isinstance(event, day_events.DayClosed) and event.up_to >= position:
+            raise EventImpossible(f"it counts the events up to {event.up_to}, which did not exist yet")
         for stream_id in nameless.streams():
             if stream_id.startswith(_NOT_KEPT) and stream_id not in self.states:
                 continue
@@ -133,13 +145,7 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
         ):
             return _of_user(event)
         case account_events.AccountOpened():
-            return account.OpenAccount(
-                id=event.account_id,
-                owner_id=event.owner_id,
-                currency=event.currency,
-                overdraft_limit=event.overdraft_limit,
-                metadata=event.metadata,
-            )
+            return _opening(event)
         case account_events.AccountFrozen():
             return account.FreezeAccount(account_id=event.account_id)
         case account_events.AccountUnfrozen():
@@ -172,11 +178,10 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
             return _postings(event)
         case projection_events.ProjectionEventSkipped():
             return projection.SkipProjectionEvent(projection=event.projection, position=event.position, reason=event.reason)
-        case ledger_events.LedgerCreated():
-            settings = ledger.LedgerSettings(time_zone=event.time_zone, currencies=event.currencies)
-            return ledger.CreateLedger(name=event.name, settings=settings)
-        case ledger_events.LedgerClosed():
-            return ledger.CloseLedger()
+        case day_events.DayClosed():
+            return day.CloseDay.recording(event)
+        case ledger_events.LedgerCreated() | ledger_events.LedgerChanged() | ledger_events.LedgerClosed():
+            return _of_ledger(event)
         case _:
             assert_never(event)
 
@@ -199,6 +204,32 @@ def _of_user(event: user_events.UserEvent) -> Command:
             return user.ReactivateUser(user_id=event.user_id)
         case user_events.UserErased():
             return user.EraseUser(user_id=event.user_id)
+        case _:
+            assert_never(event)
+
+
+def _opening(event: account_events.AccountOpened) -> account.OpenAccount:
+    return account.OpenAccount(
+        id=event.account_id,
+        owner_id=event.owner_id,
+        currency=event.currency,
+        overdraft_limit=event.overdraft_limit,
+        metadata=event.metadata,
+    )
+
+
+def _of_ledger(event: ledger_events.LedgerEvent) -> Command:
+    match event:
+        case ledger_events.LedgerCreated():
+            settings = ledger.LedgerSettings(
+                time_zone=event.time_zone, currencies=event.currencies, transfer_max=event.transfer_max
+            )
+            return ledger.CreateLedger(name=event.name, settings=settings)
+        case ledger_events.LedgerChanged():
+            rules = ledger.LedgerRules(currencies=event.currencies, transfer_max=event.transfer_max)
+            return ledger.ChangeLedger(name=event.name, rules=rules)
+        case ledger_events.LedgerClosed():
+            return ledger.CloseLedger()
         case _:
             assert_never(event)
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from command_api.domain.account import ACCOUNT_FOLD, AccountState
+from command_api.domain.day import DAYS_FOLD, DaysState
 from command_api.domain.hold import HOLD_FOLD, HoldState
 from command_api.domain.ledger import LEDGER_FOLD
 from command_api.domain.projection import PROJECTION_FOLD
@@ -20,6 +21,7 @@ from shared.log.stream_fold import StreamFold
 
 STREAM_FOLDS: Final = {
     "account": ACCOUNT_FOLD,
+    "days": DAYS_FOLD,
     "email": EMAIL_FOLD,
     "hold": HOLD_FOLD,
     "ledger": LEDGER_FOLD,
@@ -49,7 +51,7 @@ def at_moment(state: Any, now: str) -> Any:
     """
     if isinstance(state, AccountState):
         return msgspec.structs.replace(state, now=now) if state.holds or state.limits else state
-    return msgspec.structs.replace(state, now=now) if isinstance(state, HoldState | ScheduleState) else state
+    return msgspec.structs.replace(state, now=now) if isinstance(state, HoldState | DaysState | ScheduleState) else state
 
 
 def owner_of(stream_id: str, state: Any) -> str | None:

@@ -6,6 +6,7 @@ from projector.projections.accounts import ACCOUNTS_PROJECTION
 from projector.projections.activity import ACTIVITY_PROJECTION
 from projector.projections.balances import BALANCES_PROJECTION
 from projector.projections.currency_sums import CURRENCY_SUMS_PROJECTION
+from projector.projections.days import DAYS_PROJECTION
 from projector.projections.entries import ENTRIES_PROJECTION
 from projector.projections.holds import HOLDS_PROJECTION
 from projector.projections.limit_history import LIMIT_HISTORY_PROJECTION
@@ -31,5 +32,6 @@ PROJECTIONS: Final[tuple[Projection[Any], ...]] = (
     SCHEDULES_PROJECTION,
     SCHEDULE_RUNS_PROJECTION,
     CURRENCY_SUMS_PROJECTION,
+    DAYS_PROJECTION,
 )
 PROJECTIONS_BY_NAME: Final = {projection.name: projection for projection in PROJECTIONS}

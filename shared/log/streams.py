@@ -42,3 +42,7 @@ def hold_stream(hold_id: str) -> str:
 
 def schedule_stream(schedule_id: str) -> str:
     return f"schedule-{schedule_id}"
+
+
+DAYS_STREAM = "days"
+"""The id of the stream that records which business days of the ledger are closed, in the order of the days."""

@@ -165,6 +165,11 @@ SCHEDULE_RUNS: Final = ReadModel("schedule-runs", "mongo", written_once=True)
 CURRENCY_SUMS: Final = ReadModel("currency-sums", "mongo")
 """Documents as in `SHIFTS`. The owners of the trees are `recorded_sum`, by position, and `shifted_sum`, by moment."""
 
+DAYS: Final = ReadModel("days", "mongo", written_once=True, indexes=((("end", 1),),))
+"""{_id: the day, time_zone, start, end, up_to, events, root, first_position, last_position, totals: [{currency, entries, moved,
+paid_in, paid_out}], closed_at, position}: the days that were closed. `start` is the first moment of the day, and `end` that after
+it."""
+
 READ_MODELS: Final = (
     USERS,
     ACCOUNTS,
@@ -179,6 +184,7 @@ READ_MODELS: Final = (
     SCHEDULES,
     SCHEDULE_RUNS,
     CURRENCY_SUMS,
+    DAYS,
 )
 LIMIT_NAMES: Final = ("per_transfer_min", "per_transfer_max", "per_day", "per_month")
 """The fields of an account that limit what it may spend. An account has those of its limits, and no others."""

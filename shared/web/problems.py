@@ -19,7 +19,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-import shared.hold_errors  # defines rejections whose codes are below
+import shared.day_errors  # defines rejections whose codes are below
+import shared.hold_errors  # as above
 import shared.ledger_errors  # as above
 import shared.limit_errors  # as above
 import shared.reversal_errors  # as above
@@ -54,6 +55,7 @@ STATUS: Final[Mapping[str, int]] = {
     "method-not-allowed": 405,
     "request-timeout": 408,
     "ledger-closed": 409,
+    "ledger-limit-exceeded": 409,
     "account-closed": 409,
     "account-frozen": 409,
     "user-inactive": 409,
@@ -67,6 +69,8 @@ STATUS: Final[Mapping[str, int]] = {
     "hold-amount-exceeded": 409,
     "too-many-holds": 409,
     "transfer-not-reversible": 409,
+    "day-not-ended": 409,
+    "day-out-of-order": 409,
     "transfer-already-reversed": 409,
     "reversal-amount-exceeded": 409,
     "too-many-reversals": 409,

@@ -120,6 +120,7 @@ async def commands_of_every_kind(api: Commands) -> list[tuple[str, str, Body | N
         ("POST", f"/v1/accounts/{payee}/unfreeze", None),
         ("POST", f"/v1/accounts/{closing}/close", None),
         ("POST", f"/v1/accounts/{payer}/close", None),
+        ("POST", "/v1/days/2025-01-31/close", None),
         ("POST", f"/v1/users/{other}/deactivate", None),
         ("POST", f"/v1/users/{other}/reactivate", None),
         ("POST", f"/v1/users/{other}/erase", None),

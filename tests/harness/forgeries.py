@@ -17,13 +17,14 @@ from shared.log.account_events import (
     AccountOpened,
     AccountUnfrozen,
 )
+from shared.log.day_events import CurrencyTotals, DayClosed
 from shared.log.encoding import canonical, encode
 from shared.log.event_struct import Spent
 from shared.log.events import Event
 from shared.log.hash_chain import event_hash
 from shared.log.heads import Head
 from shared.log.hold_events import HoldExpired, HoldPlaced
-from shared.log.ledger_events import LedgerClosed, LedgerCreated
+from shared.log.ledger_events import LedgerChanged, LedgerClosed, LedgerCreated
 from shared.log.money_events import (
     FundsDeposited,
     FundsExchanged,
@@ -39,6 +40,7 @@ from shared.log.schedule_events import ScheduleCancelled, ScheduleChanged, Sched
 from shared.log.stored_replies import StoredReply
 from shared.log.user_events import UserChanged, UserCreated, UserDeactivated, UserErased, UserReactivated
 from shared.privacy.person_keys import ADDRESSES
+from shared.proof.merkle import EMPTY_ROOT
 from shared.schedule_rules import PlannedRun, ScheduleRule
 from tests.harness.log import NEW_YEAR, PERSON_KEY, Book, wrapped_keys
 
@@ -362,14 +364,37 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
         msgspec.structs.replace(s.book.erase_user(s.ada.user_id), status_before="inactive")
     ],
     "a ledger that is created after its first event": lambda _: [LedgerCreated(name="Acme")],
+    "a change of a ledger that changes nothing": lambda _: [LedgerChanged(name="Acme"), LedgerChanged(name="Acme")],
+    "a change of a closed ledger": lambda _: [LedgerClosed(), LedgerChanged(name="Acme")],
+    "a deposit of more than the ledger allows": lambda s: [LedgerChanged(name="Acme", transfer_max={"EUR": 9}), s.deposit()],
+    "a hold of more than the ledger allows": lambda s: [LedgerChanged(name="Acme", transfer_max={"EUR": 99}), s.hold()],
+    "a limit of nothing": lambda _: [LedgerChanged(name="Acme", transfer_max={})],
+    "a limit in no currency": lambda _: [LedgerChanged(name="Acme", transfer_max={"XXX": 1})],
     "a ledger that is closed twice": lambda _: [LedgerClosed(), LedgerClosed()],
     "money in a closed ledger": lambda s: [LedgerClosed(), s.deposit()],
     "an account in a closed ledger": lambda s: [LedgerClosed(), s.book.open_account(s.ada.user_id)],
     "a skip of an event to come": lambda _: [ProjectionEventSkipped(projection="balances", position=500, reason="r")],
+    "a day that is closed twice": lambda s: [closed := s.book.close_day(), closed],
+    "a day that is closed before the one before": lambda s: [s.book.close_day(), s.book.close_day(), _closed("1999-12-31")],
+    "a day that is closed although the one before is not": lambda s: [s.book.close_day(), _closed("2000-01-03")],
+    "a day that is closed before its end": lambda _: [_closed("2026-01-01")],
+    "a day that is none": lambda _: [_closed("2025-02-29")],
+    "a closed day in another zone": lambda _: [_closed("2025-12-31", time_zone="Europe/Berlin")],
+    "a closed day with events to come": lambda _: [_closed("2025-12-31", up_to=500)],
+    "a closed day with a root that is none": lambda _: [_closed("2025-12-31", root="0")],
+    "a closed day with an amount that is none": lambda _: [
+        _closed("2025-12-31", totals=(CurrencyTotals("EUR", 1, "-1", "0", "0"),))
+    ],
     "a skip of no read model": lambda _: [ProjectionEventSkipped(projection="a\nb", position=1, reason="r")],
     "a skip at zero": lambda _: [ProjectionEventSkipped(projection="balances", position=0, reason="r")],
 }
 """Events that follow a right history, the last of them wrong, by the name of the fault."""
+
+
+def _closed(day: str, **fields: Any) -> DayClosed:
+    """Makes the closing of a day without events."""
+    closed = DayClosed(day=day, time_zone="UTC", up_to=0, events=0, root=EMPTY_ROOT.hex())
+    return msgspec.structs.replace(closed, **fields)
 
 
 def _captured(s: Scene) -> HoldCaptured:

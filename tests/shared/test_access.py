@@ -75,6 +75,7 @@ class Things:
     name: str = "accounts"
     session_id: str = str(uuid.UUID(int=5))
     ledger_id: str = "main"
+    day: str = "2000-01-01"
     house_from_account_id: str = HOUSE[0]
     house_to_account_id: str = HOUSE[1]
     remainder_account_id: str = HOUSE[2]
@@ -269,10 +270,22 @@ async def world_of(stores: Settings) -> AsyncIterator[World]:
         former = book.create_user()
         await log.append(
             writer,
-            [*people, *accounts, *house, *payees, *deposits, *holds, *schedules, former, UserDeactivated(user_id=former.user_id)],
+            [
+                *people,
+                *accounts,
+                *house,
+                *payees,
+                *deposits,
+                *holds,
+                *schedules,
+                former,
+                UserDeactivated(user_id=former.user_id),
+                book.close_day(),
+            ],
         )
         await log.make_ledger(writer, "other")
-        await log.append(writer, [Book(1).create_user()], "other")
+        elsewhere = Book(1)
+        await log.append(writer, [elsewhere.create_user(), elsewhere.close_day(), elsewhere.close_day()], "other")
         clients = {
             "command_api": await exits.enter_async_context(client_of(command_api.app.create_app(settings), "")),
             "query_api": await exits.enter_async_context(client_of(query_api.app.create_app(settings), "")),

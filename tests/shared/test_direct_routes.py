@@ -37,7 +37,7 @@ MISSING = str(uuid.UUID(int=404))
 EMAIL, PASSWORD = "ada@example.com", "correct horse battery"
 NAMES = {"user_id": ADA, "account_id": ACCOUNT, "transfer_id": TRANSFER, "session_id": MISSING, "position": "1", "name": "users"}
 SCHEDULE = str(uuid.UUID(int=13))
-NAMES |= {"stream": f"account-{ACCOUNT}", "hold_id": HOLD, "schedule_id": SCHEDULE, "ledger_id": "main"}
+NAMES |= {"stream": f"account-{ACCOUNT}", "hold_id": HOLD, "schedule_id": SCHEDULE, "ledger_id": "main", "day": "2025-01-31"}
 
 
 class Sent(NamedTuple):
@@ -205,10 +205,12 @@ COMMANDS: list[tuple[str, str, Any]] = [
     ("GET", "/v1/users/{user_id}/sessions", None),
     ("DELETE", "/v1/users/{user_id}/sessions/{session_id}", None),
     ("DELETE", "/v1/users/{user_id}/sessions", None),
+    ("POST", "/v1/days/{day}/close", None),
     ("POST", "/v1/users/{user_id}/deactivate", None),
     ("POST", "/v1/users/{user_id}/reactivate", None),
     ("POST", "/v1/accounts/{account_id}/close", None),
     ("POST", "/v1/ledgers", {"id": "acme"}),
+    ("PUT", "/v1/ledgers/{ledger_id}/settings", {"transfer_max": {"EUR": 5}}),
     ("POST", "/v1/ledgers/{ledger_id}/close", None),
     ("POST", "/v1/users/{user_id}/erase", None),
 ]

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import errors
+from shared.log.day_events import CurrencyTotals
 from shared.log.encoding import NO_KEYS, DecryptionKeys, Upcaster, canonical, decode, encode, upcasted
 from shared.log.event_struct import ScheduledRun, Spent
 from shared.log.events import EVENT_TYPES, Event
@@ -28,6 +29,9 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
         st.builds(Leg, st.none() | st.text(), st.text(), st.integers(-(2**53), 2**53), st.none() | st.integers(0, 2**53)),
         max_size=3,
     ).map(tuple),
+    tuple[CurrencyTotals, ...]: st.lists(
+        st.builds(CurrencyTotals, st.text(), st.integers(0, 2**53), st.text(), st.text(), st.text()), max_size=3
+    ).map(tuple),
     str: st.text(st.characters(codec="utf-8", exclude_characters="\x00")),
     int: st.integers(-(2**53) + 1, 2**53 - 1),
     int | None: st.none() | st.integers(-(2**53) + 1, 2**53 - 1),
@@ -39,6 +43,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     ScheduledRun | None: st.none() | st.builds(ScheduledRun, st.text(max_size=9), st.integers(1, 2**53), st.none() | RUNS),
     ScheduleRule | None: st.none()
     | st.builds(ScheduleRule, st.just("month"), st.text(max_size=5), st.text(max_size=5), st.none() | st.integers(1, 31)),
+    dict[str, int] | None: st.none() | st.dictionaries(st.text(max_size=5), st.integers(0, 2**53), max_size=3),
     dict[str, str] | None: st.none() | st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),
 }
 
