@@ -196,7 +196,7 @@ class NewSchedule(Timing):
                     "currency": "EUR",
                     "reference": "rent",
                 },
-                "rule": {"every": "month", "day": 31, "time": "09:00", "time_zone": "Europe/Berlin", "weekend": "before"},
+                "rule": {"every": "day", "time": "09:00", "time_zone": "Europe/Berlin", "until": "2199-06-30"},
             }
         }
     )
