@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from cli.arguments import ledger_id, utf8
 from cli.tables import print_table
 from shared.identity import api_keys
-from shared.identity.access import CUSTOMER_SCOPES, SCOPES
+from shared.identity.access import ALL_LEDGERS, CUSTOMER_SCOPES, SCOPES
 from shared.identity.api_keys import ApiKey
 from shared.identity.audit_records import ActCaller
 from shared.input_types import Id
@@ -78,6 +78,10 @@ def create(
         typer.Option(help="Make a customer's key, which can read and move only what this user owns.", callback=_user_id),
     ] = None,
     ledger: Annotated[str, typer.Option(help="The only ledger that the key gives access to.", callback=ledger_id)] = "main",
+    *,
+    all_ledgers: Annotated[
+        bool, typer.Option("--all-ledgers", help="Make a key for all ledgers, also new ones. Its scope is ops:admin.")
+    ] = False,
     expires: Annotated[
         str, typer.Option(help="How long the key is valid, such as 90d, 24h or 30m, or never to not expire.")
     ] = "90d",
@@ -87,12 +91,13 @@ def create(
     Example: daybook keys create --name billing --scope transfers:write --scope ledger:read --expires 90d
     """
     scopes, lifetime = _scopes(scope or [], user), _span(expires)
+    ledger_id_of_key = ALL_LEDGERS if all_ledgers else ledger
     if not scopes:
         raise typer.BadParameter("give at least one scope", param_hint="--scope")
 
     async def make(connection: AsyncConnection) -> str:
         return await api_keys.make_key(
-            connection, name, scopes, ledger_id=ledger, user_id=user, lifetime=lifetime, caller=_operator()
+            connection, name, scopes, ledger_id=ledger_id_of_key, user_id=user, lifetime=lifetime, caller=_operator()
         )
 
     typer.echo(_as_admin(make))
@@ -107,7 +112,7 @@ def list_() -> None:
     rows = []
     for key in _as_admin(api_keys.list_keys):
         shown = (key.user_id, " ".join(key.scopes), _state(key), _moment(key.expires_at), _moment(key.last_used_at))
-        rows.append((key.key_id, key.ledger_id, key.principal, *shown))
+        rows.append((key.key_id, "all" if key.ledger_id == ALL_LEDGERS else key.ledger_id, key.principal, *shown))
     print_table(("key", "ledger", "principal", "customer", "scopes", "state", "expires", "last used"), rows)
 
 

@@ -29,7 +29,7 @@ from shared.errors import (
 )
 from shared.identity.access import Principal, access_rule_of
 from shared.identity.client_addresses import truncated_network
-from shared.input_types import LEDGER_ID, Id
+from shared.input_types import LEDGER_ID, Day, Id, LedgerId
 from shared.web.admission import LEDGER_ID_WRONG, admit_anonymous, authorize, own_ledger_id
 from shared.web.compression import SECRECY
 from shared.web.direct_routes import DirectRoute
@@ -69,6 +69,8 @@ class HttpRequest(SentRequest):
     """When the command's deadline passes, on the event loop's clock in seconds. The time that the client takes is not counted."""
     is_dry_run: bool = False
     """True if the command is to be decided and answered, but not recorded."""
+    named_ledger_id: str | None = None
+    """The ledger that the request is about, if its path or its body names one. Only callers for all ledgers name one so."""
     arguments: dict[str, Any] = {}  # noqa: RUF012 # what validation made of path and body; replaced as a whole, never changed in place
 
     async def run(
@@ -187,7 +189,7 @@ class HttpRequest(SentRequest):
         return [*answers[0].rehearsed] if self.is_dry_run else answers
 
     def ledger_id(self) -> str:
-        return own_ledger_id(self, self.principal)
+        return self.named_ledger_id or own_ledger_id(self, self.principal)
 
     def unchecked_ledger_id(self) -> str:
         """Returns the ledger id that a caller sends before logging in. Does not check that the ledger exists.
@@ -295,10 +297,12 @@ COMMAND_HEADERS: Final = [
 # ── the route ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _ID_TYPE: Final = TypeAdapter(Id)
+_PATH_TYPES: Final = {"ledger_id": TypeAdapter(LedgerId), "day": TypeAdapter(Day)}
+"""The types of arguments from the path that are no UUIDs."""
 
 
 class CommandRoute(DirectRoute):
-    """A route that calls its endpoint with the request, the ids from the path, and the body as the model of its parameter."""
+    """A route that calls its endpoint with the request, the arguments from the path and the body as the parameter's model."""
 
     request_class = HttpRequest
 
@@ -319,7 +323,7 @@ class CommandRoute(DirectRoute):
             else:
                 request.principal = await authorize(request, rule)
             request.is_dry_run = _asks_for_dry_run(request, is_command=is_command)
-            arguments: dict[str, Any] = {name: _path_id(value) for name, value in request.path_params.items()}
+            arguments: dict[str, Any] = {name: _path_argument(name, value) for name, value in request.path_params.items()}
             for name, models in bodies:
                 began = loop.time()
                 body = await read_body(request, request.state.settings)
@@ -350,9 +354,14 @@ def _asks_for_dry_run(request: Request, *, is_command: bool) -> bool:
     return values == ["true"]
 
 
-def _path_id(value: str) -> str:
+def _path_argument(name: str, value: str) -> str:
+    """Returns an argument from the path: a day, the id of a ledger, or another id.
+
+    Raises:
+        ValidationFailed: the argument has another form.
+    """
     try:
-        return _ID_TYPE.validate_python(value)
+        return _PATH_TYPES.get(name, _ID_TYPE).validate_python(value)
     except ValidationError:
-        msg = "An id is a UUID."
+        msg = "An id is a UUID, the id of a ledger has lower-case letters, digits and hyphens, and a day has the form 2026-01-31."
         raise ValidationFailed(msg) from None

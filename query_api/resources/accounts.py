@@ -14,7 +14,7 @@ from query_api.cursors import CursorKey
 from query_api.documentation import READ_MODEL, documented, documented_one, documented_page
 from query_api.lists import ListSlice, both, found_by_match, members_of, read_list, sort_orders
 from query_api.parameters import AtParameters, Axis, MetadataPairs, ServedParameters
-from query_api.past_balances import find_moment, find_posted
+from query_api.past_balances import PastMoment, find_moment, find_posted
 from query_api.reading import AsOf, CallerView, JsonObject
 from query_api.requests import QueryRequest, query_router
 from query_api.responses import (
@@ -55,7 +55,7 @@ class BalanceResponse(BalanceResource):
     position: AsOfPosition
 
 
-class PastBalanceResponse(ResponseModel):
+class PastBalance(ResponseModel):
     """What an account had posted at a moment in the past. It does not say what was held or available then."""
 
     account_id: str
@@ -63,6 +63,9 @@ class PastBalanceResponse(ResponseModel):
     posted: MinorUnitAmount
     axis: Axis
     moment: Annotated[TimestampText, Field(description="The moment. With a position as `at`, when its event was recorded.")]
+
+
+class PastBalanceResponse(PastBalance):
     position: Annotated[
         int,
         Field(
@@ -85,6 +88,16 @@ class AccountResource(ResponseModel):
     balance: BalanceResource
 
 
+class PastAccountResource(ResponseModel):
+    """What never changes of an account, and its balance at a moment in the past."""
+
+    id: str
+    owner_id: str
+    currency: str
+    opened_at: TimestampText
+    balance: PastBalance
+
+
 class AccountResponse(AccountResource):
     position: AsOfPosition
 
@@ -104,7 +117,7 @@ ACCOUNT_EXAMPLE: Final = {
 }
 
 
-class AccountParameters(ServedParameters, MetadataPairs):
+class AccountParameters(ServedParameters, MetadataPairs, AtParameters):
     served: ClassVar[Mapping[str, frozenset[str]]] = {
         "opened_at": frozenset(("owner_id", "currency", "status", "metadata")),
         "posted": frozenset(("currency",)),
@@ -121,6 +134,16 @@ class AccountParameters(ServedParameters, MetadataPairs):
     def _comparable(self) -> "AccountParameters":
         if self.sort.endswith("posted") and self.currency is None:
             code, message = "currency_missing", "Balances can be ordered within one currency only: add currency="
+            raise PydanticCustomError(code, message)
+        return self
+
+    @model_validator(mode="after")
+    def _constant(self) -> "AccountParameters":
+        if self.at is not None and (self.status or self.metadata or self.sort.endswith("posted")):
+            code, message = (
+                "not_of_the_past",
+                "With at=, nothing can be found by status or metadata, or ordered by posted",
+            )
             raise PydanticCustomError(code, message)
         return self
 
@@ -178,9 +201,34 @@ async def find_past_balance(view: CallerView, account_id: str, at: int | str, ax
     if owner_id is None or not view.sees(owner_id):
         return found.holding(None)
     past = await find_moment(view, at, axis)
-    posted = await find_posted(view, account_id, past, axis)
-    balance = {"account_id": account_id, "currency": currency, "posted": posted.data, "axis": axis, "moment": past.moment}
-    return posted.holding(balance)
+    posted = await find_posted(view, [account_id], past, axis)
+    return posted.holding(_past_balance(account_id, currency, posted.data[account_id], past, axis))
+
+
+def _past_balance(account_id: str, currency: str, posted: int, past: PastMoment, axis: Axis) -> JsonObject:
+    return {"account_id": account_id, "currency": currency, "posted": posted, "axis": axis, "moment": past.moment}
+
+
+async def find_past_accounts(
+    view: CallerView, parameters: AccountParameters, at: int | str, key: CursorKey | None
+) -> AsOf[ListSlice]:
+    """Reads one page of the accounts that there are now, with what each had posted at a past place."""
+    match = parameters.model_dump(include={"owner_id", "currency"}, exclude_none=True)
+    past = await find_moment(view, at, parameters.axis)
+    order = ACCOUNT_ORDERS[parameters.sort]
+    own = both(match, view.own("owner_id"))
+    found = await read_list(view.reaching(past.position), ACCOUNTS, own, order, parameters, key, _as_stored)
+    accounts = found.data.items
+    posted = await find_posted(view, [account["_id"] for account in accounts], past, parameters.axis)
+    items = []
+    for account in accounts:
+        balance = _past_balance(account["_id"], account["currency"], posted.data[account["_id"]], past, parameters.axis)
+        items.append(members_of(account, "owner_id", "currency", "opened_at") | {"balance": balance})
+    return posted.holding(ListSlice(items, found.data.next_key))
+
+
+def _as_stored(document: JsonObject) -> JsonObject:
+    return document
 
 
 async def _require_whole(view: CallerView, names: Sequence[str], of: Iterable[str] = ACCOUNT_FIELDS) -> None:
@@ -226,15 +274,19 @@ def _balance(account_id: str, currency: str, posted: int, held: int, overdraft_l
 @router.get(
     "/accounts",
     tags=["accounts"],
-    **documented_page(AccountResource, ACCOUNT_EXAMPLE, *READ_MODEL, access=own_or("ledger:read")),
+    **documented_page(AccountResource | PastAccountResource, ACCOUNT_EXAMPLE, *READ_MODEL, access=own_or("ledger:read")),
 )
 async def list_accounts(request: QueryRequest, parameters: Annotated[AccountParameters, Query()]) -> Response:
-    """List accounts with their balances.
+    """List accounts with their balances, or with `at` what each had posted at a past moment or position.
+
+    With `at`, the list has all accounts that there are now, also those that were not open yet and had 0.
 
     With `sort=posted`, an account whose balance changes between two requests may appear on two pages or on none.
     """
-    found = await find_accounts(request.view(), parameters, request.cursor_key(parameters))
-    return request.answer_page(found, parameters)
+    key = request.cursor_key(parameters)
+    if parameters.at is not None:
+        return request.answer_page(await find_past_accounts(request.view(), parameters, parameters.at, key), parameters)
+    return request.answer_page(await find_accounts(request.view(), parameters, key), parameters)
 
 
 @router.get(

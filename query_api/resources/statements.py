@@ -89,10 +89,10 @@ async def find_statement(view: CallerView, account_id: str, period: StatementPar
         return found.holding(None)
     before, last = [await find_moment(view, _just_before(moment), period.axis) for moment in (period.from_, period.to)]
     up_to_last = view.reaching(max(last.position, view.freshness.min_position))
-    opening = await find_posted(up_to_last, account_id, before, period.axis)
+    opening = await find_posted(up_to_last, [account_id], before, period.axis)
     # On `recorded_at` all is known that ever will be. On `occurred_at` the lines must be those that the opening balance knows.
     known = last.position if period.axis == "recorded_at" else opening.position
-    lines, total = [], opening.data
+    lines, total = [], opening.data[account_id]
     for entry in await _read_entries(view, account_id, period, before, last, known):
         total += entry.amount
         lines.append(msgspec.structs.asdict(entry) | {"balance": total})
@@ -104,7 +104,7 @@ async def find_statement(view: CallerView, account_id: str, period: StatementPar
             "axis": period.axis,
             "from": period.from_,
             "to": period.to,
-            "opening_balance": opening.data,
+            "opening_balance": opening.data[account_id],
             "lines": lines,
             "closing_balance": total,
         },

@@ -10,10 +10,11 @@ from fastapi import Query, Response
 from pydantic import Field
 
 from query_api.documentation import READ_MODEL, documented
-from query_api.parameters import Parameters
+from query_api.parameters import AtParameters, Axis
+from query_api.past_balances import find_moment, find_sums
 from query_api.reading import AsOf, CallerView, JsonObject
 from query_api.requests import QueryRequest, query_router
-from query_api.responses import AsOfPosition, MinorUnitSum, ResponseModel, as_of
+from query_api.responses import AsOfPosition, MinorUnitSum, ResponseModel, TimestampText, as_of
 from shared.identity.access import only
 from shared.input_types import Currency
 from shared.read_models.shapes import STATISTICS
@@ -36,23 +37,36 @@ class TrialBalanceResponse(ResponseModel):
 TRIAL_BALANCE_EXAMPLE: Final = {"currencies": [{"currency": "EUR", "accounts": "1250", "outside": "-1250", "sum": "0"}]}
 
 
-class TrialBalanceParameters(Parameters):
+class PastTrialBalanceResponse(TrialBalanceResponse):
+    axis: Axis
+    moment: Annotated[TimestampText, Field(description="The moment. With a position as `at`, when its event was recorded.")]
+
+
+class TrialBalanceParameters(AtParameters):
     currency: Annotated[Currency, Field(description="Only this currency.")] | None = None
+
+
+async def find_past_trial_balance(view: CallerView, currency: str | None, at: int | str, axis: Axis) -> AsOf[JsonObject]:
+    past = await find_moment(view, at, axis)
+    if currency is None:
+        found = await view.reaching(past.position).values(STATISTICS, ("HGETALL", "sums"))
+        currencies = sorted(_sums(found.data[0]))
+    else:
+        currencies = [currency]
+    sums = await find_sums(view, currencies, past, axis)
+    lines = [_line(each, *sums.data[each]) for each in currencies]
+    return sums.holding({"currencies": lines, "axis": axis, "moment": past.moment})
 
 
 async def find_trial_balance(view: CallerView, currency: str | None) -> AsOf[JsonObject]:
     found = await view.values(STATISTICS, ("HGETALL", "sums"), ("HGETALL", "outside"))
     accounts, outside = map(_sums, found.data)
     currencies = sorted(set(accounts) | set(outside)) if currency is None else [currency]
-    lines = [(each, accounts.get(each, 0), outside.get(each, 0)) for each in currencies]
-    return found.holding(
-        {
-            "currencies": [
-                {"currency": each, "accounts": str(inside), "outside": str(beyond), "sum": str(inside + beyond)}
-                for each, inside, beyond in lines
-            ]
-        }
-    )
+    return found.holding({"currencies": [_line(each, accounts.get(each, 0), outside.get(each, 0)) for each in currencies]})
+
+
+def _line(currency: str, accounts: int, outside: int) -> JsonObject:
+    return {"currency": currency, "accounts": str(accounts), "outside": str(outside), "sum": str(accounts + outside)}
 
 
 def _sums(flat: Sequence[str]) -> dict[str, int]:
@@ -62,8 +76,16 @@ def _sums(flat: Sequence[str]) -> dict[str, int]:
 @router.get(
     "/trial-balance",
     tags=["statistics"],
-    **documented(TrialBalanceResponse, as_of(TRIAL_BALANCE_EXAMPLE), *READ_MODEL, access=only("ledger:read")),
+    **documented(
+        TrialBalanceResponse | PastTrialBalanceResponse, as_of(TRIAL_BALANCE_EXAMPLE), *READ_MODEL, access=only("ledger:read")
+    ),
 )
 async def get_trial_balance(request: QueryRequest, parameters: Annotated[TrialBalanceParameters, Query()]) -> Response:
-    """Add up all balances of each currency: those of the accounts, and that of the outside world. Together they are 0."""
+    """Add up all balances of each currency: those of the accounts, and that of the outside world. Together they are 0.
+
+    With `at`, they are those of a past moment or position. A moment that has not come yet is answered with all that is recorded.
+    """
+    if parameters.at is not None:
+        found = await find_past_trial_balance(request.view(), parameters.currency, parameters.at, parameters.axis)
+        return request.answer_one(found)
     return request.answer_one(await find_trial_balance(request.view(), parameters.currency))

@@ -22,6 +22,12 @@ CUSTOMER_SCOPES: Final[tuple[Scope, ...]] = ("users:write", "transfers:write", "
 """The scopes that a customer can use. No route admits customers with any other scope."""
 
 
+ALL_LEDGERS: Final = "*"
+"""Stands for all ledgers in an API key. It is no valid ledger id, so it never belongs to a ledger."""
+SCOPES_FOR_ALL_LEDGERS: Final[tuple[Scope, ...]] = ("ops:admin",)
+"""The scopes that a key for all ledgers can have. None of them reads or writes what a ledger holds."""
+
+
 class Principal(msgspec.Struct, frozen=True):
     """The caller of a request. A caller with a `user_id` is a customer, who can read and change only what that user owns.
 
@@ -35,17 +41,22 @@ class Principal(msgspec.Struct, frozen=True):
     user_id: str | None
     scopes: frozenset[str]
 
+    @property
+    def has_all_ledgers(self) -> bool:
+        return self.ledger_id == ALL_LEDGERS
+
 
 class AccessRule(msgspec.Struct, frozen=True):
     """The access rule of a route: the caller must have one of `scopes`.
 
     With `customers`, the rule also admits customers, for what they own. Without `operators`, it admits nobody else. With
-    `anybody`, the route needs no credential.
+    `all_ledgers`, the caller's key must be for all ledgers. With `anybody`, the route needs no credential.
     """
 
     scopes: tuple[Scope, ...]
     customers: bool = False
     operators: bool = True
+    all_ledgers: bool = False
     anybody: bool = False
 
     def require(self, principal: Principal) -> None:
@@ -55,7 +66,7 @@ class AccessRule(msgspec.Struct, frozen=True):
             Forbidden: the rule does not admit the caller.
         """
         is_admitted = self.operators if principal.user_id is None else self.customers
-        if principal.scopes.isdisjoint(self.scopes) or not is_admitted:
+        if principal.scopes.isdisjoint(self.scopes) or not is_admitted or (self.all_ledgers and not principal.has_all_ledgers):
             raise Forbidden
 
     def documented(self) -> dict[str, Any]:
@@ -63,6 +74,7 @@ class AccessRule(msgspec.Struct, frozen=True):
         if self.anybody:
             return {"x-access": {"scopes": [], "anybody": True}, "security": []}
         rule = {"scopes": list(self.scopes), "customers": self.customers, "operators": self.operators}
+        rule |= {"all_ledgers": True} if self.all_ledgers else {}
         return {"x-access": rule, "security": [{SECURITY_SCHEME: []}]}
 
 
@@ -72,6 +84,11 @@ SECURITY_SCHEME: Final = "apiKey"
 def only(*scopes: Scope) -> AccessRule:
     """Returns a rule that admits callers with one of the scopes, but no customers."""
     return AccessRule(scopes)
+
+
+def only_for_all_ledgers(*scopes: Scope) -> AccessRule:
+    """Returns a rule that admits callers with one of the scopes whose key is for all ledgers."""
+    return AccessRule(scopes, all_ledgers=True)
 
 
 def own_or(*scopes: Scope) -> AccessRule:

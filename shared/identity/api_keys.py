@@ -18,8 +18,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.errors import ApiKeyError
-from shared.identity.access import Principal
-from shared.identity.audit_records import ActCaller, record
+from shared.identity.access import ALL_LEDGERS, SCOPES_FOR_ALL_LEDGERS, Principal
+from shared.identity.audit_records import ActCaller, record_everywhere
 from shared.identity.credential_cache import CredentialDenied, VerifiedCredential, hash_token
 from shared.identity.user_status import read_user_status
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
@@ -121,7 +121,12 @@ REVOKE: Final = text("""
 EXPIRE: Final = text("""
     UPDATE api_keys SET expires_at = LEAST(expires_at, now() + :overlap) WHERE key_id = :key_id
 """)
-NAME_IN_USE: Final = text("SELECT EXISTS (SELECT FROM api_keys WHERE ledger_id = :ledger_id AND principal = :principal)")
+NAME_IN_USE: Final = text("""
+    SELECT EXISTS (
+        SELECT FROM api_keys
+        WHERE principal = :principal AND (ledger_id = :ledger_id OR ledger_id = :all_ledgers OR :ledger_id = :all_ledgers)
+    )
+""")
 LEDGER_EXISTS: Final = text("SELECT EXISTS (SELECT FROM log_heads WHERE ledger_id = :ledger_id)")
 
 
@@ -140,21 +145,25 @@ async def make_key(
     This is recorded as an act of `caller`, like the acts of `rotate_key` and `revoke_key`.
 
     Raises:
-        ApiKeyError: the name has the wrong form, another key of the ledger has had it, or there is no such ledger.
+        ApiKeyError: the name has the wrong form, another key of the ledger has had it, there is no such ledger, or a key for
+            `ALL_LEDGERS` would have a scope that is for one ledger.
     """
     if not _PRINCIPAL.fullmatch(name):
         raise ApiKeyError("the name of a key must be up to 63 lower-case letters, digits, dots, hyphens and underscores")
     await connection.execute(text("LOCK TABLE api_keys IN SHARE ROW EXCLUSIVE MODE"))
-    if not await connection.scalar(LEDGER_EXISTS, {"ledger_id": ledger_id}):
+    if ledger_id == ALL_LEDGERS:
+        if user_id is not None or not set(scopes) <= set(SCOPES_FOR_ALL_LEDGERS):
+            raise ApiKeyError(f"a key for all ledgers can have no scope but {', '.join(SCOPES_FOR_ALL_LEDGERS)}, and no user")
+    elif not await connection.scalar(LEDGER_EXISTS, {"ledger_id": ledger_id}):
         raise ApiKeyError(f"there is no ledger {ledger_id!r}")
-    if await connection.scalar(NAME_IN_USE, {"ledger_id": ledger_id, "principal": name}):
+    if await connection.scalar(NAME_IN_USE, {"ledger_id": ledger_id, "principal": name, "all_ledgers": ALL_LEDGERS}):
         raise ApiKeyError(
             f"another key of ledger {ledger_id!r} has had the name {name!r}: rotate that key with `daybook keys rotate`, or "
             "choose another name"
         )
     token = await _insert(connection, name, ledger_id, user_id, scopes, lifetime)
     made = {"key_id": key_id_of(token), "principal": name, "user_id": user_id, "scopes": list(scopes)}
-    await record(connection, ledger_id, "key-made", made | {"lifetime_seconds": _seconds(lifetime)}, caller)
+    await record_everywhere(connection, ledger_id, "key-made", made | {"lifetime_seconds": _seconds(lifetime)}, caller)
     return token
 
 
@@ -174,7 +183,7 @@ async def rotate_key(connection: AsyncConnection, key_id: str, overlap: timedelt
     lifetime = key.expires_at - key.created_at if key.expires_at else None
     token = await _insert(connection, key.principal, key.ledger_id, key.user_id, key.scopes, lifetime)
     rotated = {"key_id": key_id, "new_key_id": key_id_of(token), "overlap_seconds": _seconds(overlap)}
-    await record(connection, key.ledger_id, "key-rotated", rotated | {"lifetime_seconds": _seconds(lifetime)}, caller)
+    await record_everywhere(connection, key.ledger_id, "key-rotated", rotated | {"lifetime_seconds": _seconds(lifetime)}, caller)
     return token
 
 
@@ -193,7 +202,7 @@ async def revoke_key(connection: AsyncConnection, key_id: str, caller: ActCaller
     ledger_id = await connection.scalar(REVOKE, {"key_id": key_id})
     if ledger_id is None:
         raise ApiKeyError(f"there is no key {key_id!r} that is not revoked")
-    await record(connection, ledger_id, "key-revoked", {"key_id": key_id}, caller)
+    await record_everywhere(connection, ledger_id, "key-revoked", {"key_id": key_id}, caller)
 
 
 async def list_keys(connection: AsyncConnection) -> list[ApiKey]:

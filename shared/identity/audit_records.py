@@ -20,7 +20,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.identity.access import Principal
+from shared.identity.access import ALL_LEDGERS, Principal
 from shared.identity.client_addresses import truncated_network
 from shared.log.encoding import canonical
 
@@ -178,9 +178,21 @@ async def read_after(connection: AsyncConnection, ledger_id: str, after: int, li
 
 async def record_limits(connection: AsyncConnection, limits: Mapping[str, int], caller: ActCaller) -> None:
     """Records the limits of this process in each ledger whose last record of limits has others, or that has none."""
-    ledger_ids = (await connection.execute(text("SELECT ledger_id FROM log_heads ORDER BY ledger_id"))).scalars().all()
-    for ledger_id in ledger_ids:
+    for ledger_id in await _all_ledgers(connection):
         await connection.execute(_LOCK, {"ledger_id": ledger_id})
         last = await connection.scalar(_LAST_OF_ACT, {"ledger_id": ledger_id, "act": "limits-changed"})
         if last is None or msgspec.json.decode(last) != dict(limits):
             await record(connection, ledger_id, "limits-changed", limits, caller)
+
+
+async def record_everywhere(
+    connection: AsyncConnection, ledger_id: str, act: Act, data: Mapping[str, Any], caller: ActCaller
+) -> None:
+    """Records an act on a key: in the ledger of the key, or in each ledger if the key is for `ALL_LEDGERS`."""
+    for each in await _all_ledgers(connection) if ledger_id == ALL_LEDGERS else [ledger_id]:
+        await record(connection, each, act, data, caller)
+
+
+async def _all_ledgers(connection: AsyncConnection) -> Sequence[str]:
+    """Returns the ids of all ledgers. Their chains are locked in this order, so that deadlocks are impossible."""
+    return (await connection.execute(text("SELECT ledger_id FROM log_heads ORDER BY ledger_id"))).scalars().all()

@@ -187,6 +187,8 @@ class DenialRecorder:
         principal = scope["state"].get("principal")
         if status != 404 or principal is None:  # noqa: PLR2004 # not found
             return status != 404  # noqa: PLR2004 # without a known caller, a 404 is about a path that does not exist
+        if principal.has_all_ledgers:
+            return False
         return principal.user_id is not None or _named_ledger(scope, principal.ledger_id) != principal.ledger_id
 
     def _attempt(self, scope: Mapping[str, Any], code: str) -> DeniedAttempt:
@@ -201,7 +203,9 @@ class DenialRecorder:
             address=state.get("address", ""),
             principal=principal.principal if principal else "",
             key_id=principal.key_id if principal else _claimed_key(scope["headers"]),
-            ledger_id=principal.ledger_id if principal else state.get("claimed_ledger") or _named_ledger(scope, _DEFAULT_LEDGER),
+            ledger_id=principal.ledger_id
+            if principal and not principal.has_all_ledgers
+            else state.get("claimed_ledger") or _named_ledger(scope, _DEFAULT_LEDGER),
         )
 
     async def _send_now_and_then(self) -> None:
@@ -260,7 +264,12 @@ def _shown(route: str, path: str) -> str:
 
 
 def _named_ledger(scope: Mapping[str, Any], otherwise: str) -> str:
-    """Returns the ledger that the request names, or `otherwise` if it names none or has a name of the wrong form."""
+    """Returns the ledger that the request names, or `otherwise` if it names none or has a name of the wrong form.
+
+    The path of a request names a ledger only if its route says so in the state.
+    """
+    if named := scope["state"].get("named_ledger"):
+        return str(named)
     for name, value in scope["headers"]:
         if name == b"daybook-ledger":
             ledger_id: str = value[:200].decode("latin-1")

@@ -11,6 +11,7 @@ from shared.errors import NotFound, ValidationFailed
 from shared.identity.access import AccessRule, Principal
 from shared.input_types import LEDGER_ID
 
+DEFAULT_LEDGER_ID: Final = "main"
 LEDGER_ID_WRONG: Final = (
     "Daybook-Ledger must be at most 31 lower-case letters, digits and hyphens, begin with a letter, and not be `system`."
 )
@@ -43,15 +44,19 @@ async def admit_anonymous(request: Request) -> None:
 def own_ledger_id(request: Request, principal: Principal) -> str:
     """Returns the id of the caller's ledger, after a check that the request does not name another one.
 
-    Every other ledger is reported as missing, even if it exists, so that callers cannot learn which ledgers exist.
+    Every other ledger is reported as missing, even if it exists, so that callers cannot learn which ledgers exist. A caller for
+    all ledgers may name any ledger, which need not exist. The default is then `main`.
 
     Raises:
         NotFound: the request names another ledger.
         ValidationFailed: `Daybook-Ledger` has the wrong form.
     """
-    ledger_id = request.headers.get("daybook-ledger", principal.ledger_id)
-    if ledger_id == principal.ledger_id:
+    default = DEFAULT_LEDGER_ID if principal.has_all_ledgers else principal.ledger_id
+    ledger_id = request.headers.get("daybook-ledger", default)
+    if ledger_id == default:
         return ledger_id
     if not LEDGER_ID.fullmatch(ledger_id):
         raise ValidationFailed(LEDGER_ID_WRONG)
+    if principal.has_all_ledgers:
+        return ledger_id
     raise NotFound("There is no such ledger.")

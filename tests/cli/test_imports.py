@@ -15,8 +15,10 @@ from importers.commands import imported_id, stages_of
 from importers.csv_folder import read_folder
 from importers.faults import Faults
 from importers.mapping import CsvMapping
+from shared.identity.rate_limits import KEY_PREFIX, WINDOW_SECONDS
 from shared.settings import Settings
 from shared.stores.postgres import open_postgres
+from shared.stores.redis import open_redis
 from tests.cli.test_terminals import PLAIN, run
 from tests.harness.keys import OPERATOR, bearer
 from tests.harness.running import Stack, run_stack, with_default_limits
@@ -197,3 +199,39 @@ async def test_an_import_goes_on_when_the_command_api_is_there_again(settings: S
         assert sent == 205
         balances = [await balance(stack, imported_id("csv", "account", name)) for name in ("a1", "a2")]
         assert balances == [10_000, 10_000]
+
+
+@pytest.mark.services
+async def test_an_import_that_sends_too_much_waits_as_long_as_it_is_told_to(settings: Settings, tmp_path: Path) -> None:
+    """Redis forgets what was counted after some seconds, so that the test need not wait for the end of the minute."""
+    rows = "".join("a1,1.00,2026-01-01\n" for _ in range(120))
+    write(tmp_path, transactions="account_id,amount,date\n" + rows)
+    stages = stages_of(read_folder(tmp_path, CsvMapping(), Faults(), lambda _: None))
+    sent = 0
+
+    def count(commands: int) -> None:
+        nonlocal sent
+        sent += commands
+
+    async with (
+        run_stack(settings, tmp_path, DAYBOOK_RATE_LIMIT_CALLER_PER_MINUTE="200") as stack,
+        open_redis(settings) as redis,
+        httpx2.AsyncClient(base_url=stack.command.url, headers=bearer(), timeout=60) as client,
+    ):
+        while (await client.post("/v1/users", json={})).status_code != httpx2.codes.TOO_MANY_REQUESTS:
+            pass
+        windows = [window async for window in redis.scan_iter(f"{KEY_PREFIX}*")]
+        for window in windows:
+            await redis.expire(window, WINDOW_SECONDS + 6)
+        while int((await client.post("/v1/users", json={})).headers["Retry-After"]) > 6:
+            await asyncio.sleep(0.1)
+        importing = asyncio.create_task(post_commands(stack.command.url, OPERATOR, stages, 4, count))
+        for _ in range(5):
+            await asyncio.sleep(0.2)
+            denied = await client.post("/v1/users", json={})
+            assert denied.status_code == httpx2.codes.TOO_MANY_REQUESTS
+            assert (sent, importing.done()) == (0, False)
+        await redis.delete(*windows)
+        await importing
+        assert sent == 125
+        assert await balance(stack, imported_id("csv", "account", "a1")) == 12_000

@@ -1,27 +1,18 @@
 """What docs/security.md promises has a test that exists."""
 
-import ast
 import re
-from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parents[1]
+from tests.harness.named_tests import TESTS, names_of_tests
+
 DOCUMENT = (TESTS.parent / "docs/security.md").read_text()
 NAMED = sorted(set(re.findall(r"`(test_[a-z0-9_]+)`", DOCUMENT)))
 
 
-def _tests() -> set[str]:
-    found = set()
-    for file in TESTS.rglob("test_*.py"):
-        functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-        found |= {node.name for node in ast.parse(file.read_text()).body if isinstance(node, functions)}
-    return found
-
-
 @pytest.fixture(scope="module")
 def tests() -> set[str]:
-    return _tests()
+    return names_of_tests()
 
 
 @pytest.mark.parametrize("name", NAMED)

@@ -211,7 +211,7 @@ async def test_what_is_examined_does_not_grow_with_the_account(settings: Setting
         most: dict[int, dict[str, tuple[int, int]]] = {}
         for count, account in opened.items():
             view = CountingView(reader)
-            await find_posted(view, account.account_id, place, "occurred_at")
+            await find_posted(view, [account.account_id], place, "occurred_at")
             assert "IXSCAN" in view.plans
             assert not re.search("COLLSCAN|SORT_KEY", view.plans)
             most[count] = view.examined

@@ -1,5 +1,6 @@
 """The migrations make the schema that the code needs, and each can be undone."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, inspect, text
 
 from shared.log.tables import metadata
 from shared.settings import Settings
@@ -20,6 +21,7 @@ from shared.stores.schema import SCHEMA_REVISION
 from shared.stores.schema_definition import expected_definition, read_definition
 
 ROOT = Path(__file__).parents[2]
+_WAITING = text("SELECT true FROM pg_locks WHERE NOT granted AND relation = 'idempotency_keys'::regclass")
 
 
 def test_the_migrations_are_one_line_that_ends_at_the_revision_of_the_code() -> None:
@@ -46,20 +48,43 @@ async def test_the_migrations_make_the_schema_that_verify_expects(settings: Sett
         assert await read_definition(connection) == list(expected_definition())
 
 
+def alembic(settings: Settings, *arguments: str) -> subprocess.Popen[str]:
+    environment = {"PATH": os.environ["PATH"], "DAYBOOK_DATABASE_URL": settings.database_url}
+    command = [sys.executable, "-m", "alembic", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+async def require_success(*processes: subprocess.Popen[str]) -> None:
+    for process in processes:
+        out, err = await asyncio.to_thread(process.communicate)
+        assert process.returncode == 0, out + err
+
+
 @pytest.mark.services
 async def test_every_migration_can_be_undone_and_done_again(settings: Settings) -> None:
-    environment = {"PATH": os.environ["PATH"], "DAYBOOK_DATABASE_URL": settings.database_url}
     async with open_postgres_as_owner(settings) as engine:
         for step, left in (("downgrade base", set()), ("upgrade head", set(metadata.tables))):
-            done = subprocess.run(
-                [sys.executable, "-m", "alembic", *step.split()],
-                cwd=ROOT,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert done.returncode == 0, done.stderr
+            await require_success(alembic(settings, *step.split()))
             async with engine.connect() as connection:
                 names = await connection.run_sync(lambda sync: set(inspect(sync).get_table_names()))
             assert names - {"alembic_version"} == left
+
+
+@pytest.mark.services
+async def test_migrations_at_once_and_killed_end_in_one_schema(settings: Settings) -> None:
+    """One migration is killed while it runs. Then three run at once. A session with a lock holds the first one up."""
+    await require_success(alembic(settings, "downgrade", "0001"))
+    async with open_postgres_as_owner(settings) as engine:
+        async with engine.begin() as reader:
+            await reader.execute(text("LOCK TABLE idempotency_keys"))
+            killed = alembic(settings, "upgrade", "head")
+            while not await reader.scalar(_WAITING):
+                assert killed.poll() is None
+                await asyncio.sleep(0.05)
+            killed.kill()
+            killed.communicate()
+        async with engine.connect() as connection:
+            assert await connection.scalar(text("SELECT version_num FROM alembic_version")) == "0001"
+        await require_success(*(alembic(settings, "upgrade", "head") for _ in range(3)))
+        async with engine.connect() as connection:
+            assert await read_definition(connection) == list(expected_definition())

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.read_models.sum_trees import add_at, stages_up_to, stored_amount, sum_in
+from shared.read_models.sum_trees import POSITIONS, Tree, add_at, place_of, stages_up_to, stored_amount, sums_in
 from shared.timestamps import timestamp
 
 DIGITS = st.sampled_from([0, 1, 59])
@@ -26,16 +26,19 @@ AMOUNTS = st.integers(-(2**53), 2**53)
 Sums = dict[str, dict[str, int]]
 
 
-def sum_up_to(sums: Sums, owner_id: str, moment: str) -> int:
+def sums_up_to(sums: Sums, *trees: Tree) -> Counter[str]:
     """Reads the documents as MongoDB does, and adds them up."""
-    match, group = stages_up_to(owner_id, moment)
+    match, group = stages_up_to(trees)
     ranges = [(each["_id"]["$gte"], each["_id"]["$lte"]) for each in match["$match"]["$or"]]
-    _, lasts = group["$group"]["_id"]["$in"]
-    groups: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
+    _, lasts = group["$group"]["_id"]["is_last"]["$in"]
+    groups: dict[tuple[str, bool], Counter[str]] = {}
     for document_id, counts in sums.items():
         if any(first <= document_id <= last for first, last in ranges):
-            groups[document_id in lasts].update(counts)
-    return sum_in([{"_id": is_last, **{name: counts[name] for name in names(group)}} for is_last, counts in groups.items()])
+            groups.setdefault((document_id.split("/")[0], document_id in lasts), Counter()).update(counts)
+    return sums_in(
+        {"_id": {"owner": owner, "is_last": is_last}, **{name: counts[name] for name in names(group)}}
+        for (owner, is_last), counts in groups.items()
+    )
 
 
 def names(group: dict[str, dict[str, object]]) -> list[str]:
@@ -49,7 +52,21 @@ def test_the_sum_up_to_a_moment_is_that_of_all_that_was_added_at_it_or_before(ad
         add_at(sums, "a", moment, amount)
         add_at(sums, "b", moment, 1)
     for moment in {at, *(moment for moment, _ in added)}:
-        assert sum_up_to(sums, "a", moment) == sum(amount for other, amount in added if other <= moment)
+        found = sums_up_to(sums, Tree("a", moment), Tree("b", at))
+        assert found["a"] == sum(amount for other, amount in added if other <= moment)
+        assert found["b"] == sum(1 for other, _ in added if other <= at)
+
+
+PLACES = st.integers(0, 12) | st.sampled_from([999, 1_000, 1_001, 999_999, 10**6, 10**9, 10**9 + 1, 2**53 - 1])
+
+
+@given(st.lists(st.tuples(PLACES, AMOUNTS), max_size=30), PLACES)
+def test_the_sum_up_to_a_position_is_that_of_all_that_was_added_at_it_or_before(added: list[tuple[int, int]], at: int) -> None:
+    sums: Sums = {}
+    for position, amount in added:
+        add_at(sums, "a", place_of(position), amount, POSITIONS)
+    found = sums_up_to(sums, Tree("a", place_of(at), POSITIONS))
+    assert found["a"] == sum(amount for position, amount in added if position <= at)
 
 
 @given(st.lists(MOMENTS, max_size=10), MOMENTS, AMOUNTS)
