@@ -41,9 +41,10 @@ SUBCOMMANDS: Final[Mapping[str, Subcommand]] = {
         "Check the log, everything that is derived from it, and the read models.",
     ),
     "explain": Subcommand("cli.explain:explain", "List the facts that make the balance of an account, and add them up."),
+    "close": Subcommand("cli.close:close", "Close a business day: record its totals and the Merkle root of its events."),
     "keys": Subcommand("cli.keys:app", "Make, list, rotate and revoke API keys."),
     "seal-key": Subcommand("cli.seal_key:seal_key", "Print the public key that belongs to DAYBOOK_SEAL_KEY, for auditors."),
-    "ledgers": Subcommand("cli.ledgers:app", "Create, list, show and close ledgers."),
+    "ledgers": Subcommand("cli.ledgers:app", "Create, change, list, show and close ledgers."),
     "projections": Subcommand("cli.projections:app", "Show, rebuild, roll back, compare, pause and prune read models."),
     "dead-letters": Subcommand(
         "cli.dead_letters:app", "Show, retry and skip the events that could not be applied to a read model."

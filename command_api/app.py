@@ -1,5 +1,6 @@
 """The ASGI app of the command API. Opens connections and background tasks at the start, and closes them at the end."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -8,10 +9,12 @@ from typing import Final, TypedDict
 
 from fastapi import FastAPI, Request
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from command_api.credentials.login import Login
 from command_api.credentials.password_changes import PasswordChanges
+from command_api.due_runs import make_due_runs
 from command_api.expired_holds import record_expired_holds
 from command_api.routes import router
 from command_api.writer.ledger_writer import CommandHandler
@@ -93,6 +96,14 @@ async def record_limits(engine: AsyncEngine, settings: Settings) -> None:
         await audit_records.record_limits(connection, limits, ActCaller("process:command-api"))
 
 
+def _start_recorders(redis: Redis, handler: CommandHandler) -> list[asyncio.Task[None]]:
+    """Starts the tasks that record what becomes due without a request."""
+    return [
+        keep_running("recorder of expired holds", partial(record_expired_holds, redis, handler)),
+        keep_running("maker of due runs", partial(make_due_runs, redis, handler)),
+    ]
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Makes the app of the command API. Without `settings`, reads the settings from the environment."""
     configured = settings or settings_or_exit()
@@ -111,7 +122,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await record_limits(engine, configured)
             waker = Waker(redis, configured.wake_timeout_ms)
             handler = CommandHandler(engine, configured, waker.wake)
-            expiring = keep_running("recorder of expired holds", partial(record_expired_holds, redis, handler))
+            recorders = _start_recorders(redis, handler)
             login = Login(engine, strangers.engine, redis, configured)
             authentication = Authentication(Connections(engine, redis), strangers, configured)
             denials = DenialRecorder(redis, configured, "commands")
@@ -119,24 +130,26 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await readiness.start()
             calm_collector()
             report_loop_errors()
-            yield CommandApiState(
-                settings=configured,
-                handler=handler,
-                login=login,
-                passwords=PasswordChanges(engine, login),
-                authentication=authentication,
-                denials=denials,
-                requests=RequestDurations(),
-                engine=engine,
-                readiness=readiness,
-            )
-            await readiness.close()
-            await end_tasks(expiring)
-            await handler.close()
-            login.close()
-            await authentication.close()
-            await denials.close()
-            await waker.close()
+            try:
+                yield CommandApiState(
+                    settings=configured,
+                    handler=handler,
+                    login=login,
+                    passwords=PasswordChanges(engine, login),
+                    authentication=authentication,
+                    denials=denials,
+                    requests=RequestDurations(),
+                    engine=engine,
+                    readiness=readiness,
+                )
+            finally:
+                await readiness.close()
+                await end_tasks(*recorders)
+                await handler.close()
+                login.close()
+                await authentication.close()
+                await denials.close()
+                await waker.close()
 
     app = DirectApp(
         title="Daybook commands",

@@ -6,7 +6,15 @@ from typing import Any, Final
 from fastapi import APIRouter, Response
 
 from command_api.documentation import COMMAND_PROBLEMS
-from command_api.domain.ledger import CloseLedger, CreateLedger, LedgerSettings, NewLedger
+from command_api.domain.ledger import (
+    ChangedLedger,
+    ChangeLedger,
+    CloseLedger,
+    CreateLedger,
+    LedgerRules,
+    LedgerSettings,
+    NewLedger,
+)
 from command_api.ledger_answers import LedgerBody, ledger_body
 from command_api.requests import COMMAND_HEADERS, COMMAND_LEDGER_HEADER, CommandRoute, HttpRequest
 from shared.identity.access import only_for_all_ledgers
@@ -32,10 +40,18 @@ async def create_ledger(ledger: NewLedger, request: HttpRequest) -> Response:
 
     The answer has no credential for it: `daybook keys create --ledger` makes one.
     """
-    settings = LedgerSettings(time_zone=ledger.time_zone, currencies=ledger.currencies)
+    settings = LedgerSettings(**ledger.model_dump(exclude={"id", "name"}))
     request.named_ledger_id = ledger.id
     command = CreateLedger(name=ledger.name or ledger.id, settings=settings)
     return await request.run(command, partial(ledger_body, ledger.id), new="ledgers")
+
+
+@ledger_router.put("/ledgers/{ledger_id}/settings", response_model=LedgerBody, **_documented("ledger-closed", "currency-unknown"))
+async def change_ledger(ledger_id: LedgerId, ledger: ChangedLedger, request: HttpRequest) -> Response:
+    """Replace the settings of a ledger, except its time zone. A setting that is left out gets its default."""
+    request.named_ledger_id = ledger_id
+    command = ChangeLedger(name=ledger.name or ledger_id, rules=LedgerRules(**ledger.model_dump(exclude={"name"})))
+    return await request.run(command, partial(ledger_body, ledger_id))
 
 
 @ledger_router.post("/ledgers/{ledger_id}/close", response_model=LedgerBody, **_documented())

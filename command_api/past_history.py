@@ -14,20 +14,24 @@ import orjson
 
 from command_api.answers import account_body, user_body
 from command_api.batch_answers import MONEY_ANSWERS
+from command_api.day_answers import day_body
 from command_api.domain.account import AccountState, FreezeAccount, OpenAccount
 from command_api.domain.command import Command
 from command_api.domain.command_batch import COMMANDS_MAX
+from command_api.domain.day import CloseDay
 from command_api.domain.exchange import ExchangeFunds
 from command_api.domain.hold import CaptureHold, PlaceHold
-from command_api.domain.ledger import CloseLedger, CreateLedger
+from command_api.domain.ledger import ChangeLedger, CloseLedger, CreateLedger
 from command_api.domain.past_decisions import PastDecisions
 from command_api.domain.postings import MoveFunds
 from command_api.domain.reversal import ReverseTransfer
+from command_api.domain.schedule import CancelSchedule, CreateSchedule, ScheduleState
 from command_api.domain.stream_folds import fold_of, owner_of
 from command_api.domain.transfer import Deposit, MoneyCommand, TransferFunds, Withdraw
 from command_api.domain.user import CreateUser, DeactivateUser, UserCommand
 from command_api.ledger_answers import ledger_body
 from command_api.requests import TOGETHER
+from command_api.schedule_answers import schedule_body
 from command_api.writer import stored_replies
 from command_api.writer.command_request import Outcome, results_body
 from shared.errors import EventImpossible, Rejection
@@ -35,7 +39,7 @@ from shared.log.event_check import Domain
 from shared.log.events import RecordedEvent
 from shared.log.money_events import MoneyEvent
 from shared.log.stored_replies import StoredReply
-from shared.log.streams import LEDGER_STREAM
+from shared.log.streams import DAYS_STREAM, LEDGER_STREAM, schedule_stream
 from shared.privacy.encryption import KeysByPerson
 from shared.timestamps import timestamp
 
@@ -45,10 +49,11 @@ REJECTED: Final = range(400, 500)
 HASH_BYTES: Final = 32
 
 _KEY: Final = re.compile(r"[\x1f-\x7e]{1,300}")
-_WITH_KEY: Final = frozenset(
-    kind.__name__
-    for kind in (Deposit, Withdraw, TransferFunds, PlaceHold, CaptureHold, ReverseTransfer, MoveFunds, ExchangeFunds)
+_KINDS_WITH_KEY: Final[tuple[type[Command], ...]] = (
+    *(Deposit, Withdraw, TransferFunds, MoveFunds, ExchangeFunds, ReverseTransfer),
+    *(PlaceHold, CaptureHold, CreateSchedule),
 )
+_WITH_KEY: Final = frozenset(kind.__name__ for kind in _KINDS_WITH_KEY)
 """The commands that each record one event and cannot be sent without an idempotency key."""
 
 
@@ -115,14 +120,19 @@ class PastHistory:
             yield any(found == _reply(last, customer) for customer in _customers(last))
             yield reply.status == OK and any(reply.body == body for body in self._results(reply))
         for stream_id, state in last.states.items():
-            if isinstance(state, AccountState) and reply.status in {OK, CREATED if isinstance(last.command, OpenAccount) else OK}:
+            if isinstance(state, AccountState) and reply.status in _statuses(last.command, OpenAccount):
                 command = FreezeAccount.model_construct(account_id=state.account_id)
                 yield any(
                     reply.body
                     == orjson.dumps(account_body(command, self._outcome(last._replace(states={stream_id: each}), stream_id)))
                     for each in state.until_all_expire()  # a reply to a later command without effect is as of later
                 )
-        if isinstance(last.command, CreateLedger | CloseLedger):
+            if isinstance(state, ScheduleState) and reply.status in _statuses(last.command, CreateSchedule):
+                schedule = CancelSchedule(schedule_id=stream_id.removeprefix(schedule_stream("")))
+                yield reply.body == orjson.dumps(schedule_body(schedule, self._outcome(last, stream_id)))
+        if isinstance(last.command, CloseDay):
+            yield found == (OK, orjson.dumps(day_body(last.command, self._outcome(last, DAYS_STREAM))))
+        if isinstance(last.command, CreateLedger | ChangeLedger | CloseLedger):
             body = ledger_body(ledger_id, last.command, self._outcome(last, LEDGER_STREAM))
             is_created = isinstance(last.command, CreateLedger) and reply.status == CREATED
             yield (is_created or reply.status == OK) and reply.body == orjson.dumps(body)
@@ -165,6 +175,11 @@ def _reply(past: PastEvent, customer: str | None) -> tuple[int, bytes]:
     """Returns the status and the body that the command of an event about money was answered."""
     build_body, status = MONEY_ANSWERS[type(past.command)]
     return status, orjson.dumps(build_body(past.command, _outcome([past.recorded], past.states, past.version, customer)))
+
+
+def _statuses(command: Command, creating: type[Command]) -> set[int]:
+    """Returns the statuses of a reply about a resource after a command, or after a later one without effect."""
+    return {OK, CREATED} if isinstance(command, creating) else {OK}
 
 
 def _customers(past: PastEvent) -> list[str | None]:

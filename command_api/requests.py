@@ -29,7 +29,7 @@ from shared.errors import (
 )
 from shared.identity.access import Principal, access_rule_of
 from shared.identity.client_addresses import truncated_network
-from shared.input_types import LEDGER_ID, Id, LedgerId
+from shared.input_types import LEDGER_ID, Day, Id, LedgerId
 from shared.web.admission import LEDGER_ID_WRONG, admit_anonymous, authorize, own_ledger_id
 from shared.web.compression import SECRECY
 from shared.web.direct_routes import DirectRoute
@@ -297,11 +297,12 @@ COMMAND_HEADERS: Final = [
 # ── the route ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _ID_TYPE: Final = TypeAdapter(Id)
-_LEDGER_ID_TYPE: Final = TypeAdapter(LedgerId)
+_PATH_TYPES: Final = {"ledger_id": TypeAdapter(LedgerId), "day": TypeAdapter(Day)}
+"""The types of arguments from the path that are no UUIDs."""
 
 
 class CommandRoute(DirectRoute):
-    """A route that calls its endpoint with the request, the ids from the path, and the body as the model of its parameter."""
+    """A route that calls its endpoint with the request, the arguments from the path and the body as the parameter's model."""
 
     request_class = HttpRequest
 
@@ -322,7 +323,7 @@ class CommandRoute(DirectRoute):
             else:
                 request.principal = await authorize(request, rule)
             request.is_dry_run = _asks_for_dry_run(request, is_command=is_command)
-            arguments: dict[str, Any] = {name: _path_id(name, value) for name, value in request.path_params.items()}
+            arguments: dict[str, Any] = {name: _path_argument(name, value) for name, value in request.path_params.items()}
             for name, models in bodies:
                 began = loop.time()
                 body = await read_body(request, request.state.settings)
@@ -353,9 +354,14 @@ def _asks_for_dry_run(request: Request, *, is_command: bool) -> bool:
     return values == ["true"]
 
 
-def _path_id(name: str, value: str) -> str:
+def _path_argument(name: str, value: str) -> str:
+    """Returns an argument from the path: a day, the id of a ledger, or another id.
+
+    Raises:
+        ValidationFailed: the argument has another form.
+    """
     try:
-        return (_LEDGER_ID_TYPE if name == "ledger_id" else _ID_TYPE).validate_python(value)
+        return _PATH_TYPES.get(name, _ID_TYPE).validate_python(value)
     except ValidationError:
-        msg = "An id is a UUID, and the id of a ledger has lower-case letters, digits and hyphens."
+        msg = "An id is a UUID, the id of a ledger has lower-case letters, digits and hyphens, and a day has the form 2026-01-31."
         raise ValidationFailed(msg) from None

@@ -1,4 +1,5 @@
-"""The routes of the command API, one for each command. Those that move money are in `money_routes`.
+"""The routes of the command API, one for each command. Those that move money are in `money_routes`, and schedules
+in `schedule_routes`.
 
 A route builds a command and runs it. `requests.CommandRoute` reads and validates the request body, whose fields are those of the
 command. The rules are in `domain`, and `answers` builds the body of the answer.
@@ -23,6 +24,7 @@ from command_api.answers import (
 )
 from command_api.credentials.login import LoginCredentials
 from command_api.credentials.password_changes import NewPassword, TokenPassword, UserChangesBody
+from command_api.day_routes import day_router
 from command_api.documentation import (
     BODY_PROBLEMS,
     LIMIT_PROBLEMS,
@@ -56,6 +58,7 @@ from command_api.hold_answers import CaptureBody, HoldBody, capture_body, hold_b
 from command_api.ledger_routes import ledger_router
 from command_api.money_routes import money_router
 from command_api.requests import CommandRoute, HttpRequest
+from command_api.schedule_routes import schedule_router
 from shared.currency_table import HISTORICAL
 from shared.errors import CurrencyUnknown
 from shared.identity.access import Principal, anybody, only, only_own, own_or
@@ -66,7 +69,7 @@ from shared.web.problems import validation_failed
 WITHDRAWN: Final = "ISO 4217 has withdrawn this currency. To open accounts in it, name it in DAYBOOK_HISTORICAL_CURRENCIES"
 
 router = APIRouter(prefix="/v1", route_class=CommandRoute)
-router.routes.extend((*money_router.routes, *ledger_router.routes))
+router.routes.extend((*money_router.routes, *schedule_router.routes, *ledger_router.routes, *day_router.routes))
 
 
 def _act_caller(request: HttpRequest, principal: Principal | None) -> ActCaller:

@@ -28,6 +28,7 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from projector.due_holds import tell_due_holds
+from projector.due_runs import tell_due_runs
 from projector.projections.projection import Projection
 from projector.projections.registry import PROJECTIONS
 from projector.runner import Runner
@@ -180,8 +181,14 @@ async def find_due_holds(ctx: Context, *_args: Any, **_kwargs: Any) -> None:
     await tell_due_holds(ctx["stores"])
 
 
+async def find_due_runs(ctx: Context, *_args: Any, **_kwargs: Any) -> None:
+    """Tells the command APIs which runs of schedules are due, so that they make them."""
+    await tell_due_runs(ctx["stores"])
+
+
 def _cron_jobs(settings: Settings) -> list[CronJob]:
     jobs = [cron(look, second=TWICE_A_MINUTE), cron(find_due_holds, second=EVERY_TEN_SECONDS)]
+    jobs.append(cron(find_due_runs, second=EVERY_TEN_SECONDS))
     if settings.seal_key is not None:
         minutes = settings.seal_seconds // MINUTE_SECONDS
         if minutes:

@@ -22,6 +22,7 @@ from query_api.resources import (
     activity,
     audit_records,
     currencies,
+    days,
     denials,
     entries,
     events,
@@ -32,6 +33,7 @@ from query_api.resources import (
     limits,
     projections,
     receipts,
+    schedules,
     seals,
     statements,
     statistics,
@@ -63,6 +65,7 @@ RESOURCES: Final = (
     statements,
     transfers,
     holds,
+    schedules,
     receipts,
     statistics,
     trial_balance,
@@ -74,6 +77,7 @@ RESOURCES: Final = (
     ledgers,
     projections,
     seals,
+    days,
     denials,
     audit_records,
 )
@@ -121,22 +125,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             calm_collector()
             report_loop_errors()
             sys.setswitchinterval(SWITCH_SECONDS)
-            yield QueryApiState(
-                settings=configured,
-                authentication=authentication,
-                denials=denials,
-                requests=RequestDurations(),
-                reader=reader,
-                log_tails=log_tails,
-                cursors=Cursors(configured.secret.get_secret_value()),
-                person_keys=PersonKeys(configured),
-                readiness=readiness,
-            )
-            await readiness.close()
-            await reader.positions.close()
-            await log_tails.close()
-            await authentication.close()
-            await denials.close()
+            try:
+                yield QueryApiState(
+                    settings=configured,
+                    authentication=authentication,
+                    denials=denials,
+                    requests=RequestDurations(),
+                    reader=reader,
+                    log_tails=log_tails,
+                    cursors=Cursors(configured.secret.get_secret_value()),
+                    person_keys=PersonKeys(configured),
+                    readiness=readiness,
+                )
+            finally:
+                await readiness.close()
+                await reader.positions.close()
+                await log_tails.close()
+                await authentication.close()
+                await denials.close()
 
     app = DirectApp(
         title="Daybook queries",

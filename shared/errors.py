@@ -23,9 +23,9 @@
 
 The first line of each class's docstring is the title that clients see. A `code` never changes. `retryable` says whether the same
 command can succeed later. A retry needs a new Idempotency-Key, because the old key keeps its stored reply. `shared.web.problems`
-has the HTTP status of each code. The rejections about holds are in `shared.hold_errors`, those about
-reversals in `shared.reversal_errors`, and those about ledgers in `shared.ledger_errors`. An error that only one module raises is
-defined in that module.
+has the HTTP status of each code. The rejections about holds are in `shared.hold_errors`, those about reversals in
+`shared.reversal_errors`, those about schedules in `shared.schedule_errors`, those about ledgers in `shared.ledger_errors`, and
+those about business days in `shared.day_errors`. An error that only one module raises is defined in that module.
 """
 
 from collections.abc import Sequence

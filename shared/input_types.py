@@ -1,7 +1,7 @@
 """Types of request fields that both APIs use. Each type validates a value and converts it to the one form that is stored."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -63,6 +63,23 @@ _RFC3339: Final = re.compile(
 )
 _YEARS: Final = range(1900, 2200)
 _OFFSET_MAX: Final = timedelta(hours=14)
+
+
+def _calendar_day(value: str) -> str:
+    try:
+        if date.fromisoformat(value).isoformat() == value and int(value[:4]) in _YEARS:
+            return value
+    except ValueError:
+        pass
+    code, message = "day_invalid", "Must be a day such as 2026-01-31, of the years 1900 to 2199"
+    raise PydanticCustomError(code, message)
+
+
+Day = Annotated[
+    str,
+    AfterValidator(_calendar_day),
+    WithJsonSchema({"type": "string", "format": "date", "examples": ["2026-01-31"]}),
+]
 MOMENT_DESCRIPTION: Final = (
     "RFC 3339 with a time zone, of the years 1900 to 2199 in UTC. Daybook keeps it in UTC with microseconds: further digits of a "
     "second are cut off. A leap second (`:60`) is refused."

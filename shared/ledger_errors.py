@@ -14,3 +14,10 @@ class CurrencyNotAllowed(Rejection):
 
     code = "currency-not-allowed"
     message = "The ledger has no accounts in this currency. Its currencies are {currencies}."
+
+
+class LedgerLimitExceeded(Rejection):
+    """The amount is larger than the ledger allows in one transfer."""
+
+    code = "ledger-limit-exceeded"
+    message = "The amount is larger than the ledger allows in one transfer: {transfer_max} {currency}, in minor units."

@@ -3,22 +3,26 @@
 The stream of a ledger is `ledger`. Every command is decided by `decide_in`, which knows the state of this stream.
 """
 
-from typing import Annotated, ClassVar, Final
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from command_api.domain.command import Command, States
-from command_api.domain.command_fields import StrictFields
+from command_api.domain.command_fields import PositiveAmount, StrictFields
 from shared.errors import IdTaken
 from shared.input_types import Currency, LedgerId, TimeZone
-from shared.ledger_errors import CurrencyNotAllowed, LedgerIsClosed
+from shared.ledger_errors import CurrencyNotAllowed, LedgerIsClosed, LedgerLimitExceeded
 from shared.log.account_events import AccountOpened
 from shared.log.events import Event
-from shared.log.ledger_events import LedgerClosed, LedgerCreated
+from shared.log.hold_events import HoldPlaced
+from shared.log.ledger_events import LedgerChanged, LedgerClosed, LedgerCreated
 from shared.log.ledger_state import LedgerState, evolve_ledger
+from shared.log.money_events import HoldCaptured, TransferReversed
 from shared.log.stream_fold import StreamFold
 from shared.log.streams import LEDGER_STREAM
+from shared.money import AMOUNT_MAX
 from shared.text_types import Reference
 
 # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -35,6 +39,7 @@ def decide_in(ledger: LedgerState, recorded: int, command: Command, states: Stat
         IdTaken: the command creates a ledger, and the log has events already.
         LedgerIsClosed: the ledger is closed, and the command is not one of the few that a closed ledger takes.
         CurrencyNotAllowed: the command would open an account in another currency than those of the ledger.
+        LedgerLimitExceeded: the command would move or hold more than the ledger allows.
         Rejection: the decision of the command itself.
     """
     if command.creates_ledger and recorded:
@@ -43,14 +48,27 @@ def decide_in(ledger: LedgerState, recorded: int, command: Command, states: Stat
         raise LedgerIsClosed
     events = command.decide(states)
     for event in events:
-        if isinstance(event, AccountOpened):
-            _require_allowed(ledger, event.currency)
+        if isinstance(event, AccountOpened) and ledger.currencies is not None and event.currency not in ledger.currencies:
+            raise CurrencyNotAllowed(currencies=", ".join(ledger.currencies))
+        if ledger.transfer_max:
+            _require_within(ledger.transfer_max, event)
     return events
 
 
-def _require_allowed(ledger: LedgerState, currency: str) -> None:
-    if ledger.currencies is not None and currency not in ledger.currencies:
-        raise CurrencyNotAllowed(currencies=", ".join(ledger.currencies))
+def _require_within(transfer_max: Mapping[str, int], event: Event) -> None:
+    """Checks the amounts that an event moves or holds.
+
+    A capture and a reversal are free of the limit: it was checked when the money was held or moved, and may be lower by now.
+    """
+    if isinstance(event, HoldPlaced):
+        moved = [(event.currency, event.amount)]
+    elif isinstance(event, HoldCaptured | TransferReversed):
+        moved = []
+    else:
+        moved = [(posting.currency, abs(posting.amount)) for posting in event.postings()]
+    for currency, amount in moved:
+        if amount > transfer_max.get(currency, AMOUNT_MAX):
+            raise LedgerLimitExceeded(transfer_max=transfer_max[currency], currency=currency)
 
 
 # ── decisions ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -71,11 +89,28 @@ Currencies = Annotated[
 ]
 
 
-class LedgerSettings(StrictFields):
+class LedgerRules(StrictFields):
+    """What a ledger allows. A rule that is null or left out does not exist."""
+
+    currencies: Currencies | None = None
+    transfer_max: Annotated[
+        dict[Currency, PositiveAmount] | None,
+        Field(max_length=200, description="The largest amount of a transfer by currency, in minor units."),
+    ] = None
+
+
+class LedgerSettings(LedgerRules):
     """The settings of a ledger."""
 
     time_zone: TimeZone = "UTC"
-    currencies: Currencies | None = None
+
+
+class ChangedLedger(LedgerRules):
+    """The new settings of a ledger. They replace all that it has but the time zone. Without `name`, it is called by its id."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"name": "Acme", "transfer_max": {"EUR": 1_000_000}}})
+
+    name: Reference | None = None
 
 
 class NewLedger(LedgerSettings):
@@ -101,7 +136,31 @@ class CreateLedger(Command):
         return (LEDGER_STREAM,)
 
     def decide(self, states: States) -> list[Event]:  # noqa: ARG002 # `decide_in` has checked that the log is empty
-        return [LedgerCreated(name=self.name, time_zone=self.settings.time_zone, currencies=self.settings.currencies)]
+        return [LedgerCreated(name=self.name, time_zone=self.settings.time_zone, **_rules(self.settings))]
+
+
+def _rules(rules: LedgerRules) -> dict[str, Any]:
+    """Returns the fields of an event that has these rules."""
+    return {"currencies": rules.currencies, "transfer_max": rules.transfer_max or None}
+
+
+class ChangeLedger(Command):
+    """Replaces the name and the rules of the ledger. What was recorded before stays, also if it would be rejected now.
+
+    The time zone stays, because the days that were reported were days of that zone. The command is never rejected while the
+    ledger is open.
+    """
+
+    name: Reference
+    rules: LedgerRules
+
+    def streams(self) -> tuple[str, ...]:
+        return (LEDGER_STREAM,)
+
+    def decide(self, states: States) -> list[Event]:
+        before: LedgerState = states[LEDGER_STREAM]
+        changed = LedgerChanged(name=self.name, **_rules(self.rules))
+        return [] if evolve_ledger(before, changed) == before else [changed]
 
 
 class CloseLedger(Command):

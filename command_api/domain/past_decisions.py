@@ -3,9 +3,9 @@
 So no rule is written twice. An event is right if its command, decided on the states before it, makes exactly this event. The
 fields of the event are thereby checked like those of a request. This module does no I/O.
 
-The states of all users, addresses, accounts and holds are kept, but not those of transfers: their ids would need too much memory.
-The callers see in the versions of a transfer's stream that no other transfer has its id. They show the transfers that were
-reversed, with `recall`, and the states of these are kept.
+The states of all users, addresses, accounts, holds and schedules are kept, but not those of transfers: their ids would need too
+much memory. The callers see in the versions of a transfer's stream that no other transfer has its id. They show the transfers
+that were reversed, with `recall`, and the states of these are kept.
 """
 
 import re
@@ -19,22 +19,36 @@ from command_api.domain import (
     account,
     account_limits,
     account_metadata,
+    day,
     exchange,
     hold,
     ledger,
     postings,
     projection,
     reversal,
+    schedule,
     transfer,
     user,
 )
 from command_api.domain.command import Command
 from command_api.domain.stream_folds import at_moment, fold_of
 from shared.errors import EventImpossible, Rejection
-from shared.log import account_events, hold_events, ledger_events, money_events, projection_events, user_events
+from shared.ids import new_id
+from shared.log import (
+    account_events,
+    day_events,
+    hold_events,
+    ledger_events,
+    money_events,
+    projection_events,
+    schedule_events,
+    user_events,
+)
+from shared.log.event_struct import ScheduledRun
 from shared.log.events import Event
 from shared.log.streams import LEDGER_STREAM, transfer_stream
 from shared.privacy.encryption import ERASED
+from shared.schedule_rules import PlannedRun, ScheduleRule
 
 _NOT_KEPT: Final = "transfer-"
 _LEGS_OF_EXCHANGE: Final = 4
@@ -90,6 +104,8 @@ class PastDecisions:
             raise EventImpossible(_first_difference(decided, nameless))
         if isinstance(event, projection_events.ProjectionEventSkipped) and event.position >= position:
             raise EventImpossible(f"it skips the event at {event.position}, which did not exist yet")
+        if isinstance(event, day_events.DayClosed) and event.up_to >= position:
+            raise EventImpossible(f"it counts the events up to {event.up_to}, which did not exist yet")
         for stream_id in nameless.streams():
             if stream_id.startswith(_NOT_KEPT) and stream_id not in self.states:
                 continue
@@ -117,6 +133,8 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
     Raises:
         ValidationError: a field of the event has a value that no command can have.
     """
+    if isinstance(event, schedule_events.ScheduleEvent):
+        return _of_schedule(event)
     match event:
         case (
             user_events.UserCreated()
@@ -127,13 +145,7 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
         ):
             return _of_user(event)
         case account_events.AccountOpened():
-            return account.OpenAccount(
-                id=event.account_id,
-                owner_id=event.owner_id,
-                currency=event.currency,
-                overdraft_limit=event.overdraft_limit,
-                metadata=event.metadata,
-            )
+            return _opening(event)
         case account_events.AccountFrozen():
             return account.FreezeAccount(account_id=event.account_id)
         case account_events.AccountUnfrozen():
@@ -152,6 +164,8 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
             return transfer.Deposit(account_id=event.account_id, **_money(event))
         case money_events.FundsWithdrawn():
             return transfer.Withdraw(account_id=event.account_id, **_money(event))
+        case money_events.FundsTransferred() if event.run:
+            return _run(event.transfer_id, event.run)
         case money_events.FundsTransferred():
             return transfer.TransferFunds(
                 from_account_id=event.from_account_id, to_account_id=event.to_account_id, **_money(event)
@@ -164,11 +178,10 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
             return _postings(event)
         case projection_events.ProjectionEventSkipped():
             return projection.SkipProjectionEvent(projection=event.projection, position=event.position, reason=event.reason)
-        case ledger_events.LedgerCreated():
-            settings = ledger.LedgerSettings(time_zone=event.time_zone, currencies=event.currencies)
-            return ledger.CreateLedger(name=event.name, settings=settings)
-        case ledger_events.LedgerClosed():
-            return ledger.CloseLedger()
+        case day_events.DayClosed():
+            return day.CloseDay.recording(event)
+        case ledger_events.LedgerCreated() | ledger_events.LedgerChanged() | ledger_events.LedgerClosed():
+            return _of_ledger(event)
         case _:
             assert_never(event)
 
@@ -191,6 +204,32 @@ def _of_user(event: user_events.UserEvent) -> Command:
             return user.ReactivateUser(user_id=event.user_id)
         case user_events.UserErased():
             return user.EraseUser(user_id=event.user_id)
+        case _:
+            assert_never(event)
+
+
+def _opening(event: account_events.AccountOpened) -> account.OpenAccount:
+    return account.OpenAccount(
+        id=event.account_id,
+        owner_id=event.owner_id,
+        currency=event.currency,
+        overdraft_limit=event.overdraft_limit,
+        metadata=event.metadata,
+    )
+
+
+def _of_ledger(event: ledger_events.LedgerEvent) -> Command:
+    match event:
+        case ledger_events.LedgerCreated():
+            settings = ledger.LedgerSettings(
+                time_zone=event.time_zone, currencies=event.currencies, transfer_max=event.transfer_max
+            )
+            return ledger.CreateLedger(name=event.name, settings=settings)
+        case ledger_events.LedgerChanged():
+            rules = ledger.LedgerRules(currencies=event.currencies, transfer_max=event.transfer_max)
+            return ledger.ChangeLedger(name=event.name, rules=rules)
+        case ledger_events.LedgerClosed():
+            return ledger.CloseLedger()
         case _:
             assert_never(event)
 
@@ -233,6 +272,38 @@ def _of_hold(
             return hold.ExpireHold(hold_id=event.hold_id)
         case _:
             assert_never(event)
+
+
+def _run(transfer_id: str, run: ScheduledRun) -> schedule.RunSchedule:
+    return schedule.RunSchedule(id=transfer_id, schedule_id=run.schedule_id, number=run.number, recorded=run.next_run)
+
+
+def _of_schedule(event: schedule_events.ScheduleEvent) -> Command:
+    match event:
+        case schedule_events.ScheduleCreated():
+            new = schedule.NewSchedule(
+                id=event.schedule_id, transfer=schedule.PlannedTransfer(**_planned(event)), **_timing(event.rule, event.next_run)
+            )
+            return schedule.CreateSchedule(schedule=new, recorded=event.next_run)
+        case schedule_events.ScheduleChanged():
+            transfer_changes = schedule.TransferChanges(to_account_id=event.to_account_id, amount=event.amount)
+            changes = schedule.ScheduleChanges(transfer=transfer_changes, **_timing(event.rule, event.next_run))
+            return schedule.ChangeSchedule(schedule_id=event.schedule_id, changes=changes, recorded=event.next_run)
+        case schedule_events.ScheduleCancelled():
+            return schedule.CancelSchedule(schedule_id=event.schedule_id)
+        case schedule_events.ScheduleRunRefused():
+            return schedule.RunSchedule(id=new_id(), schedule_id=event.schedule_id, number=event.number, recorded=event.next_run)
+        case _:
+            assert_never(event)
+
+
+def _planned(event: schedule_events.ScheduleCreated) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in schedule.PlannedTransfer.model_fields}
+
+
+def _timing(rule: ScheduleRule | None, next_run: PlannedRun) -> dict[str, Any]:
+    """Returns the moment or the rule of a schedule, as a request names it."""
+    return {"rule": schedule.RequestedRule(**msgspec.structs.asdict(rule))} if rule else {"at": next_run.due_at}
 
 
 def _capture(event: money_events.HoldCaptured) -> hold.CaptureHold:

@@ -9,9 +9,11 @@ from typing import Any, Final
 import msgspec
 
 from command_api.domain.account import ACCOUNT_FOLD, AccountState
+from command_api.domain.day import DAYS_FOLD, DaysState
 from command_api.domain.hold import HOLD_FOLD, HoldState
 from command_api.domain.ledger import LEDGER_FOLD
 from command_api.domain.projection import PROJECTION_FOLD
+from command_api.domain.schedule import SCHEDULE_FOLD, ScheduleState
 from command_api.domain.transfer import TRANSFER_FOLD
 from command_api.domain.user import EMAIL_FOLD, USER_FOLD
 from shared.log.events import Event
@@ -19,10 +21,12 @@ from shared.log.stream_fold import StreamFold
 
 STREAM_FOLDS: Final = {
     "account": ACCOUNT_FOLD,
+    "days": DAYS_FOLD,
     "email": EMAIL_FOLD,
     "hold": HOLD_FOLD,
     "ledger": LEDGER_FOLD,
     "projection": PROJECTION_FOLD,
+    "schedule": SCHEDULE_FOLD,
     "transfer": TRANSFER_FOLD,
     "user": USER_FOLD,
 }
@@ -41,16 +45,16 @@ def evolve_states(states: MutableMapping[str, Any], event: Event) -> None:
 def at_moment(state: Any, now: str) -> Any:
     """Returns a state as of a moment: holds that have expired by then, and what was spent on earlier days, no longer count.
 
-    `now` is RFC 3339 in UTC.
+    `now` is RFC 3339 in UTC. A schedule needs it to know if its next run is due.
 
     Decisions are made on such states. They are never stored, because a snapshot is the fold of the events and of nothing else.
     """
     if isinstance(state, AccountState):
         return msgspec.structs.replace(state, now=now) if state.holds or state.limits else state
-    return msgspec.structs.replace(state, now=now) if isinstance(state, HoldState) else state
+    return msgspec.structs.replace(state, now=now) if isinstance(state, HoldState | DaysState | ScheduleState) else state
 
 
 def owner_of(stream_id: str, state: Any) -> str | None:
     """Returns the id of the user who owns a stream, or None for a kind of stream that no user owns."""
     kind, _, stream_key = stream_id.partition("-")
-    return {"user": stream_key, "account": getattr(state, "owner_id", None)}.get(kind)
+    return stream_key if kind == "user" else getattr(state, "owner_id", None)

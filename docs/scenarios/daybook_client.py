@@ -40,7 +40,7 @@ def _send(url: str, method: str, path: str, headers: dict[str, str], body: Any =
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
             content: dict[str, Any] = json.load(answer)
-            positions.append(int(answer.headers["Daybook-Position"]))
+            positions.append(int(answer.headers.get("Daybook-Position", 0)))
     except urllib.error.HTTPError as rejected:
         content = json.load(rejected)
     return content

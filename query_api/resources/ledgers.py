@@ -29,6 +29,10 @@ class LedgerResource(ResponseModel):
     status: Literal["open", "closed"]
     time_zone: Annotated[str, Field(description="A name of the IANA database.")]
     currencies: Annotated[list[str] | None, Field(description="Those in which accounts can be opened. null for all.")]
+    transfer_max: Annotated[
+        dict[str, int] | None,
+        Field(description="The largest amount of a transfer by currency. null for no limit."),
+    ]
     created_at: Annotated[TimestampText | None, Field(description="null if the log does not say.")]
     closed_at: TimestampText | None
     position: AsOfPosition
@@ -40,6 +44,7 @@ LEDGER_EXAMPLE: Final = {
     "status": "closed",
     "time_zone": "Europe/Berlin",
     "currencies": ["EUR", "USD"],
+    "transfer_max": {"EUR": 1_000_000},
     "created_at": MOMENT,
     "closed_at": MOMENT,
     "position": 42,
@@ -84,6 +89,7 @@ def _item(ledger: Ledger) -> dict[str, Any]:
         "status": state.status,
         "time_zone": state.time_zone,
         "currencies": state.currencies,
+        "transfer_max": dict(sorted(state.transfer_max.items())) if state.transfer_max else None,
         "created_at": timestamp(ledger.created_at) if ledger.created_at else None,
         "closed_at": timestamp(ledger.closed_at) if ledger.closed_at else None,
         "position": ledger.position,

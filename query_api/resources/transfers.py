@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Final, Literal, TypeVar
 from fastapi import Query, Response
 from pydantic import Field
 
+from query_api.closed_days import mark_late
 from query_api.cursors import CursorKey
 from query_api.documentation import READ_MODEL, documented, documented_page
 from query_api.lists import ListSlice, MongoMatch, both, members_of, range_match, read_list, read_one, sort_orders
@@ -90,6 +91,7 @@ class TransferResource(ActivityResource):
     reverses: Annotated[str | None, Field(description="The transfer that this one reverses. null if it reverses none.")]
     reversed: Annotated[int, Field(description="What of this transfer has moved back, in minor units.")]
     reversals: Annotated[list[ReversalMember], Field(description="The transfers that reverse this one, oldest first.")]
+    after_close: Annotated[bool, Field(description="True if it was recorded after the day was closed in which it occurred.")]
 
 
 ACTIVITY_EXAMPLE: Final = {
@@ -119,6 +121,7 @@ TRANSFER_EXAMPLE: Final = {
     "reverses": "0198c5a0-0000-7000-8000-000000000041",
     "reversed": 500,
     "reversals": [{"id": "0198c5a0-0000-7000-8000-000000000043", "amount": 500, "position": 7}],
+    "after_close": False,
 }
 
 
@@ -184,7 +187,7 @@ async def _matching_transfers(
     order = TRANSFER_ORDERS[parameters.sort]
     found = own.limiting(await read_list(view, TRANSFERS, both(match, own.data), order, parameters, key, _transfer))
     _show_own_postings(view, found.data.items, own.data)
-    return await _with_reversals(view, found, found.data.items)
+    return await _with_later_facts(view, found, found.data.items)
 
 
 async def find_transfer(view: CallerView, transfer_id: str) -> AsOf[JsonObject | None]:
@@ -192,7 +195,7 @@ async def find_transfer(view: CallerView, transfer_id: str) -> AsOf[JsonObject |
     found = own.limiting(await read_one(view, TRANSFERS, transfer_id, _transfer, own.data))
     transfers = [found.data] if found.data else []
     _show_own_postings(view, transfers, own.data)
-    return await _with_reversals(view, found, transfers)
+    return await _with_later_facts(view, found, transfers)
 
 
 def _show_own_postings(view: CallerView, transfers: Sequence[JsonObject], own: MongoMatch) -> None:
@@ -209,8 +212,8 @@ def _show_own_postings(view: CallerView, transfers: Sequence[JsonObject], own: M
             transfer["exchange"] = transfer["exchange"] | {"remainder_account_id": None} if both else None
 
 
-async def _with_reversals(view: CallerView, found: AsOf[Found], transfers: Sequence[JsonObject]) -> AsOf[Found]:
-    """Adds to the transfers that were found what has been reversed of them, and by which transfers."""
+async def _with_later_facts(view: CallerView, found: AsOf[Found], transfers: Sequence[JsonObject]) -> AsOf[Found]:
+    """Adds to the transfers that were found what has been reversed of them, by which transfers, and if they came too late."""
     if not transfers:
         return found
     reversals: dict[str, list[JsonObject]] = {transfer["id"]: [] for transfer in transfers}
@@ -226,7 +229,8 @@ async def _with_reversals(view: CallerView, found: AsOf[Found], transfers: Seque
     for transfer in transfers:
         own = reversals[transfer["id"]]
         transfer |= {"reversed": sum(each["amount"] for each in own), "reversals": own}
-    return documents.limiting(found)
+    late = await mark_late(view, transfers)
+    return documents.limiting(late.limiting(found) if late else found)
 
 
 async def _used_currencies(view: CallerView) -> AsOf[list[str]]:

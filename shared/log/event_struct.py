@@ -4,6 +4,8 @@ from typing import ClassVar, NamedTuple
 
 import msgspec
 
+from shared.schedule_rules import PlannedRun
+
 
 class Posting(NamedTuple):
     """The change that an event makes to one account. The amounts of all postings of an event in one currency sum to zero.
@@ -24,6 +26,14 @@ class Spent(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     day: str
     today: int = 0
     in_month: int = 0
+
+
+class ScheduledRun(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The run of a schedule that made a transfer. `number` counts its runs from 1. `next_run` is None if it was the last one."""
+
+    schedule_id: str
+    number: int
+    next_run: PlannedRun | None = None
 
 
 class EventStruct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -17,11 +17,13 @@ from typing import Any, Final, get_args
 import msgspec
 
 from shared.log.account_events import AccountEvent
+from shared.log.day_events import DayEvent
 from shared.log.ledger_events import LedgerEvent
 from shared.log.projection_events import ProjectionEvent
+from shared.log.schedule_events import ScheduleEvent
 from shared.log.user_events import UserEvent
 
-Event = UserEvent | AccountEvent | ProjectionEvent | LedgerEvent
+Event = UserEvent | AccountEvent | ProjectionEvent | LedgerEvent | DayEvent | ScheduleEvent
 
 EVENT_TYPES: Final[dict[str, type[Event]]] = {event_type.__name__: event_type for event_type in get_args(Event)}
 """Every event class, by the type name that is stored with its events."""

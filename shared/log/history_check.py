@@ -12,6 +12,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.errors import EventImpossible, UnknownEvent
+from shared.log.day_contents import difference, read_day
+from shared.log.day_events import DayClosed
 from shared.log.event_check import Domain, EventCheck
 from shared.log.events import Event, RecordedEvent
 from shared.log.heads import read_head
@@ -111,6 +113,8 @@ async def check_history(
             recorded = stored.decoded(keys)
             enter(recorded)
             check.check(stored, recorded)
+            if isinstance(recorded.event, DayClosed):
+                await _require_contents(connection, recorded, recorded.event)
             replies_check.enter(recorded, replies[stored.position], keys)
         position = page[-1].position
         count_done(len(page))
@@ -122,6 +126,18 @@ async def check_history(
             replies_check.reject(reply, newest)
         after = rejected[-1].principal, rejected[-1].key
     return replies_check
+
+
+async def _require_contents(connection: AsyncConnection, recorded: RecordedEvent, closed: DayClosed) -> None:
+    """Computes again what the log says of a closed day.
+
+    Raises:
+        EventImpossible: the log says something else of the day than its closing.
+    """
+    computed = await read_day(connection, recorded.ledger_id, closed.day, closed.time_zone, closed.up_to)
+    if names := difference(closed, computed):
+        msg = f"position {recorded.position} of the log (event {recorded.event_id}, DayClosed): the log makes another {names}"
+        raise EventImpossible(msg)
 
 
 async def _reversed_transfers(

@@ -7,8 +7,8 @@ spent after the event, or None if no limit of the payer counts it.
 
 import msgspec
 
-from shared.log.event_struct import EventStruct, Posting, Spent
-from shared.log.streams import account_stream, hold_stream, transfer_stream
+from shared.log.event_struct import EventStruct, Posting, ScheduledRun, Spent
+from shared.log.streams import account_stream, hold_stream, schedule_stream, transfer_stream
 
 
 class FundsDeposited(EventStruct, frozen=True):
@@ -57,7 +57,10 @@ class FundsWithdrawn(EventStruct, frozen=True):
 
 
 class FundsTransferred(EventStruct, frozen=True):
-    """Money moved from one account to another. `from_balance` and `to_balance` are their balances after the transfer."""
+    """Money moved from one account to another. `from_balance` and `to_balance` are their balances after the transfer.
+
+    `run` says which run of a schedule it was. Then `occurred_at` is when the run was due.
+    """
 
     transfer_id: str
     from_account_id: str
@@ -70,12 +73,14 @@ class FundsTransferred(EventStruct, frozen=True):
     reference: str | None = None
     metadata: dict[str, str] | None = None
     spent: Spent | None = None
+    run: ScheduledRun | None = None
 
     def streams(self) -> tuple[str, ...]:
         return (
             transfer_stream(self.transfer_id),
             account_stream(self.from_account_id),
             account_stream(self.to_account_id),
+            *((schedule_stream(self.run.schedule_id),) if self.run else ()),
         )
 
     def postings(self) -> tuple[Posting, ...]:

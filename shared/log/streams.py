@@ -38,3 +38,11 @@ def projection_stream(projection: str) -> str:
 
 def hold_stream(hold_id: str) -> str:
     return f"hold-{hold_id}"
+
+
+def schedule_stream(schedule_id: str) -> str:
+    return f"schedule-{schedule_id}"
+
+
+DAYS_STREAM = "days"
+"""The id of the stream that records which business days of the ledger are closed, in the order of the days."""

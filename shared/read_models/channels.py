@@ -25,3 +25,22 @@ class DueHolds(msgspec.Struct, frozen=True):
 
     ledger_id: str
     hold_ids: list[str]
+
+
+DUE_RUNS_CHANNEL: Final = "daybook:due-runs"
+"""The worker publishes runs of schedules that are due here, as `DueRuns` in JSON, and the command APIs make them."""
+
+
+class DueRun(msgspec.Struct, frozen=True, order=True):
+    """A run of a schedule that is due. Runs are ordered by the moments when they are due."""
+
+    due_at: str
+    schedule_id: str
+    number: int
+
+
+class DueRuns(msgspec.Struct, frozen=True):
+    """The next runs of some schedules of a ledger, those that were due first at the beginning."""
+
+    ledger_id: str
+    runs: list[DueRun]

@@ -143,8 +143,32 @@ SHIFTS: Final = ReadModel("shifts", "mongo")
 """{_id: "<account>/<level>/<period>", within_billions, within_rest, start_billions, start_rest}: for each account a tree of
 sums, see `read_models.sum_trees`. A document without `start_billions` and `start_rest` has nothing at its start."""
 
+SCHEDULES: Final = ReadModel(
+    "schedules",
+    "mongo",
+    indexes=(
+        (("created_at", 1), ("_id", 1)),
+        (("found_by", 1), ("created_at", 1), ("_id", 1)),
+        (("status", 1), ("created_at", 1), ("_id", 1)),
+        (("to_account_id", 1), ("created_at", 1), ("_id", 1)),
+        (("status", 1), ("next_run.due_at", 1)),
+    ),
+)
+"""{_id, owner_id, from_account_id, to_account_id, found_by, amount, currency, reference, metadata, rule, status: active |
+cancelled | ended, next_run, run_count, refused_count, created_at, changed_at, version, position}; `rule` is a `ScheduleRule` or
+None, `next_run` a `PlannedRun` or None, and `found_by` is the ids of the account that pays and of its owner, neither of
+which changes."""
+
+SCHEDULE_RUNS: Final = ReadModel("schedule-runs", "mongo", written_once=True)
+"""{_id: "<schedule>/<number, 16 digits>", item: a `RecordedRun` as JSON}. The runs of a schedule are a range of `_id`."""
+
 CURRENCY_SUMS: Final = ReadModel("currency-sums", "mongo")
 """Documents as in `SHIFTS`. The owners of the trees are `recorded_sum`, by position, and `shifted_sum`, by moment."""
+
+DAYS: Final = ReadModel("days", "mongo", written_once=True, indexes=((("end", 1),),))
+"""{_id: the day, time_zone, start, end, up_to, events, root, first_position, last_position, totals: [{currency, entries, moved,
+paid_in, paid_out}], closed_at, position}: the days that were closed. `start` is the first moment of the day, and `end` that after
+it."""
 
 READ_MODELS: Final = (
     USERS,
@@ -157,7 +181,10 @@ READ_MODELS: Final = (
     HOLDS,
     LIMIT_HISTORY,
     SHIFTS,
+    SCHEDULES,
+    SCHEDULE_RUNS,
     CURRENCY_SUMS,
+    DAYS,
 )
 LIMIT_NAMES: Final = ("per_transfer_min", "per_transfer_max", "per_day", "per_month")
 """The fields of an account that limit what it may spend. An account has those of its limits, and no others."""
@@ -209,6 +236,17 @@ class LimitChange(msgspec.Struct, frozen=True, omit_defaults=True):
     recorded_at: str
     overdraft_limit: int | None = None
     limits: dict[str, int | None] | None = None
+
+
+class RecordedRun(msgspec.Struct, frozen=True):
+    """A run of a schedule, as a query returns it: a transfer, or a refusal with the code of the rejection."""
+
+    number: int
+    due_at: str
+    recorded_at: str
+    position: int
+    transfer_id: str | None = None
+    refused: str | None = None
 
 
 def recorded_sum(currency: str, side: str) -> str:

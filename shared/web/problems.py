@@ -19,10 +19,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-import shared.hold_errors  # defines rejections whose codes are below
+import shared.day_errors  # defines rejections whose codes are below
+import shared.hold_errors  # as above
 import shared.ledger_errors  # as above
 import shared.limit_errors  # as above
-import shared.reversal_errors  # noqa: F401 # as above
+import shared.reversal_errors  # as above
+import shared.schedule_errors  # noqa: F401 # as above
 from shared.errors import (
     BadRequest,
     DaybookError,
@@ -53,6 +55,7 @@ STATUS: Final[Mapping[str, int]] = {
     "method-not-allowed": 405,
     "request-timeout": 408,
     "ledger-closed": 409,
+    "ledger-limit-exceeded": 409,
     "account-closed": 409,
     "account-frozen": 409,
     "user-inactive": 409,
@@ -66,9 +69,13 @@ STATUS: Final[Mapping[str, int]] = {
     "hold-amount-exceeded": 409,
     "too-many-holds": 409,
     "transfer-not-reversible": 409,
+    "day-not-ended": 409,
+    "day-out-of-order": 409,
     "transfer-already-reversed": 409,
     "reversal-amount-exceeded": 409,
     "too-many-reversals": 409,
+    "schedule-not-active": 409,
+    "schedule-run-due": 409,
     "email-taken": 409,
     "id-taken": 409,
     "length-required": 411,
@@ -83,6 +90,8 @@ STATUS: Final[Mapping[str, int]] = {
     "currency-mismatch": 422,
     "currency-not-allowed": 422,
     "hold-expiry-passed": 422,
+    "time-zone-unknown": 422,
+    "schedule-never-due": 422,
     "idempotency-key-reused": 422,
     "rate-limited": 429,
     "too-many-streams": 429,

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx2
+import msgspec
 import pytest
 from sqlalchemy import text
 
@@ -182,3 +183,62 @@ async def test_a_ledger_that_does_not_exist_is_neither_shown_nor_closed(settings
     for command in ("show", "close"):
         assert "no ledger" in await refused(settings, command, "nowhere")
     assert await count(settings, "log_heads", "nowhere") == 0
+
+
+async def test_no_transfer_is_larger_than_the_ledger_allows(settings: Settings) -> None:
+    """Also in a process that runs already. What was held or moved before a limit is captured and reversed in whole."""
+    await done(settings, "create", "Acme", "--transfer-max", "EUR=100", "--transfer-max", "JPY=5")
+    async with commands_of(settings, "acme") as commands:
+        account_id, other = await commands.account(), await commands.account()
+        deposit = await commands.deposit(account_id, 100)
+        for _ in range(2):
+            created(await commands.deposit(account_id, 100))
+        eur = {"currency": "EUR"}
+        hold = {"account_id": account_id, "amount": 90, **eur}
+        hold_id = created(await commands.post("/v1/holds", hold))
+        refusals = [
+            await commands.deposit(account_id, 101),
+            await commands.withdraw(account_id, 101),
+            await commands.transfer(account_id, other, 101),
+            await commands.post("/v1/holds", hold | {"amount": 101}),
+            await commands.post(
+                "/v1/transfers",
+                {"postings": [{"account_id": each, "amount": n, **eur} for each, n in ((account_id, -101), (other, 101))]},
+            ),
+        ]
+        assert {(answer.status_code, code(answer)) for answer in refusals} == {(409, "ledger-limit-exceeded")}
+        assert {(answer.json()["transfer_max"], answer.json()["currency"]) for answer in refusals} == {(100, "EUR")}
+        assert await done(settings, "change", "acme", "--transfer-max", "EUR=10") == "acme: changed"
+        assert code(await commands.deposit(account_id, 11)) == "ledger-limit-exceeded"
+        created(await commands.post(f"/v1/holds/{hold_id}/capture", {}))
+        created(await commands.post(f"/v1/transfers/{created(deposit)}/reverse", {}))
+    assert await fault_of_log(settings, "acme") == ""
+
+
+async def test_a_change_leaves_what_it_does_not_name(settings: Settings) -> None:
+    await done(settings, "create", "Acme", "--time-zone", "Asia/Tokyo", "--currencies", "JPY", "--transfer-max", "JPY=5")
+    first = (await ledger(settings, "acme")).state
+    for option, value, expected in (
+        ("--name", "Acme Ltd.", {"name": "Acme Ltd."}),
+        ("--currencies", "EUR,JPY", {"currencies": ("EUR", "JPY")}),
+        ("--transfer-max", "EUR=7", {"transfer_max": {"EUR": 7}}),
+        ("--transfer-max", "none", {"transfer_max": None}),
+        ("--currencies", "all", {"currencies": None}),
+    ):
+        await done(settings, "change", "acme", option, value)
+        first = msgspec.structs.replace(first, **expected)
+        assert (await ledger(settings, "acme")).state == first, option
+    events = len(await log_of(settings, "acme"))
+    await done(settings, "change", "acme", "--currencies", "all")
+    assert len(await log_of(settings, "acme")) == events, "a change that changes nothing is no event"
+    await done(settings, "close", "acme")
+    assert "closed" in await refused(settings, "change", "acme", "--name", "Other")
+    await done(settings, "change", "main", "--currencies", "EUR")
+    assert (await ledger(settings, "main")).state.currencies == ("EUR",), "a ledger that began without settings gets some"
+
+
+@pytest.mark.parametrize("limit", ["EUR", "EUR=", "EUR=-1", "EUR=1.5", "EUR=0", "XXX=5", "=5", "EUR=9007199254740992"])
+async def test_a_limit_that_is_none_is_refused(settings: Settings, limit: str) -> None:
+    code_, _, err = await daybook(settings, "ledgers", "change", "main", "--transfer-max", limit).ended()
+    assert (code_, "max" in err) == (ExitCode.USAGE, True), err
+    assert await log_of(settings, "main") == []

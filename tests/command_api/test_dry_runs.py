@@ -77,7 +77,7 @@ async def commands_of_every_kind(api: Commands) -> list[tuple[str, str, Body | N
     user, other = await api.user(), await api.user()
     payer, payee, closing = await api.account(user, balance=100), await api.account(), await api.account()
     ids = [f"0198c5a0-0000-7000-8000-0000000000{number:02x}" for number in range(9)]
-    hold = "0198c5a0-0000-7000-8000-00000000c000"
+    hold, schedule = "0198c5a0-0000-7000-8000-00000000c000", "0198c5a0-0000-7000-8000-00000000c00f"
     exchange = {"id": "0198c5a0-0000-7000-8000-00000000c006", **await parties(api), "from_amount": 10, "rate": "1.05"}
     return [
         ("POST", "/v1/users", {"id": ids[0], "name": "Ada", "email": "dry@example.com"}),
@@ -111,10 +111,16 @@ async def commands_of_every_kind(api: Commands) -> list[tuple[str, str, Body | N
         ("POST", "/v1/batch", many(payer, payee, "independent", 0)),
         ("POST", "/v1/batch", many(payer, payee, "atomic", 10)),
         ("POST", "/v1/batch", {"mode": "atomic", "commands": [*many(payer, payee, "atomic", 20)["commands"], too_much(payer)]}),
+        ("POST", "/v1/schedules", {"id": schedule, "transfer": move(payer, payee, 5), "at": "2199-01-01T00:00:00Z"}),
+        ("POST", "/v1/schedules", {"id": ids[0], "transfer": move(payer, payer, 5), "at": "2199-01-01T00:00:00Z"}),
+        ("PATCH", f"/v1/schedules/{schedule}", {"transfer": {"amount": 6}}),
+        ("POST", f"/v1/schedules/{schedule}/cancel", None),
+        ("POST", f"/v1/schedules/{schedule}/cancel", None),
         ("POST", f"/v1/accounts/{payee}/freeze", None),
         ("POST", f"/v1/accounts/{payee}/unfreeze", None),
         ("POST", f"/v1/accounts/{closing}/close", None),
         ("POST", f"/v1/accounts/{payer}/close", None),
+        ("POST", "/v1/days/2025-01-31/close", None),
         ("POST", f"/v1/users/{other}/deactivate", None),
         ("POST", f"/v1/users/{other}/reactivate", None),
         ("POST", f"/v1/users/{other}/erase", None),

@@ -254,7 +254,7 @@ async def test_no_password_and_no_token_is_kept_anywhere(
 ) -> None:
     begun = await world.log_in()
     await world.try_login(password=OTHER_PASSWORD)
-    secret = begun["token"].rpartition("_")[2]
+    secret = begun["token"].split("_", 2)[2]
     async with open_postgres_as_owner(settings) as owner, owner.connect() as connection:
         names = (await connection.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))).scalars().all()
         rows = [str(tuple(row)) for name in names for row in await connection.execute(text(f'SELECT * FROM "{name}"'))]

@@ -17,13 +17,14 @@ from shared.log.account_events import (
     AccountOpened,
     AccountUnfrozen,
 )
+from shared.log.day_events import CurrencyTotals, DayClosed
 from shared.log.encoding import canonical, encode
 from shared.log.event_struct import Spent
 from shared.log.events import Event
 from shared.log.hash_chain import event_hash
 from shared.log.heads import Head
 from shared.log.hold_events import HoldExpired, HoldPlaced
-from shared.log.ledger_events import LedgerClosed, LedgerCreated
+from shared.log.ledger_events import LedgerChanged, LedgerClosed, LedgerCreated
 from shared.log.money_events import (
     FundsDeposited,
     FundsExchanged,
@@ -35,13 +36,24 @@ from shared.log.money_events import (
 )
 from shared.log.projection_events import ProjectionEventSkipped
 from shared.log.read import StoredEvent
+from shared.log.schedule_events import ScheduleCancelled, ScheduleChanged, ScheduleCreated, ScheduleRunRefused
 from shared.log.stored_replies import StoredReply
 from shared.log.user_events import UserChanged, UserCreated, UserDeactivated, UserErased, UserReactivated
 from shared.privacy.person_keys import ADDRESSES
+from shared.proof.merkle import EMPTY_ROOT
+from shared.schedule_rules import PlannedRun, ScheduleRule
 from tests.harness.log import NEW_YEAR, PERSON_KEY, Book, wrapped_keys
 
 METADATA: Final = {"principal": "test"}
 BEYOND: Final = 2**53
+
+
+DAILY: Final = ScheduleRule("day", "09:00", "UTC")
+
+
+def day_of(day: int) -> PlannedRun:
+    """Returns the run of `DAILY` on a day of the month in which the events are."""
+    return PlannedRun(f"2026-01-{day:02d}T09:00:00.000000Z", f"2026-01-{day:02d}")
 
 
 class Scene:
@@ -109,6 +121,28 @@ class Scene:
     def hold(self, expires_at: str | None = None) -> HoldPlaced:
         """Makes a hold of 100 for account two, as the event at position 9, recorded at 00:00:09."""
         return self.book.place_hold(self.one.account_id, 100, self.two.account_id, expires_at=expires_at)
+
+    def plan(self, **fields: Any) -> ScheduleCreated:
+        """Plans one transfer for the moment of the event after this one, which is the tenth."""
+        planned = self.book.plan(self.one, self.two.account_id, 10, "2026-01-01T00:00:10.000000Z")
+        self.planned = msgspec.structs.replace(planned, **fields)
+        return self.planned
+
+    def ran(self, planned: ScheduleCreated, number: int = 1, next_run: PlannedRun | None = None) -> FundsTransferred:
+        return self.book.run(planned, number, planned.next_run.due_at, next_run)
+
+    def refused(self, code: str) -> ScheduleRunRefused:
+        planned = self.planned
+        return ScheduleRunRefused(schedule_id=planned.schedule_id, number=1, due_at=planned.next_run.due_at, code=code)
+
+    def changed(self, amount: int) -> ScheduleChanged:
+        planned = self.planned
+        return ScheduleChanged(
+            schedule_id=planned.schedule_id, to_account_id=planned.to_account_id, amount=amount, next_run=planned.next_run
+        )
+
+    def cancelled(self, runs: int = 0) -> ScheduleCancelled:
+        return ScheduleCancelled(schedule_id=self.planned.schedule_id, runs=runs)
 
     def expired(self, amount: int) -> HoldExpired:
         return HoldExpired(hold_id=self.hold_id, from_account_id=self.one.account_id, amount=amount, currency="EUR")
@@ -223,6 +257,32 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
     "a hold that expires with another amount": lambda s: [s.hold("2026-01-01T00:00:10.000000Z"), s.expired(99)],
     "an account that is closed with a hold": lambda s: [s.hold(), s.withdraw(990), s.of_one(AccountClosed)],
     "money that is held is spent": lambda s: [s.hold(), s.withdraw(1_000)],
+    "a schedule of an amount below zero": lambda s: [s.plan(amount=-5)],
+    "a schedule for the account itself": lambda s: [s.plan(to_account_id=s.one.account_id)],
+    "a schedule for a missing account": lambda s: [s.plan(to_account_id=str(uuid.UUID(int=9)))],
+    "a schedule of another owner": lambda s: [s.plan(owner_id=s.eve.user_id)],
+    "a schedule that was due already": lambda s: [s.plan(next_run=PlannedRun("2026-01-01T00:00:09.000000Z"))],
+    "a schedule whose first run skips a date": lambda s: [s.plan(rule=DAILY, next_run=day_of(3))],
+    "a schedule whose first run is at no time of the rule": lambda s: [
+        s.plan(rule=DAILY, next_run=PlannedRun("2026-01-02T09:00:00.000000Z", "2026-01-01"))
+    ],
+    "a schedule by a rule that means nothing": lambda s: [s.plan(rule=ScheduleRule("week", "09:00", "UTC"), next_run=day_of(1))],
+    "a schedule with the id of another": lambda s: [s.plan(), s.planned],
+    "a change of a schedule that changes nothing": lambda s: [s.plan(), s.changed(10)],
+    "a change to an amount of zero": lambda s: [s.plan(), s.changed(0)],
+    "a schedule that is cancelled twice": lambda s: [s.plan(), s.cancelled(), s.cancelled()],
+    "a schedule that is cancelled with other runs": lambda s: [s.plan(), s.cancelled(1)],
+    "a run of no schedule": lambda s: [s.ran(s.plan())],
+    "a run before it is due": lambda s: [s.plan(next_run=PlannedRun("2026-01-01T00:00:11.000000Z")), s.ran(s.planned)],
+    "a run that is made twice": lambda s: [s.plan(), s.ran(s.planned), s.ran(s.planned)],
+    "a run of another number": lambda s: [s.plan(), s.ran(s.planned, number=2)],
+    "a run of another amount": lambda s: [s.plan(), s.ran(msgspec.structs.replace(s.planned, amount=11))],
+    "a run at another moment": lambda s: [s.plan(), msgspec.structs.replace(s.ran(s.planned), occurred_at=None)],
+    "a run after which another comes": lambda s: [s.plan(), s.ran(s.planned, next_run=day_of(2))],
+    "a run after the schedule was cancelled": lambda s: [s.plan(), s.cancelled(), s.ran(s.planned)],
+    "a run that is refused for nothing": lambda s: [s.plan(), s.refused("insufficient-funds")],
+    "a run that is refused for another reason": lambda s: [s.plan(amount=5_000), s.refused("account-frozen")],
+    "a run of more than is available": lambda s: [s.plan(amount=5_000), s.ran(s.planned)],
     "a limit that a hold is below": lambda s: [
         s.book.place_hold(s.one.account_id, 1_050),
         s.book.change_limit(s.one.account_id, 50),
@@ -305,14 +365,37 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
         msgspec.structs.replace(s.book.erase_user(s.ada.user_id), status_before="inactive")
     ],
     "a ledger that is created after its first event": lambda _: [LedgerCreated(name="Acme")],
+    "a change of a ledger that changes nothing": lambda _: [LedgerChanged(name="Acme"), LedgerChanged(name="Acme")],
+    "a change of a closed ledger": lambda _: [LedgerClosed(), LedgerChanged(name="Acme")],
+    "a deposit of more than the ledger allows": lambda s: [LedgerChanged(name="Acme", transfer_max={"EUR": 9}), s.deposit()],
+    "a hold of more than the ledger allows": lambda s: [LedgerChanged(name="Acme", transfer_max={"EUR": 99}), s.hold()],
+    "a limit of nothing": lambda _: [LedgerChanged(name="Acme", transfer_max={})],
+    "a limit in no currency": lambda _: [LedgerChanged(name="Acme", transfer_max={"XXX": 1})],
     "a ledger that is closed twice": lambda _: [LedgerClosed(), LedgerClosed()],
     "money in a closed ledger": lambda s: [LedgerClosed(), s.deposit()],
     "an account in a closed ledger": lambda s: [LedgerClosed(), s.book.open_account(s.ada.user_id)],
     "a skip of an event to come": lambda _: [ProjectionEventSkipped(projection="balances", position=500, reason="r")],
+    "a day that is closed twice": lambda s: [closed := s.book.close_day(), closed],
+    "a day that is closed before the one before": lambda s: [s.book.close_day(), s.book.close_day(), _closed("1999-12-31")],
+    "a day that is closed although the one before is not": lambda s: [s.book.close_day(), _closed("2000-01-03")],
+    "a day that is closed before its end": lambda _: [_closed("2026-01-01")],
+    "a day that is none": lambda _: [_closed("2025-02-29")],
+    "a closed day in another zone": lambda _: [_closed("2025-12-31", time_zone="Europe/Berlin")],
+    "a closed day with events to come": lambda _: [_closed("2025-12-31", up_to=500)],
+    "a closed day with a root that is none": lambda _: [_closed("2025-12-31", root="0")],
+    "a closed day with an amount that is none": lambda _: [
+        _closed("2025-12-31", totals=(CurrencyTotals("EUR", 1, "-1", "0", "0"),))
+    ],
     "a skip of no read model": lambda _: [ProjectionEventSkipped(projection="a\nb", position=1, reason="r")],
     "a skip at zero": lambda _: [ProjectionEventSkipped(projection="balances", position=0, reason="r")],
 }
 """Events that follow a right history, the last of them wrong, by the name of the fault."""
+
+
+def _closed(day: str, **fields: Any) -> DayClosed:
+    """Makes the closing of a day without events."""
+    closed = DayClosed(day=day, time_zone="UTC", up_to=0, events=0, root=EMPTY_ROOT.hex())
+    return msgspec.structs.replace(closed, **fields)
 
 
 def _captured(s: Scene) -> HoldCaptured:

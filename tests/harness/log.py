@@ -7,7 +7,7 @@ versions, heads, snapshots and hashes.
 import random
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from itertools import islice
@@ -28,6 +28,8 @@ from shared.log.account_events import (
     OverdraftLimitChanged,
 )
 from shared.log.append import NewEvent, StreamEvent, append_prepared, prepare_append
+from shared.log.day_events import DayClosed
+from shared.log.event_struct import ScheduledRun
 from shared.log.events import Event, RecordedEvent
 from shared.log.heads import Head, StreamHead, lock_streams
 from shared.log.hold_events import HoldPlaced, HoldReleased
@@ -42,6 +44,7 @@ from shared.log.money_events import (
     MoneyEvent,
     TransferReversed,
 )
+from shared.log.schedule_events import ScheduleCreated
 from shared.log.stream_fold import snapshot_context
 from shared.log.user_events import (
     UserChanged,
@@ -56,6 +59,8 @@ from shared.money import exponent
 from shared.privacy.encryption import KeysByPerson
 from shared.privacy.master_keys import master_key_id, wrap
 from shared.privacy.person_keys import ADDRESSES, PersonKeys, WrappedKey
+from shared.proof.merkle import EMPTY_ROOT
+from shared.schedule_rules import PlannedRun
 from shared.setting_values import read_master_keys
 from shared.settings import Settings
 from shared.stores.postgres import driver_of
@@ -81,6 +86,7 @@ class Book:
         self.holds: dict[str, HoldPlaced] = {}
         self.remaining: dict[str, int] = {}
         self.reversed: dict[str, int] = {}
+        self.day = date(1999, 12, 31)
         self.carried: dict[str, Fraction] = {}
         self._reversible: list[MoneyEvent] = []
         self._histories: dict[int, Iterator[Event]] = {}
@@ -104,6 +110,11 @@ class Book:
             email_hash_before=_hash(before),
             metadata=metadata_text(metadata),
         )
+
+    def close_day(self) -> DayClosed:
+        """Makes the event that closes the next of some days of which no log of these tests has an event."""
+        self.day += timedelta(days=1)
+        return DayClosed(day=self.day.isoformat(), time_zone="UTC", up_to=0, events=0, root=EMPTY_ROOT.hex())
 
     def erase_user(self, user_id: str) -> UserErased:
         """Makes the event that erases an active user."""
@@ -203,6 +214,23 @@ class Book:
         amount, self.remaining[hold_id] = self.remaining[hold_id], 0
         return HoldReleased(hold_id=hold_id, from_account_id=hold.from_account_id, amount=amount, currency=hold.currency)
 
+    def plan(self, payer: AccountOpened, payee: str, amount: int, due_at: str = "2199-01-01T00:00:00.000000Z") -> ScheduleCreated:
+        """Makes the event that plans one transfer."""
+        return ScheduleCreated(
+            schedule_id=self.new_id(),
+            owner_id=payer.owner_id,
+            from_account_id=payer.account_id,
+            to_account_id=payee,
+            amount=amount,
+            currency=payer.currency,
+            next_run=PlannedRun(due_at),
+        )
+
+    def run(self, planned: ScheduleCreated, number: int, due_at: str, next_run: PlannedRun | None = None) -> FundsTransferred:
+        """Makes the event of a run of a schedule."""
+        made = self.transfer(planned.from_account_id, planned.to_account_id, planned.amount, occurred_at=due_at)
+        return msgspec.structs.replace(made, run=ScheduledRun(planned.schedule_id, number, next_run))
+
     def reverse(self, moved: MoneyEvent, amount: int, **details: Any) -> TransferReversed:
         """Makes the event that reverses a part of a transfer."""
         posted = {each.account_id: each.amount for each in moved.postings()}
@@ -283,7 +311,7 @@ class Book:
                 if isinstance(event, MoneyEvent) and not isinstance(event, TransferReversed | FundsMoved):
                     self._reversible.append(event)
 
-    def _anything(self) -> Iterator[Event]:  # noqa: C901 # a branch for each thing that can happen
+    def _anything(self) -> Iterator[Event]:  # noqa: C901, PLR0912 # a branch for each thing that can happen
         chance = self.random.random()
         user_id, account_id = self.random.choice(list(self.emails)), self.random.choice(list(self.accounts))
         currency = self.accounts[account_id]
@@ -314,6 +342,8 @@ class Book:
             yield self.limit_spending(account_id, per_transfer_max=self.random.randrange(10**6, 10**12))
         elif 0.94 < chance <= 0.955:
             yield from self._exchange(account_id)
+        elif 0.93 < chance <= 0.94:
+            yield self.close_day()
         else:
             yield from self._money(account_id)
 

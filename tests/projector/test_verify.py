@@ -28,7 +28,8 @@ pytestmark = pytest.mark.services
 async def ledger(settings: Settings) -> AsyncIterator[Ledger]:
     """A ledger with a history of 120 events, recorded in one transaction, and its read models."""
     async with open_ledger(settings) as opened:
-        await opened.append(Book(seed=1).history(120))
+        book = Book(seed=1)
+        await opened.append([*book.history(79), book.close_day(), *book.history(40)])
         await opened.build()
         yield opened
 

@@ -116,6 +116,10 @@ async def test_real_answers_match_the_openapi_document(settings: Settings) -> No
     names = {"account_id": account_id, "user_id": user_id, "transfer_id": transfer_id}
     hold_id = next(event.hold_id for event in history if hasattr(event, "hold_id"))
     names |= {"stream": f"account-{account_id}", "name": "balances", "hold_id": hold_id, "ledger_id": "main"}
+    payer, payee = (book.open_account(user_id) for _ in range(2))
+    planned = book.plan(payer, payee.account_id, 5)
+    history += [payer, payee, book.deposit(payer.account_id, 5), planned, book.run(planned, 1, planned.next_run.due_at)]
+    names |= {"schedule_id": planned.schedule_id}
     async with query_api(settings) as api, projecting(api, settings):
         await api.record(history)
         async with open_postgres(settings, "daybook_command") as engine, engine.begin() as connection:

@@ -70,20 +70,22 @@ class Things:
     to_account_id: str
     transfer_id: str
     hold_id: str
+    schedule_id: str
     stream: str
     name: str = "accounts"
     session_id: str = str(uuid.UUID(int=5))
     ledger_id: str = "main"
+    day: str = "2000-01-01"
     house_from_account_id: str = HOUSE[0]
     house_to_account_id: str = HOUSE[1]
     remainder_account_id: str = HOUSE[2]
 
     @classmethod
-    def of(cls, user_id: str, account_id: str, transfer_id: str, hold_id: str, payee: str) -> "Things":
-        return cls(user_id, user_id, account_id, account_id, payee, transfer_id, hold_id, f"account-{account_id}")
+    def of(cls, user_id: str, account_id: str, transfer_id: str, hold_id: str, schedule_id: str, payee: str) -> "Things":
+        return cls(user_id, user_id, account_id, account_id, payee, transfer_id, hold_id, schedule_id, f"account-{account_id}")
 
     def ids(self) -> set[str]:
-        return {self.user_id, self.account_id, self.transfer_id, self.hold_id}
+        return {self.user_id, self.account_id, self.transfer_id, self.hold_id, self.schedule_id}
 
 
 @dataclass(frozen=True)
@@ -226,6 +228,8 @@ def _body(operation: Operation, things: Things) -> dict[str, Any] | None:
     body: dict[str, Any] = _with_things(operation.body, things)
     for name in {"email", "name"} & body.keys():
         body[name] = f"{uuid.uuid4()}@example.com"
+    if "transfer" in body:  # so that a change of a schedule changes something each time
+        body["transfer"] = body["transfer"] | {"amount": int(uuid.uuid4()) % 10**6 + 1}
     if "mode" in body:
         body["mode"] = "atomic"  # which has one verdict, like every other command
     return body
@@ -259,23 +263,42 @@ async def world_of(stores: Settings) -> AsyncIterator[World]:
     payees = [book.open_account(person.user_id) for person in people]
     deposits = [book.deposit(account.account_id, 1_000_000) for account in accounts]
     holds = [book.place_hold(account.account_id, 100_000) for account in accounts]
+    ends = zip(accounts, payees, strict=True)
+    schedules = [book.plan(payer, payee.account_id, 5) for payer, payee in ends]
     async with AsyncExitStack() as exits:
         writer = await exits.enter_async_context(open_postgres(settings, "daybook_command"))
         former = book.create_user()
         await log.append(
-            writer, [*people, *accounts, *house, *payees, *deposits, *holds, former, UserDeactivated(user_id=former.user_id)]
+            writer,
+            [
+                *people,
+                *accounts,
+                *house,
+                *payees,
+                *deposits,
+                *holds,
+                *schedules,
+                former,
+                UserDeactivated(user_id=former.user_id),
+                book.close_day(),
+            ],
         )
         await log.make_ledger(writer, "other")
-        await log.append(writer, [Book(1).create_user()], "other")
+        elsewhere = Book(1)
+        await log.append(writer, [elsewhere.create_user(), elsewhere.close_day(), elsewhere.close_day()], "other")
         clients = {
             "command_api": await exits.enter_async_context(client_of(command_api.app.create_app(settings), "")),
             "query_api": await exits.enter_async_context(client_of(query_api.app.create_app(settings), "")),
         }
         own, foreign = (
-            Things.of(person.user_id, account.account_id, deposit.transfer_id, hold.hold_id, payee.account_id)
-            for person, account, deposit, hold, payee in zip(people, accounts, deposits, holds, payees, strict=True)
+            Things.of(
+                person.user_id, account.account_id, deposit.transfer_id, hold.hold_id, schedule.schedule_id, payee.account_id
+            )
+            for person, account, deposit, hold, schedule, payee in zip(
+                people, accounts, deposits, holds, schedules, payees, strict=True
+            )
         )
-        missing = Things.of(MISSING, MISSING, MISSING, MISSING, own.to_account_id)
+        missing = Things.of(MISSING, MISSING, MISSING, MISSING, MISSING, own.to_account_id)
         tokens = await _tokens(settings, own.user_id, foreign.user_id, former.user_id)
         sessions = Sessions(writer, await exits.enter_async_context(open_redis(settings)), settings)
         yield World(clients, tokens, own, foreign, missing, settings, sessions, writer)
@@ -322,6 +345,7 @@ async def projected_world(settings: Settings) -> AsyncIterator[World]:
             "/accounts",
             "/transfers",
             "/holds",
+            "/schedules",
             f"/accounts/{world.own.account_id}/entries",
             "/stats",
             "/activity",

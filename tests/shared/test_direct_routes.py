@@ -36,7 +36,8 @@ HOLD = str(uuid.UUID(int=9))
 MISSING = str(uuid.UUID(int=404))
 EMAIL, PASSWORD = "ada@example.com", "correct horse battery"
 NAMES = {"user_id": ADA, "account_id": ACCOUNT, "transfer_id": TRANSFER, "session_id": MISSING, "position": "1", "name": "users"}
-NAMES |= {"stream": f"account-{ACCOUNT}", "hold_id": HOLD, "ledger_id": "main"}
+SCHEDULE = str(uuid.UUID(int=13))
+NAMES |= {"stream": f"account-{ACCOUNT}", "hold_id": HOLD, "schedule_id": SCHEDULE, "ledger_id": "main", "day": "2025-01-31"}
 
 
 class Sent(NamedTuple):
@@ -189,6 +190,9 @@ COMMANDS: list[tuple[str, str, Any]] = [
     ("POST", "/v1/holds", {"id": HOLD, "account_id": ACCOUNT, **MONEY}),
     ("POST", "/v1/holds/{hold_id}/capture", {"id": str(uuid.UUID(int=10)), "amount": 30}),
     ("POST", "/v1/holds/{hold_id}/release", None),
+    ("POST", "/v1/schedules", {"id": SCHEDULE, "transfer": PAYMENT, "at": "2199-01-01T00:00:00Z"}),
+    ("PATCH", "/v1/schedules/{schedule_id}", {"transfer": {"amount": 7}}),
+    ("POST", "/v1/schedules/{schedule_id}/cancel", None),
     ("PUT", "/v1/accounts/{account_id}/overdraft-limit", {"overdraft_limit": 50}),
     ("PATCH", "/v1/accounts/{account_id}", {"metadata": {"iban": "DE02"}}),
     ("PUT", "/v1/accounts/{account_id}/limits", {"per_day": 5_000}),
@@ -201,10 +205,12 @@ COMMANDS: list[tuple[str, str, Any]] = [
     ("GET", "/v1/users/{user_id}/sessions", None),
     ("DELETE", "/v1/users/{user_id}/sessions/{session_id}", None),
     ("DELETE", "/v1/users/{user_id}/sessions", None),
+    ("POST", "/v1/days/{day}/close", None),
     ("POST", "/v1/users/{user_id}/deactivate", None),
     ("POST", "/v1/users/{user_id}/reactivate", None),
     ("POST", "/v1/accounts/{account_id}/close", None),
     ("POST", "/v1/ledgers", {"id": "acme"}),
+    ("PUT", "/v1/ledgers/{ledger_id}/settings", {"transfer_max": {"EUR": 5}}),
     ("POST", "/v1/ledgers/{ledger_id}/close", None),
     ("POST", "/v1/users/{user_id}/erase", None),
 ]

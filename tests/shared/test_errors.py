@@ -3,7 +3,7 @@
 import inspect
 import re
 
-from shared import errors, hold_errors
+from shared import day_errors, errors, hold_errors
 from shared.money import AMOUNT_MAX
 from shared.web.problems import STATUS, problem
 
@@ -58,6 +58,8 @@ def test_a_message_holds_the_numbers_that_it_speaks_of() -> None:
         errors.AccountNotEmpty(posted=-7, held=3): ["-7", "3"],
         hold_errors.HoldAmountExceeded(remaining=5, required=6): ["5", "6"],
         hold_errors.TooManyHolds(holds_max=500): ["500"],
+        day_errors.DayOutOfOrder(next_day="2026-02-01"): ["2026", "-02", "-01"],
+        day_errors.DayNotEnded(ends_at="2026-02-01"): ["2026", "-02", "-01"],
         errors.CurrencyMismatch(account_currency="EUR"): ["EUR"],
         errors.VersionMismatch(current_version=12): ["12"],
         errors.BalanceOutOfRange(account_id="…"): [str(AMOUNT_MAX)],

@@ -11,20 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import errors
+from shared.log.day_events import CurrencyTotals
 from shared.log.encoding import NO_KEYS, DecryptionKeys, Upcaster, canonical, decode, encode, upcasted
-from shared.log.event_struct import Spent
+from shared.log.event_struct import ScheduledRun, Spent
 from shared.log.events import EVENT_TYPES, Event
 from shared.log.money_events import Leg
 from shared.privacy.encryption import people_of
+from shared.schedule_rules import PlannedRun, ScheduleRule
 from shared.timestamps import timestamp
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "events.json").read_text())
 EVENT_ID = "00000000-0000-0000-0000-0000000000ee"
 KEYS = {"00000000-0000-0000-0000-0000000000a1": bytes(range(32))}
+RUNS = st.builds(PlannedRun, st.text(max_size=9), st.none() | st.text(max_size=9))
 VALUES: dict[Any, st.SearchStrategy[Any]] = {
     tuple[Leg, ...]: st.lists(
         st.builds(Leg, st.none() | st.text(), st.text(), st.integers(-(2**53), 2**53), st.none() | st.integers(0, 2**53)),
         max_size=3,
+    ).map(tuple),
+    tuple[CurrencyTotals, ...]: st.lists(
+        st.builds(CurrencyTotals, st.text(), st.integers(0, 2**53), st.text(), st.text(), st.text()), max_size=3
     ).map(tuple),
     str: st.text(st.characters(codec="utf-8", exclude_characters="\x00")),
     int: st.integers(-(2**53) + 1, 2**53 - 1),
@@ -32,6 +38,12 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     tuple[str, ...] | None: st.none() | st.lists(st.text(max_size=5), max_size=3).map(tuple),
     str | None: st.none() | st.text(st.characters(codec="utf-8"), max_size=20),
     Spent | None: st.none() | st.builds(Spent, st.text(max_size=9), st.integers(0, 2**53), st.integers(0, 2**53)),
+    PlannedRun: RUNS,
+    PlannedRun | None: st.none() | RUNS,
+    ScheduledRun | None: st.none() | st.builds(ScheduledRun, st.text(max_size=9), st.integers(1, 2**53), st.none() | RUNS),
+    ScheduleRule | None: st.none()
+    | st.builds(ScheduleRule, st.just("month"), st.text(max_size=5), st.text(max_size=5), st.none() | st.integers(1, 31)),
+    dict[str, int] | None: st.none() | st.dictionaries(st.text(max_size=5), st.integers(0, 2**53), max_size=3),
     dict[str, str] | None: st.none() | st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3),
 }
 

@@ -44,6 +44,10 @@ class Apis(NamedTuple):
         named = bearer(token or self.token) | {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.commands.post(path, json=body, headers=named)
 
+    async def put(self, path: str, body: Any, token: str = "", **headers: str) -> httpx2.Response:
+        named = bearer(token or self.token) | {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.commands.put(path, json=body, headers=named)
+
     async def get(self, path: str, token: str = "", **headers: str) -> httpx2.Response:
         named = bearer(token or self.token) | {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.queries.get(path, headers=named)
@@ -79,15 +83,23 @@ async def test_a_ledger_is_created_once_for_each_key_and_every_answer_follows_fr
     assert (made.status_code, made.headers["etag"], made.headers["daybook-position"]) == (201, '"v1"', "1"), made.text
     assert made.headers["location"].endswith("/v1/ledgers/acme")
     expected = {"id": "acme", "position": 1, "version": 1, "name": "Acme Ltd.", "status": "open"}
-    assert made.json() == expected | {"time_zone": "Europe/Berlin", "currencies": ["EUR", "USD"]}
+    assert made.json() == expected | {"time_zone": "Europe/Berlin", "currencies": ["EUR", "USD"], "transfer_max": None}
     again = await apis.post("/v1/ledgers", ACME | {"currencies": ["EUR", "USD"]}, idempotency_key="new")
     assert (again.content, again.headers["idempotency-replayed"]) == (made.content, "true"), "the order says nothing"
     assert code(await apis.post("/v1/ledgers", ACME | {"time_zone": "UTC"}, idempotency_key="new")) == "idempotency-key-reused"
     taken = await apis.post("/v1/ledgers", ACME)
     assert (taken.status_code, code(taken)) == (409, "id-taken")
     for number in range(2):
+        body = {"transfer_max": {"USD": 7, "EUR": 5}}
+        changed = await apis.put("/v1/ledgers/acme/settings", body, idempotency_key=f"change-{number}")
+        shown = {"name": "acme", "time_zone": "Europe/Berlin", "currencies": None, **body, "version": 2}
+        assert (changed.status_code, changed.json() | shown) == (200, changed.json()), changed.text
+        assert (await apis.get("/v1/ledgers/acme")).json()["transfer_max"] == body["transfer_max"]
+    for number in range(2):
         closed = await apis.post("/v1/ledgers/acme/close", idempotency_key=f"close-{number}")
-        assert (closed.status_code, closed.json()["status"], closed.json()["version"]) == (200, "closed", 2), closed.text
+        assert (closed.status_code, closed.json()["status"], closed.json()["version"]) == (200, "closed", 3), closed.text
+    again = await apis.put("/v1/ledgers/acme/settings", {"name": "Other"})
+    assert (again.status_code, code(again)) == (409, "ledger-closed")
     assert await fault_of_log(apis.settings, "acme") == ""
 
 
@@ -156,6 +168,7 @@ async def test_a_key_for_one_ledger_creates_and_closes_none(apis: Apis) -> None:
         for ledger_id in ("main", "acme", "nowhere"):
             answers = [await apis.post("/v1/ledgers", {"id": ledger_id}, token)]
             answers += [await apis.post(f"/v1/ledgers/{ledger_id}/close", None, token)]
+            answers += [await apis.put(f"/v1/ledgers/{ledger_id}/settings", {}, token)]
             assert {(answer.status_code, code(answer)) for answer in answers} == {(403, "forbidden")}
     assert await apis.heads() == before
 
