@@ -104,59 +104,60 @@ def _start_recorders(redis: Redis, handler: CommandHandler) -> list[asyncio.Task
     ]
 
 
+@asynccontextmanager
+async def running_command_api(configured: Settings) -> AsyncIterator[CommandApiState]:
+    """Opens the stores, starts the tasks of the API, and yields its state. At the end, ends and closes everything."""
+    async with (
+        open_postgres(configured, "daybook_command") as engine,
+        open_postgres(configured, "daybook_command", connections_max=1) as engine_of_checks,
+        open_redis(configured) as redis,
+        open_connections_of_strangers(configured, "daybook_command") as strangers,
+    ):
+        await require_schema(engine, configured.schema_wait_seconds)
+        await require_durable_postgres(engine)
+        await require_safe(configured, "daybook_command", say)
+        await record_limits(engine, configured)
+        waker = Waker(redis, configured.wake_timeout_ms)
+        handler = CommandHandler(engine, configured, waker.wake)
+        recorders = _start_recorders(redis, handler)
+        login = Login(engine, strangers.engine, redis, configured)
+        authentication = Authentication(Connections(engine, redis), strangers, configured)
+        denials = DenialRecorder(redis, configured, "commands")
+        readiness = Readiness(store_checks(engine_of_checks))
+        await readiness.start()
+        calm_collector()
+        report_loop_errors()
+        try:
+            yield CommandApiState(
+                settings=configured,
+                handler=handler,
+                login=login,
+                passwords=PasswordChanges(engine, login),
+                authentication=authentication,
+                denials=denials,
+                requests=RequestDurations(),
+                engine=engine,
+                readiness=readiness,
+            )
+        finally:
+            await readiness.close()
+            await end_tasks(*recorders)
+            await handler.close()
+            login.close()
+            await authentication.close()
+            await denials.close()
+            await waker.close()
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Makes the app of the command API. Without `settings`, reads the settings from the environment."""
     configured = settings or settings_or_exit()
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[CommandApiState]:
-        async with (
-            open_postgres(configured, "daybook_command") as engine,
-            open_postgres(configured, "daybook_command", connections_max=1) as engine_of_checks,
-            open_redis(configured) as redis,
-            open_connections_of_strangers(configured, "daybook_command") as strangers,
-        ):
-            await require_schema(engine, configured.schema_wait_seconds)
-            await require_durable_postgres(engine)
-            await require_safe(configured, "daybook_command", say)
-            await record_limits(engine, configured)
-            waker = Waker(redis, configured.wake_timeout_ms)
-            handler = CommandHandler(engine, configured, waker.wake)
-            recorders = _start_recorders(redis, handler)
-            login = Login(engine, strangers.engine, redis, configured)
-            authentication = Authentication(Connections(engine, redis), strangers, configured)
-            denials = DenialRecorder(redis, configured, "commands")
-            readiness = Readiness(store_checks(engine_of_checks))
-            await readiness.start()
-            calm_collector()
-            report_loop_errors()
-            try:
-                yield CommandApiState(
-                    settings=configured,
-                    handler=handler,
-                    login=login,
-                    passwords=PasswordChanges(engine, login),
-                    authentication=authentication,
-                    denials=denials,
-                    requests=RequestDurations(),
-                    engine=engine,
-                    readiness=readiness,
-                )
-            finally:
-                await readiness.close()
-                await end_tasks(*recorders)
-                await handler.close()
-                login.close()
-                await authentication.close()
-                await denials.close()
-                await waker.close()
-
     app = DirectApp(
         title="Daybook commands",
         version=version("daybook"),
         summary="Records users, accounts and the movement of money.",
         description=COMMAND_API_DESCRIPTION,
-        lifespan=lifespan,
+        lifespan=lambda _: running_command_api(configured),
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,

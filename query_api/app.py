@@ -98,58 +98,57 @@ class QueryApiState(TypedDict):
     readiness: Readiness
 
 
+@asynccontextmanager
+async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState]:
+    """Opens the stores, starts the tasks of the API, and yields its state. At the end, ends and closes everything."""
+    async with (
+        open_postgres(configured, "daybook_query") as postgres,
+        open_postgres(configured, "daybook_query", connections_max=1) as postgres_of_checks,
+        open_mongo(configured, configured.mongo_timeout_ms) as mongo,
+        open_redis(configured) as redis,
+        open_connections_of_strangers(configured, "daybook_query") as strangers,
+    ):
+        await require_schema(postgres, configured.schema_wait_seconds)
+        await require_lasting_redis(redis)
+        await require_safe(configured, "daybook_query", say)
+        authentication = Authentication(Connections(postgres, redis), strangers, configured)
+        denials = DenialRecorder(redis, configured, "queries")
+        log_tails = LogTails(postgres, redis, configured.event_streams_max)
+        reader = Reader(postgres, mongo, redis, configured)
+        readiness = Readiness(store_checks(postgres_of_checks, mongo, redis), partial(readiness_notes, postgres_of_checks, redis))
+        await readiness.start()
+        calm_collector()
+        report_loop_errors()
+        sys.setswitchinterval(SWITCH_SECONDS)
+        try:
+            yield QueryApiState(
+                settings=configured,
+                authentication=authentication,
+                denials=denials,
+                requests=RequestDurations(),
+                reader=reader,
+                log_tails=log_tails,
+                cursors=Cursors(configured.secret.get_secret_value()),
+                person_keys=PersonKeys(configured),
+                readiness=readiness,
+            )
+        finally:
+            await readiness.close()
+            await reader.positions.close()
+            await log_tails.close()
+            await authentication.close()
+            await denials.close()
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Makes the app of the query API. Without `settings`, reads the settings from the environment."""
     configured = settings or settings_or_exit()
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[QueryApiState]:
-        async with (
-            open_postgres(configured, "daybook_query") as postgres,
-            open_postgres(configured, "daybook_query", connections_max=1) as postgres_of_checks,
-            open_mongo(configured, configured.mongo_timeout_ms) as mongo,
-            open_redis(configured) as redis,
-            open_connections_of_strangers(configured, "daybook_query") as strangers,
-        ):
-            await require_schema(postgres, configured.schema_wait_seconds)
-            await require_lasting_redis(redis)
-            await require_safe(configured, "daybook_query", say)
-            authentication = Authentication(Connections(postgres, redis), strangers, configured)
-            denials = DenialRecorder(redis, configured, "queries")
-            log_tails = LogTails(postgres, redis, configured.event_streams_max)
-            reader = Reader(postgres, mongo, redis, configured)
-            readiness = Readiness(
-                store_checks(postgres_of_checks, mongo, redis), partial(readiness_notes, postgres_of_checks, redis)
-            )
-            await readiness.start()
-            calm_collector()
-            report_loop_errors()
-            sys.setswitchinterval(SWITCH_SECONDS)
-            try:
-                yield QueryApiState(
-                    settings=configured,
-                    authentication=authentication,
-                    denials=denials,
-                    requests=RequestDurations(),
-                    reader=reader,
-                    log_tails=log_tails,
-                    cursors=Cursors(configured.secret.get_secret_value()),
-                    person_keys=PersonKeys(configured),
-                    readiness=readiness,
-                )
-            finally:
-                await readiness.close()
-                await reader.positions.close()
-                await log_tails.close()
-                await authentication.close()
-                await denials.close()
-
     app = DirectApp(
         title="Daybook queries",
         version=version("daybook"),
         summary="Answers what is known about users, accounts and the movement of money.",
         description=DESCRIPTION,
-        lifespan=lifespan,
+        lifespan=lambda _: running_query_api(configured),
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,

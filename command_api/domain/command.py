@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from command_api.domain.command_fields import StrictFields
+from shared.errors import Rejection
 from shared.log.events import Event
 
 States = Mapping[str, Any]
@@ -56,3 +57,11 @@ class Command(StrictFields):
             Rejection: a rule rejects the command.
         """
         raise NotImplementedError
+
+    def rejected(self, states: States, rejection: Rejection) -> list[Event]:  # noqa: ARG002
+        """Returns the events that record that a rule of the ledger rejects the command. By default there are none.
+
+        Raises:
+            Rejection: the rejection itself, if nothing is to be recorded.
+        """
+        raise rejection

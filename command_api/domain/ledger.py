@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from command_api.domain.command import Command, States
 from command_api.domain.command_fields import PositiveAmount, StrictFields
-from shared.errors import IdTaken
+from shared.errors import IdTaken, Rejection
 from shared.input_types import Currency, LedgerId, TimeZone
 from shared.ledger_errors import CurrencyNotAllowed, LedgerIsClosed, LedgerLimitExceeded
 from shared.log.account_events import AccountOpened
@@ -47,12 +47,19 @@ def decide_in(ledger: LedgerState, recorded: int, command: Command, states: Stat
     if ledger.status == "closed" and not command.suits_closed_ledgers:
         raise LedgerIsClosed
     events = command.decide(states)
-    for event in events:
-        if isinstance(event, AccountOpened) and ledger.currencies is not None and event.currency not in ledger.currencies:
-            raise CurrencyNotAllowed(currencies=", ".join(ledger.currencies))
-        if ledger.transfer_max:
-            _require_within(ledger.transfer_max, event)
+    try:
+        for event in events:
+            _require_allowed(ledger, event)
+    except Rejection as rejection:
+        return command.rejected(states, rejection)
     return events
+
+
+def _require_allowed(ledger: LedgerState, event: Event) -> None:
+    if isinstance(event, AccountOpened) and ledger.currencies is not None and event.currency not in ledger.currencies:
+        raise CurrencyNotAllowed(currencies=", ".join(ledger.currencies))
+    if ledger.transfer_max:
+        _require_within(ledger.transfer_max, event)
 
 
 def _require_within(transfer_max: Mapping[str, int], event: Event) -> None:

@@ -376,13 +376,23 @@ class RunSchedule(ScheduleCommand):
         run = schedule.next_run
         if run is None or self.number != schedule.runs + 1 or schedule.now < run.due_at:
             return []
-        following = run_after(schedule.rule, run, self.recorded) if schedule.rule else None
         try:
             [made] = self._transfer(schedule, run).decide(states)
         except errors.Rejection as rejection:
-            refused: dict[str, Any] = {"schedule_id": self.schedule_id, "number": self.number, "due_at": run.due_at}
-            return [ScheduleRunRefused(code=rejection.code, next_run=following, **refused)]
-        return [msgspec.structs.replace(made, run=ScheduledRun(self.schedule_id, self.number, following))]
+            return self.rejected(states, rejection)
+        return [msgspec.structs.replace(made, run=ScheduledRun(self.schedule_id, self.number, self._following(schedule, run)))]
+
+    def rejected(self, states: States, rejection: errors.Rejection) -> list[Event]:
+        schedule = self.require_schedule(states)
+        run = schedule.next_run
+        if run is None:
+            raise rejection
+        following = self._following(schedule, run)
+        refused: dict[str, Any] = {"schedule_id": self.schedule_id, "number": self.number, "due_at": run.due_at}
+        return [ScheduleRunRefused(code=rejection.code, next_run=following, **refused)]
+
+    def _following(self, schedule: ScheduleState, run: PlannedRun) -> PlannedRun | None:
+        return run_after(schedule.rule, run, self.recorded) if schedule.rule else None
 
     def _transfer(self, schedule: ScheduleState, run: PlannedRun) -> TransferFunds:
         return TransferFunds(

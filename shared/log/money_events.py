@@ -176,8 +176,8 @@ class FundsMoved(EventStruct, frozen=True):
 
     @property
     def currency(self) -> str:
-        """The currency of the first leg. The others may have others."""
-        return self.legs[0].currency
+        """The currency of the first leg. The others may have others. It is empty in a forged event without legs."""
+        return self.legs[0].currency if self.legs else ""
 
     @property
     def amount(self) -> int:

@@ -169,6 +169,12 @@ def test_every_mistake_is_one_line_with_its_own_cause(tmp_path: Path) -> None:
     assert debugged.err.splitlines()[-1].startswith("daybook: PostgreSQL does not answer")
 
 
+def test_a_character_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
+    (tmp_path / "transactions.csv").write_text("account_id,amount,date\na1,NaN,2026-01-02\n")
+    ended = run("import", "csv", str(tmp_path), terminal=Terminal("Cyrillic", encoding="iso8859_5"))
+    assert "\\xabNaN\\xbb is not an amount" in ended.out + ended.err
+
+
 def test_a_command_does_not_mix_a_running_stack_with_addresses_of_the_environment(tmp_path: Path) -> None:
     """A stack runs. If one address of the environment is another one, none of the stack's variables is used."""
     stack = {name: value for name, value in DEAD.items() if name.startswith("DAYBOOK_") and name != "DAYBOOK_DATA_DIR"}

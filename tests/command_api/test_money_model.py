@@ -70,9 +70,8 @@ limits = st.builds(
     st.sampled_from((None, None, 0, 300, 1_000, LARGEST)),
 )
 ends = st.tuples(st.one_of(st.none(), indexes), st.integers(-300, 300).filter(bool))
-moves = st.tuples(
-    st.lists(ends, min_size=1, max_size=4), st.one_of(st.none(), indexes), st.sampled_from((True, True, True, False))
-)
+rarely = st.sampled_from((False, False, False, True))
+moves = st.tuples(st.lists(ends, min_size=1, max_size=4), st.one_of(st.none(), indexes), rarely, rarely)
 exchanged = st.one_of(st.none(), st.none(), st.integers(-300, 300).filter(bool))
 
 
@@ -259,14 +258,20 @@ class Machine(RuleBasedStateMachine):
         return Wanted(kind, "POST", f"/v1/{kind}s", body, act, {"type": kind, **body})
 
     def _move(self, move: Any, currency: str, foreign: int | None) -> Wanted:
-        """A transfer with postings. The last one mostly balances the others. `foreign` moves into or out of an account in yen."""
-        ends, last, balanced = move
+        """A transfer with postings. Mostly the last one balances the others, and no end has two. `foreign` is in yen."""
+        ends, last, unbalanced, careless = move
         transfer_id = self._new_id(self.transfers)
-        postings: list[Posting] = [
-            (None if end is None else self._pick(self.accounts, end), amount, currency) for end, amount in ends
-        ]
-        rest = -sum(amount for _, amount, _ in postings) if balanced else 1
-        postings.append((None if last is None else self._pick(self.accounts, last), rest or 1, currency))
+        chosen = [(None if end is None else self._pick(self.accounts, end), amount) for end, amount in [*ends, (last, 0)]]
+        if not careless:
+            suiting: dict[str | None, int] = {}
+            for end, amount in chosen:
+                if self._suits(end, currency):
+                    suiting.pop(end, None)  # the last one stays the last
+                    suiting[end] = amount
+            chosen = [*suiting.items()] if len(suiting) > 1 else chosen
+        rest = 0 if unbalanced else -sum(amount for _, amount in chosen[:-1])
+        postings: list[Posting] = [(end, amount, currency) for end, amount in chosen[:-1]]
+        postings += [(end, rest or 1, currency) for end, _ in chosen[-1:]]
         if foreign:
             postings += [(None, -foreign, "JPY"), (self._pick(self.accounts, 0), foreign, "JPY")]
         told = [{"account_id": end, "amount": amount, "currency": each} for end, amount, each in postings]
@@ -315,11 +320,12 @@ class Machine(RuleBasedStateMachine):
     def send(self, wanted: Wanted, *, dry: bool) -> None:
         """Sends a command, and compares the verdict, the answer and the new events with the model."""
         answer = self._ask(wanted, dry=dry)
+        before = self._statuses()
         if code := _rejection(wanted, self.model):
             self._require_rejected(answer, code)
             return
         assert answer.is_success, (wanted, answer.text)
-        self._follow([wanted.what])
+        self._follow([wanted.what], changed=before != self._statuses())
         self._require_balances(answer.json())
 
     def send_together(self, mode: str, wanted: Sequence[Wanted], *, dry: bool) -> None:
@@ -339,7 +345,7 @@ class Machine(RuleBasedStateMachine):
         assert [result["body"].get("code", "") for result in results] == codes, answer.text
         assert [result["status"] < 300 for result in results] == [not code for code in codes]
         accepted = [each.what for each, code in zip(wanted, codes, strict=True) if not code]
-        self._follow(accepted)
+        self._follow(accepted, changed=bool(accepted))
 
     def _ask(self, wanted: Wanted, *, dry: bool) -> httpx2.Response:
         """Sends a request, first as a dry run if `dry`."""
@@ -363,10 +369,13 @@ class Machine(RuleBasedStateMachine):
             account = self.model.accounts[told["account_id"]]
             assert (told["posted"], told["held"], told["available"]) == (account.posted, account.held, account.available)
 
-    def _follow(self, accepted: list[str]) -> None:
+    def _statuses(self) -> dict[str, str]:
+        return {each: account.status for each, account in self.model.accounts.items()}
+
+    def _follow(self, accepted: list[str], *, changed: bool) -> None:
         """Reads the new events. There is one of the right type for each command, and what the log says sums to the model."""
         events = self.product.events_after(self.position)
-        if events or not set(accepted) <= MAY_CHANGE_NOTHING:
+        if events or changed or not set(accepted) <= MAY_CHANGE_NOTHING:
             wanted = [(self.position + place, EVENT_OF[what]) for place, what in enumerate(accepted, 1)]
             assert [(event.position, event.type) for event in events] == wanted
         for event in events:
@@ -416,6 +425,9 @@ class Machine(RuleBasedStateMachine):
     def _new_id(self, ids: list[str]) -> str:
         ids.append(str(uuid.uuid4()))
         return ids[-1]
+
+    def _suits(self, end: str | None, currency: str) -> bool:
+        return end is None or end not in self.model.accounts or self.model.accounts[end].currency == currency
 
     def _pick(self, ids: list[str], index: int) -> str:
         """Returns one of the newest ids, or an id that nothing has."""

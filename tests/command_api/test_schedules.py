@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from command_api.domain.account import FreezeAccount, UnfreezeAccount
 from command_api.domain.command import Command
+from command_api.domain.ledger import decide_in
 from command_api.domain.past_decisions import PastDecisions
 from command_api.domain.schedule import (
     CancelSchedule,
@@ -24,6 +25,7 @@ from command_api.domain.stream_folds import at_moment
 from shared import errors
 from shared.log.event_struct import ScheduledRun
 from shared.log.events import Event
+from shared.log.ledger_state import LedgerState
 from shared.log.money_events import FundsTransferred
 from shared.log.schedule_events import ScheduleCancelled, ScheduleChanged, ScheduleCreated, ScheduleRunRefused
 from shared.schedule_rules import PlannedRun, ScheduleRule
@@ -106,6 +108,14 @@ def refused(number: int, code: str, **fields: Any) -> ScheduleRunRefused:
 TWO_OPEN: list[Event] = [opened(), opened(TWO)]
 RICH: list[Event] = [*TWO_OPEN, deposited(15), planned()]
 ENDED: list[Event] = [*TWO_OPEN, planned(), ScheduleCancelled(schedule_id=ID, runs=0)]
+
+
+def test_a_run_above_the_limit_of_its_ledger_is_refused_and_the_next_one_follows() -> None:
+    command, states = run(), FoldedStates(*RICH)
+    first = {stream_id: at_moment(states[stream_id], day(2)) for stream_id in command.streams()}
+    due = first | {stream_id: at_moment(states[stream_id], day(2)) for stream_id in command.further_streams(first)}
+    limited = LedgerState(transfer_max={"EUR": 9})
+    assert decide_in(limited, 4, command, due) == [refused(1, "ledger-limit-exceeded")]
 
 
 @pytest.mark.parametrize(

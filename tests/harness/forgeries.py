@@ -305,6 +305,7 @@ FORGED_EVENTS: Final[dict[str, Forge]] = {
     "two postings of an account": lambda s: [s.book.move((s.one.account_id, -5), (s.two.account_id, 10), (s.one.account_id, -5))],
     "two postings of the outside world": lambda s: [s.book.move((s.one.account_id, -5), (None, 3), (None, 2))],
     "a single posting": lambda s: [s.book.move((s.one.account_id, 0))],
+    "no postings": lambda s: [msgspec.structs.replace(s.moved(), legs=())],
     "a posting of nothing": lambda s: [s.book.move((s.one.account_id, -5), (s.two.account_id, 0), (None, 5))],
     "postings of more than is available": lambda s: [s.book.move((s.one.account_id, -5_000), (s.two.account_id, 5_000))],
     "postings on a frozen account": lambda s: [s.of_one(AccountFrozen), s.moved()],
