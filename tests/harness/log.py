@@ -13,6 +13,7 @@ from fractions import Fraction
 from itertools import islice
 from typing import Any, Final, get_args
 
+import asyncpg
 import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -467,6 +468,18 @@ class _Stream(msgspec.Struct):
     version: int
     position: int
     state: Any
+
+
+async def add_pepper(database_url: str) -> None:
+    """Gives the ledger `main`, which has no events yet, the key for hashes of addresses that the events of `Book` have."""
+    connection = await asyncpg.connect(database_url, ssl=False)
+    try:
+        await connection.execute(
+            "INSERT INTO person_keys (ledger_id, person_id, wrapped_key, master_key_id) VALUES ('main', $1, $2, $3)",
+            *wrapped_keys("main", {ADDRESSES})[0],
+        )
+    finally:
+        await connection.close()
 
 
 async def append_within(connection: AsyncConnection, events: Sequence[Event], ledger_id: str = "main") -> int:

@@ -118,6 +118,8 @@ class Attacker:
         name = self.chance.choice([each.model.name for each in PROJECTIONS if each.model.store == "mongo"])
         documents = self.ledger.stores.mongo[f"main.{name}.1"]
         found: list[Any] = await documents.find({}, sort=[("_id", 1)]).to_list(None)
+        if not found:  # the history has no schedule, for example
+            return "", _nothing
         document = self.chance.choice(found)
 
         async def undo() -> None:
