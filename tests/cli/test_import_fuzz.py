@@ -8,6 +8,7 @@ import base64
 import copy
 import random
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -138,8 +139,8 @@ class Mutant:
         elif how == 1:
             lines += lines[place : place + 1]
         elif how == 2 and lines:
-            members = msgspec.json.decode(lines[place])
-            lines[place] = msgspec.json.encode(self._changed(members)) + b"\n"
+            with suppress(msgspec.DecodeError):  # an earlier change may have made another text of the line
+                lines[place] = msgspec.json.encode(self._changed(msgspec.json.decode(lines[place]))) + b"\n"
         else:
             lines[place : place + 1] = [base64.b64encode(self.chance.randbytes(30)) + b"\n"]
         self.keys = b"".join(lines)
