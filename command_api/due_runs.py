@@ -1,4 +1,4 @@
-"""Makes the runs of schedules that are due. The worker finds them and publishes them: see `projector.due_runs`.
+"""Makes the runs of schedules that are due. The worker finds them and publishes them: see `projector.due`.
 
 The rule decides by PostgreSQL's clock and by the number of the run, so a message can be wrong, late or twice, and several command
 APIs can hear it: no run is made twice or before its moment. Missed runs are caught up in the order in which they were due, also
@@ -6,7 +6,7 @@ across the schedules of a message. If the writer has too much to do, or this pro
 the next run again.
 """
 
-import asyncio
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -14,6 +14,7 @@ import structlog
 from redis.asyncio import Redis
 
 from command_api.domain.schedule import RunSchedule, ScheduleState
+from command_api.worker_messages import hear
 from command_api.writer.command_request import CommandRequest, Outcome, Reply
 from command_api.writer.ledger_writer import CommandHandler
 from shared.errors import DaybookError, Rejection
@@ -27,7 +28,6 @@ from shared.timestamps import timestamp
 
 log = structlog.get_logger()
 
-LISTEN_SECONDS: Final = 5.0
 PRINCIPAL: Final = "process:command-api"
 
 
@@ -50,15 +50,7 @@ class _NextRun(msgspec.Struct, frozen=True):
 
 async def make_due_runs(redis: "Redis", handler: CommandHandler) -> None:
     """Listens to the worker and makes the runs that it finds, for ever. While Redis does not answer, none is made."""
-    while True:
-        try:
-            async with redis.pubsub(ignore_subscribe_messages=True) as channel:
-                await channel.subscribe(DUE_RUNS_CHANNEL)
-                while True:
-                    if message := await channel.get_message(timeout=LISTEN_SECONDS):
-                        await _make(handler, message["data"])
-        except POSTGRES_AND_REDIS_ERRORS:
-            await asyncio.sleep(LISTEN_SECONDS)
+    await hear(redis, DUE_RUNS_CHANNEL, partial(_make, handler))
 
 
 async def _make(handler: CommandHandler, message: str) -> None:

@@ -1,10 +1,10 @@
-"""Records the expiry of holds. The worker finds them and publishes their ids: see `projector.due_holds`.
+"""Records the expiry of holds. The worker finds them and publishes their ids: see `projector.due`.
 
 The rule decides by PostgreSQL's clock, so a message can be wrong, late or twice, and no hold ends before its moment. If the
 writer has too much to do, nothing is recorded, and the worker publishes the holds again.
 """
 
-import asyncio
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -12,6 +12,7 @@ import structlog
 from redis.asyncio import Redis
 
 from command_api.domain.hold import ExpireHold
+from command_api.worker_messages import hear
 from command_api.writer.command_request import CommandRequest, Outcome
 from command_api.writer.ledger_writer import CommandHandler
 from shared.errors import DaybookError, Rejection
@@ -22,7 +23,6 @@ from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
 
 log = structlog.get_logger()
 
-LISTEN_SECONDS: Final = 5.0
 PRINCIPAL: Final = "process:command-api"
 
 
@@ -39,15 +39,7 @@ class _UnheardReply:
 
 async def record_expired_holds(redis: "Redis", handler: CommandHandler) -> None:
     """Listens to the worker and records the expiries that it finds, for ever. While Redis does not answer, none is recorded."""
-    while True:
-        try:
-            async with redis.pubsub(ignore_subscribe_messages=True) as channel:
-                await channel.subscribe(DUE_HOLDS_CHANNEL)
-                while True:
-                    if message := await channel.get_message(timeout=LISTEN_SECONDS):
-                        await _record(handler, message["data"])
-        except POSTGRES_AND_REDIS_ERRORS:
-            await asyncio.sleep(LISTEN_SECONDS)
+    await hear(redis, DUE_HOLDS_CHANNEL, partial(_record, handler))
 
 
 async def _record(handler: CommandHandler, message: str) -> None:

@@ -27,8 +27,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from projector.due_holds import tell_due_holds
-from projector.due_runs import tell_due_runs
+from projector.due import EXPIRED_HOLDS, SCHEDULED_RUNS, tell_due
 from projector.projections.projection import Projection
 from projector.projections.registry import PROJECTIONS
 from projector.runner import Runner
@@ -178,12 +177,12 @@ async def seal(ctx: Context, *_args: Any, **_kwargs: Any) -> None:
 
 async def find_due_holds(ctx: Context, *_args: Any, **_kwargs: Any) -> None:
     """Tells the command APIs which holds have expired, so that they record it."""
-    await tell_due_holds(ctx["stores"])
+    await tell_due(ctx["stores"], EXPIRED_HOLDS)
 
 
 async def find_due_runs(ctx: Context, *_args: Any, **_kwargs: Any) -> None:
     """Tells the command APIs which runs of schedules are due, so that they make them."""
-    await tell_due_runs(ctx["stores"])
+    await tell_due(ctx["stores"], SCHEDULED_RUNS)
 
 
 def _cron_jobs(settings: Settings) -> list[CronJob]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from projector.due_holds import tell_due_holds
+from projector.due import EXPIRED_HOLDS, tell_due
 from shared.log.hold_events import HoldExpired
 from shared.read_models.channels import DUE_HOLDS_CHANNEL
 from shared.settings import Settings
@@ -81,7 +81,7 @@ async def test_a_hold_that_expires_leaves_every_answer_at_its_moment_and_no_even
     assert [each["id"] for each in (await api.get("/v1/holds", {"status": "active"}))["items"]] == [lasting.hold_id]
     async with api.stores.redis.pubsub(ignore_subscribe_messages=True) as channel:
         await channel.subscribe(DUE_HOLDS_CHANNEL)
-        assert await tell_due_holds(api.stores) == 1
+        assert await tell_due(api.stores, EXPIRED_HOLDS) == 1
         message = None
         while message is None:
             message = await channel.get_message(timeout=120)
@@ -89,4 +89,4 @@ async def test_a_hold_that_expires_leaves_every_answer_at_its_moment_and_no_even
     await api.record([HoldExpired(hold_id=hold.hold_id, from_account_id=account.account_id, amount=60, currency="EUR")])
     assert await balances(api, account.account_id) == (7, 93)
     assert (await api.get(f"/v1/holds/{hold.hold_id}"))["version"] == 2
-    assert await tell_due_holds(api.stores) == 0
+    assert await tell_due(api.stores, EXPIRED_HOLDS) == 0
