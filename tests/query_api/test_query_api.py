@@ -79,6 +79,7 @@ async def test_the_answer_for_a_user_has_its_version_and_position(api: Questions
         "name": "Ada",
         "email": "ada@example.com",
         "status": "inactive",
+        "metadata": None,
         "version": 2,
         "position": 3,
     }
