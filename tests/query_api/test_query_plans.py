@@ -1,5 +1,6 @@
 """Every list is read along an index from where its page begins, and nothing is sorted in memory."""
 
+import itertools
 import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,8 +18,10 @@ from query_api.resources.entries import (
     find_entries,
 )
 from query_api.resources.holds import HOLD_ORDERS, HoldParameters, find_holds
+from query_api.resources.schedules import SCHEDULE_ORDERS, ScheduleParameters, find_schedules
 from query_api.resources.transfers import TRANSFER_ORDERS, TransferParameters, find_transfers
 from query_api.resources.users import USER_ORDERS, UserParameters, find_users
+from shared.log.account_events import AccountOpened
 from shared.read_models.generations import Generation
 from shared.read_models.shapes import ReadModel
 from shared.settings import Settings
@@ -112,7 +115,17 @@ def lists() -> list[List]:
             {"placed_at[gte]": "2026-11-21T09:30:00Z", "account_id": SOMEBODY},
         ],
     )
+    ends: tuple[dict[str, str], ...] = (
+        {},
+        {"account_id": SOMEBODY},
+        {"counterparty": SOMEBODY},
+        {"account_id": SOMEBODY, "counterparty": SOMEBODY},
+    )
+    schedules = [
+        {"sort": sort} | found | status for sort in SCHEDULE_ORDERS for found in ends for status in ({}, {"status": "active"})
+    ]
     return [
+        *((find_schedules, ScheduleParameters.model_validate(p)) for p in schedules),
         *((find_holds, HoldParameters.model_validate(p)) for p in holds),
         *((find_users, UserParameters.model_validate(p)) for p in users),
         *((find_accounts, AccountParameters.model_validate(p)) for p in accounts),
@@ -135,7 +148,7 @@ def index_of(filters: dict[str, Any]) -> set[str]:
     """Returns a field of the index that serves each of these filters."""
     served = {
         "kind": "found_by",
-        "counterparty": "found_by",
+        "counterparty": "(?:found_by|to_account_id)",
         "reference": "found_by",
         "metadata": "found_by",
         "email": "found_by",
@@ -159,8 +172,11 @@ async def test_every_list_is_read_along_an_index(settings: Settings) -> None:
             history = list(book.history(500, accounts=30))
             # MongoDB sorts a few documents rather than read an index in order. So there are many holds, half of them over.
             account_id, ends = next(iter(book.accounts)), (None, "2026-01-02T00:00:00.000000Z")
-            await api.record([*history, *(book.place_hold(account_id, 1, expires_at=ends[n % 2]) for n in range(400))])
-            for path in ("/v1/users", "/v1/accounts", "/v1/transfers", "/v1/holds", "/v1/stats"):
+            payer = next(event for event in history if isinstance(event, AccountOpened))
+            plans = [book.plan(payer, payee, 1) for payee in itertools.islice(itertools.cycle(book.accounts), 400)]
+            holds = [book.place_hold(account_id, 1, expires_at=ends[n % 2]) for n in range(400)]
+            await api.record([*history, *holds, *plans])
+            for path in ("/v1/users", "/v1/accounts", "/v1/transfers", "/v1/holds", "/v1/schedules", "/v1/stats"):
                 await api.get(path)
         view = ExplainingView(Reader(api.stores.engine, api.stores.mongo, api.stores.redis, settings), "main", Freshness())
         for ask, parameters in lists():
