@@ -17,6 +17,8 @@ from tests.harness.seals import OTHER_KEY, SEAL_KEY, SealedLog, sealed_log, seal
 
 pytestmark = pytest.mark.services
 
+STRAY_TABLES = ("events", "stream_events", "streams", "seals", "person_keys")
+
 SEALS = (20, 40, 55)
 HEAD = 60
 TRANSFER = 30
@@ -228,6 +230,17 @@ async def test_a_stream_that_no_event_names_is_found(log: SealedLog) -> None:
     code, said = await log.verify()
     assert code == 3
     assert "stream aaa, version 1, event at 30" in said["streams"]
+
+
+@pytest.mark.parametrize("table", STRAY_TABLES)
+async def test_rows_that_were_moved_to_a_ledger_that_does_not_exist_are_found(log: SealedLog, table: str) -> None:
+    """Also where nothing misses them: a stored reply to a command that moved no money, or a whole copy of the log."""
+    await log.tamper(f"CREATE TEMPORARY TABLE stray AS SELECT * FROM {table} LIMIT 1")
+    await log.tamper("UPDATE stray SET ledger_id = 'mainx'")
+    await log.tamper(f"INSERT INTO {table} TABLE stray")
+    code, said = await log.verify()
+    assert code == 3
+    assert f"{table}, row of ledger 'mainx'" in said["schema"]
 
 
 # ── what only seals can find ─────────────────────────────────────────────────────────────────────────────────────────
