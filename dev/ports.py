@@ -1,14 +1,24 @@
 """Finds free ports on 127.0.0.1."""
 
+import random
 import socket
+from typing import Final
+
+PORTS: Final = range(20_000, 32_000)
+"""Below the ports that Linux gives to outgoing connections: one of those could take a port before its server has started."""
+TRIES: Final = 100
 
 
 def free_port() -> int:
-    """Returns a port that no program uses now. Another program may take it before you do."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Returns a port that no program uses now. Another program may take it before you do.
+
+    Raises:
+        OSError: none of the ports that were tried is free.
+    """
+    for port in random.SystemRandom().sample(PORTS, TRIES):
+        if port_is_free(port):
+            return port
+    raise OSError(f"none of {TRIES} ports from {PORTS.start} to {PORTS.stop} is free")
 
 
 def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
