@@ -146,12 +146,8 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
             return _of_user(event)
         case account_events.AccountOpened():
             return _opening(event)
-        case account_events.AccountFrozen():
-            return account.FreezeAccount(account_id=event.account_id)
-        case account_events.AccountUnfrozen():
-            return account.UnfreezeAccount(account_id=event.account_id)
-        case account_events.AccountClosed():
-            return account.CloseAccount(account_id=event.account_id)
+        case account_events.AccountFrozen() | account_events.AccountUnfrozen() | account_events.AccountClosed():
+            return _of_status(event)
         case (
             account_events.OverdraftLimitChanged()
             | account_events.AccountLimitsChanged()
@@ -204,6 +200,18 @@ def _of_user(event: user_events.UserEvent) -> Command:
             return user.ReactivateUser(user_id=event.user_id)
         case user_events.UserErased():
             return user.EraseUser(user_id=event.user_id)
+        case _:
+            assert_never(event)
+
+
+def _of_status(event: account_events.AccountFrozen | account_events.AccountUnfrozen | account_events.AccountClosed) -> Command:
+    match event:
+        case account_events.AccountFrozen():
+            return account.FreezeAccount(account_id=event.account_id)
+        case account_events.AccountUnfrozen():
+            return account.UnfreezeAccount(account_id=event.account_id)
+        case account_events.AccountClosed():
+            return account.CloseAccount(account_id=event.account_id)
         case _:
             assert_never(event)
 

@@ -6,6 +6,7 @@ Documents that are written once are compared slice by slice, so that they need n
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from projector.sinks.registry import make_sinks
 from projector.verify.difference import DifferenceFound, require_equal
 from shared.errors import Rebuilding
 from shared.log.events import RecordedEvent
+from shared.logs import kind_of
 from shared.progress import CountDone
 from shared.read_models.dead_letters import DeadLetterSummary
 from shared.read_models.generations import Generation, live_generation
@@ -61,7 +63,8 @@ class FoldedReadModel:
         """Folds the log up to a position. Does nothing if the fold is already there or beyond."""
         while self.position < position:
             page = await self.next_page(position)
-            self.changes_of(page).apply_to(self.contents)
+            with self._folding(page):
+                self.changes_of(page).apply_to(self.contents)
 
     async def next_page(self, up_to: int) -> list[RecordedEvent]:
         """Returns the next events up to a position, at least one, and sets `position` to the last of them.
@@ -80,10 +83,27 @@ class FoldedReadModel:
         return page
 
     def changes_of(self, page: list[RecordedEvent]) -> Any:
+        """Returns the changes that these events make.
+
+        Raises:
+            DifferenceFound: the projection fails at them.
+        """
         changes, aside = self.projection.new_changes(), StepDeadLetters()
-        self.projection.fold(changes, self.parking.sift(self.projection, page, aside))
+        with self._folding(page):
+            self.projection.fold(changes, self.parking.sift(self.projection, page, aside))
         self.parking.settle(aside)
         return changes
+
+    @contextmanager
+    def _folding(self, page: list[RecordedEvent]) -> Iterator[None]:
+        """A log that somebody changed can make a projection fail in any way. Then that is the difference, and no error of ours."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+            where = f"{self.projection.name}, events {page[0].position} to {page[-1].position}"
+            raise DifferenceFound(
+                where, "events that follow from each other", f"a projection that fails ({kind_of(error)})"
+            ) from None
 
 
 async def verify_origin(checkpoint: Checkpoint, generation: Generation, feed: Feed) -> None:

@@ -119,6 +119,19 @@ async def test_a_changed_log_is_found_and_located(ledger: Ledger, servers: Serve
     assert expected in (await log_differences(ledger))["log"]
 
 
+async def test_a_changed_log_that_projections_fail_at_is_a_difference_of_theirs(ledger: Ledger, servers: Servers) -> None:
+    """Each event that names an account now names one that was never opened."""
+    for field in ("account_id", "from_account_id", "user_id"):
+        change = f"UPDATE events SET data = jsonb_set(data, '{{{field}}}', '\"forged\"') WHERE data ? '{field}' AND position > 60"
+        await tamper(servers.postgres, ledger.settings, change)
+    found = {name: await difference_in(ledger, name) for name in PROJECTIONS_BY_NAME}
+    assert "events that follow from each other" in found["accounts"]
+    assert "(KeyError)" in found["users"]
+    code, out, err = await daybook(ledger.settings, "verify").ended()
+    assert code == 3, out + err
+    assert len(out.splitlines()) == 8 + len(PROJECTIONS_BY_NAME), "every check has its line"
+
+
 async def test_an_event_beyond_the_head_is_found(ledger: Ledger, servers: Servers) -> None:
     columns = "gen_random_uuid(), type, 1, data, metadata, recorded_at, hash"
     forged = f"INSERT INTO events SELECT ledger_id, 121, {columns} FROM events WHERE position = 120"

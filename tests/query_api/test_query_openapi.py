@@ -118,8 +118,9 @@ async def test_real_answers_match_the_openapi_document(settings: Settings) -> No
     names |= {"stream": f"account-{account_id}", "name": "balances", "hold_id": hold_id, "ledger_id": "main"}
     payer, payee = (book.open_account(user_id) for _ in range(2))
     planned = book.plan(payer, payee.account_id, 5)
-    history += [payer, payee, book.deposit(payer.account_id, 5), planned, book.run(planned, 1, planned.next_run.due_at)]
-    names |= {"schedule_id": planned.schedule_id}
+    run, closed = book.run(planned, 1, planned.next_run.due_at), book.close_day()
+    history += [payer, payee, book.deposit(payer.account_id, 5), planned, run, closed]
+    names |= {"schedule_id": planned.schedule_id, "day": closed.day}
     async with query_api(settings) as api, projecting(api, settings):
         await api.record(history)
         async with open_postgres(settings, "daybook_command") as engine, engine.begin() as connection:
