@@ -96,7 +96,7 @@ class FoldedReadModel:
 
     @contextmanager
     def _folding(self, page: list[RecordedEvent]) -> Iterator[None]:
-        """A log that somebody changed can make a projection fail in any way. Then that is the difference, and no error of ours."""
+        """A log that somebody changed can make a projection fail in any way. That is a difference, and no error of ours."""
         try:
             yield
         except (LookupError, TypeError, ValueError, ArithmeticError) as error:
