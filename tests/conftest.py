@@ -24,7 +24,7 @@ from shared.settings import Settings
 from shared.stores.postgres import open_postgres
 from tests.harness.databases import Databases, copy_postgres
 from tests.harness.keys import OPERATOR, add_key
-from tests.harness.log import MASTER_KEY, add_pepper
+from tests.harness.log import MASTER_KEY
 from tests.harness.running import PATIENT, Servers, Stack, run_stack
 
 # A developer's shell may have settings of a running stack. No test may touch that stack.
@@ -134,7 +134,7 @@ def server_folder() -> Iterator[Path]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def migrated_postgres(server_folder: Path) -> Path:
-    """Returns the folder of a stopped PostgreSQL with all migrations, the operator's key and a pepper, for `copy_postgres`."""
+    """Returns the folder of a stopped PostgreSQL with all migrations and the operator's key, for `copy_postgres`."""
     folder = server_folder / "migrated"
     folder.mkdir()
     postgres = Postgres("postgres", folder)
@@ -142,7 +142,6 @@ async def migrated_postgres(server_folder: Path) -> Path:
     await migrate(folder, {"DAYBOOK_DATABASE_URL": postgres.url})
     # A separate event loop ends together with everything that the connection leaves open. The loop of the run would stop here.
     await asyncio.to_thread(asyncio.run, add_key(postgres.url, token=OPERATOR))
-    await asyncio.to_thread(asyncio.run, add_pepper(postgres.url))
     await stop_all(postgres)
     return postgres.folder
 

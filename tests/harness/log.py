@@ -13,7 +13,6 @@ from fractions import Fraction
 from itertools import islice
 from typing import Any, Final, get_args
 
-import asyncpg
 import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -59,7 +58,7 @@ from shared.log.user_events import (
 from shared.money import exponent
 from shared.privacy.encryption import KeysByPerson
 from shared.privacy.master_keys import master_key_id, wrap
-from shared.privacy.person_keys import ADDRESSES, PersonKeys, WrappedKey
+from shared.privacy.person_keys import PersonKeys, WrappedKey
 from shared.proof.merkle import EMPTY_ROOT
 from shared.schedule_rules import PlannedRun
 from shared.setting_values import read_master_keys
@@ -68,11 +67,13 @@ from shared.stores.postgres import driver_of
 
 MASTER_KEY: Final = "bWFzdGVyIGtleSBvZiB0aGUgdGVzdHMsIDMyIGJ5dGU="
 PERSON_KEY: Final = b"k" * 32
-"""The key of each person in forged ledgers. In all ledgers of `Book`, the key that hashes e-mail addresses."""
+"""The key of each person in forged ledgers. It also keys the hashes of addresses in the events of `Book`."""
 # Only the master key of these settings is used.
 PERSON_KEYS: Final = PersonKeys(Settings(database_url="", mongo_url="", redis_url="", secret="x" * 32, master_keys=MASTER_KEY))
 NEW_YEAR: Final = datetime(2026, 1, 1, tzinfo=UTC)
 APPEND_MAX: Final = 2_000
+_ADDRESSES: Final[dict[str, str]] = {}
+"""The addresses of all books, by their hashes with `PERSON_KEY`."""
 
 
 class Book:
@@ -299,6 +300,19 @@ class Book:
         # The same generator goes on, because some of its events need the next one: an account that is frozen is unfrozen.
         return islice(self._histories.setdefault(accounts, self._endless(accounts)), count)
 
+    def seldom(self, count: int = 10) -> list[Event]:
+        """Returns closed days and schedules with runs, of which `history` has few or none.
+
+        The runs are not due, so no command could have recorded them. They are for tests of read models.
+        """
+        user = self.create_user()
+        payer, payee = (self.open_account(user.user_id) for _ in range(2))
+        events: list[Event] = [user, payer, payee, self.deposit(payer.account_id, count)]
+        for _ in range(count):
+            planned = self.plan(payer, payee.account_id, 1)
+            events += [planned, self.run(planned, 1, "2199-01-01T00:00:00.000000Z"), self.close_day()]
+        return events
+
     def _endless(self, accounts: int) -> Iterator[Event]:
         for number in range(len(self.accounts), accounts):
             created = self.create_user(name=f"User {number}")
@@ -413,7 +427,19 @@ class Book:
 
 
 def _hash(email: str) -> str:
-    return hash_email(email, PERSON_KEY)
+    hashed = hash_email(email, PERSON_KEY)
+    _ADDRESSES[hashed] = email
+    return hashed
+
+
+def _with_hashes(event: Event, pepper: bytes) -> Event:
+    """Returns the event with the hashes that addresses have in a ledger, in place of those with `PERSON_KEY`."""
+    hashes = {
+        name: hash_email(_ADDRESSES[getattr(event, name)], pepper)
+        for name in ("email_hash", "email_hash_before")
+        if getattr(event, name, None) in _ADDRESSES
+    }
+    return msgspec.structs.replace(event, **hashes) if hashes else event
 
 
 def wrapped_keys(ledger_id: str, people: set[str]) -> list[WrappedKey]:
@@ -470,26 +496,14 @@ class _Stream(msgspec.Struct):
     state: Any
 
 
-async def add_pepper(database_url: str) -> None:
-    """Gives the ledger `main`, which has no events yet, the key for hashes of addresses that the events of `Book` have."""
-    connection = await asyncpg.connect(database_url, ssl=False)
-    try:
-        await connection.execute(
-            "INSERT INTO person_keys (ledger_id, person_id, wrapped_key, master_key_id) VALUES ('main', $1, $2, $3)",
-            *wrapped_keys("main", {ADDRESSES})[0],
-        )
-    finally:
-        await connection.close()
-
-
 async def append_within(connection: AsyncConnection, events: Sequence[Event], ledger_id: str = "main") -> int:
     """Appends events in the caller's transaction, and returns the new head's position."""
+    pepper = await PERSON_KEYS.pepper(connection, ledger_id)
+    events = [_with_hashes(event, pepper) for event in events]
     stream_ids = sorted({stream_id for event in events for stream_id in event.streams()})
     head, locked = await lock_streams(connection, ledger_id, stream_ids)
     created = {event.user_id for event in events if isinstance(event, UserCreated)}
     people = {event.user_id for event in events if isinstance(event, get_args(UserEvent))}
-    if not head.position:
-        await PERSON_KEYS.replace(connection, ledger_id, wrapped_keys(ledger_id, {ADDRESSES}))  # exists from the first event on
     keys = await PERSON_KEYS.require(connection, ledger_id, people, created)
     streams = {stream_id: _loaded(ledger_id, stream_id, locked.get(stream_id), keys) for stream_id in stream_ids}
     members = list(_evolve(streams, head, events))

@@ -37,7 +37,7 @@ async def ledger(settings: Settings) -> AsyncIterator[Ledger]:
 
 async def built(ledger: Ledger, name: str, book: Book) -> tuple[Generations, GenerationBuild]:
     """Builds a live generation, and one beside it at the same position."""
-    await ledger.append(book.history(EVENTS))
+    await ledger.append([*book.history(EVENTS), *book.seldom()])
     await ledger.build(name)
     generations = ledger.generations(name)
     build = generations.resume(await generations.open_new())

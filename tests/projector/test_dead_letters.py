@@ -312,7 +312,7 @@ def test_the_filter_leaves_out_the_same_events_one_by_one(letters: set[int]) -> 
 @pytest.mark.parametrize("name", list(PROJECTIONS_BY_NAME))
 async def test_a_read_model_with_dead_letters_verifies_against_the_rest_of_the_log(ledger: Ledger, name: str) -> None:
     book = Book(seed=6)
-    events = list(book.history(300))
+    events = [*book.history(300), *book.seldom()]
     handled = [place for place, event in enumerate(events, 1) if type(event) in PROJECTIONS_BY_NAME[name].handles]
     poison = Poison(name, handled[len(handled) // 2], handled[len(handled) // 2 + 3])
     head = await ledger.append(events)
