@@ -1,10 +1,11 @@
 """The storage below PostgreSQL fails while commands come: its disk is full, or a sync of its log fails."""
 
+import asyncio
 import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -75,6 +76,17 @@ async def begin_next_log_file(postgres: Postgres) -> None:
         await connection.close(timeout=5)
 
 
+async def recover(postgres: Postgres) -> None:
+    """Waits until PostgreSQL answers. Starts it if it has ended: without room it cannot recover by itself."""
+    while postgres.running:
+        with suppress(OSError, asyncpg.PostgresError):
+            connection = await asyncpg.connect(postgres.superuser_url)
+            await connection.close()
+            return
+        await asyncio.sleep(0.1)
+    await postgres.start()
+
+
 async def require_each_once(api: Commands, settings: Settings, account_id: str, acknowledged: int) -> None:
     """Sends all deposits again, and checks that each has one event, and that each acknowledged one was there already."""
     for number in range(1, acknowledged + 2):
@@ -107,8 +119,7 @@ async def test_commands_go_on_by_themselves_after_the_disk_of_postgres_was_full(
                 acknowledged = await deposit_until_refused(api, account_id, postgres)
                 assert "No space left on device" in postgres.log.read_text()
                 filler.unlink()
-                if not postgres.running:  # without room it could not recover, so that it has ended
-                    await postgres.start()
+                await recover(postgres)
                 await require_each_once(api, settings, account_id, acknowledged)
         finally:
             await stop_all(postgres)
