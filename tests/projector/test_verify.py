@@ -208,6 +208,8 @@ MONGO_MODELS = [name for name, projection in PROJECTIONS_BY_NAME.items() if proj
 
 @pytest.mark.parametrize("name", MONGO_MODELS)
 async def test_a_document_that_was_changed_removed_or_added_is_found(ledger: Ledger, name: str) -> None:
+    await ledger.append(Book(seed=2).seldom())
+    await ledger.build()
     documents = ledger.stores.mongo[f"main.{name}.1"]
     document: Any = await documents.find_one({}, sort=[("_id", -1)])
     field = next(each for each in ("position", "within_rest", "item") if each in document)
