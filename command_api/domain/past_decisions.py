@@ -146,8 +146,12 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
             return _of_user(event)
         case account_events.AccountOpened():
             return _opening(event)
-        case account_events.AccountFrozen() | account_events.AccountUnfrozen() | account_events.AccountClosed():
-            return _of_status(event)
+        case account_events.AccountFrozen():
+            return account.FreezeAccount(account_id=event.account_id)
+        case account_events.AccountUnfrozen():
+            return account.UnfreezeAccount(account_id=event.account_id)
+        case account_events.AccountClosed():
+            return account.CloseAccount(account_id=event.account_id)
         case (
             account_events.OverdraftLimitChanged()
             | account_events.AccountLimitsChanged()
@@ -156,16 +160,8 @@ def command_of(event: Event) -> Command:  # noqa: C901, PLR0912 # a case for eac
             return _of_terms(event)
         case hold_events.HoldPlaced() | money_events.HoldCaptured() | hold_events.HoldReleased() | hold_events.HoldExpired():
             return _of_hold(event)
-        case money_events.FundsDeposited():
-            return transfer.Deposit(account_id=event.account_id, **_money(event))
-        case money_events.FundsWithdrawn():
-            return transfer.Withdraw(account_id=event.account_id, **_money(event))
-        case money_events.FundsTransferred() if event.run:
-            return _run(event.transfer_id, event.run)
-        case money_events.FundsTransferred():
-            return transfer.TransferFunds(
-                from_account_id=event.from_account_id, to_account_id=event.to_account_id, **_money(event)
-            )
+        case money_events.FundsDeposited() | money_events.FundsWithdrawn() | money_events.FundsTransferred():
+            return _of_two_ends(event)
         case money_events.TransferReversed():
             return _reversal(event)
         case money_events.FundsExchanged():
@@ -200,18 +196,6 @@ def _of_user(event: user_events.UserEvent) -> Command:
             return user.ReactivateUser(user_id=event.user_id)
         case user_events.UserErased():
             return user.EraseUser(user_id=event.user_id)
-        case _:
-            assert_never(event)
-
-
-def _of_status(event: account_events.AccountFrozen | account_events.AccountUnfrozen | account_events.AccountClosed) -> Command:
-    match event:
-        case account_events.AccountFrozen():
-            return account.FreezeAccount(account_id=event.account_id)
-        case account_events.AccountUnfrozen():
-            return account.UnfreezeAccount(account_id=event.account_id)
-        case account_events.AccountClosed():
-            return account.CloseAccount(account_id=event.account_id)
         case _:
             assert_never(event)
 
@@ -372,6 +356,23 @@ def _exchange(event: money_events.FundsExchanged) -> exchange.ExchangeFunds:
             "metadata": event.metadata,
         }
     )
+
+
+def _of_two_ends(
+    event: money_events.FundsDeposited | money_events.FundsWithdrawn | money_events.FundsTransferred,
+) -> Command:
+    match event:
+        case money_events.FundsDeposited():
+            return transfer.Deposit(account_id=event.account_id, **_money(event))
+        case money_events.FundsWithdrawn():
+            return transfer.Withdraw(account_id=event.account_id, **_money(event))
+        case money_events.FundsTransferred() if event.run:
+            return _run(event.transfer_id, event.run)
+        case money_events.FundsTransferred():
+            ends = {"from_account_id": event.from_account_id, "to_account_id": event.to_account_id}
+            return transfer.TransferFunds(**ends, **_money(event))
+        case _:
+            assert_never(event)
 
 
 def _money(event: money_events.FundsDeposited | money_events.FundsWithdrawn | money_events.FundsTransferred) -> dict[str, Any]:
