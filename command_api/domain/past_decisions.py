@@ -369,7 +369,7 @@ def _of_two_ends(
         case money_events.FundsTransferred() if event.run:
             return _run(event.transfer_id, event.run)
         case money_events.FundsTransferred():
-            ends = {"from_account_id": event.from_account_id, "to_account_id": event.to_account_id}
+            ends: dict[str, Any] = {"from_account_id": event.from_account_id, "to_account_id": event.to_account_id}
             return transfer.TransferFunds(**ends, **_money(event))
         case _:
             assert_never(event)
