@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis as RedisClient
@@ -30,6 +31,10 @@ from tests.harness.running import PATIENT, Servers, Stack, run_stack
 # A developer's shell may have settings of a running stack. No test may touch that stack.
 for variable in [name for name in os.environ if name.startswith("DAYBOOK_")]:
     del os.environ[variable]
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("daybook", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("daybook")
 
 SEEDS_TRIED = pytest.StashKey[list[str]]()
 REDIS_DATABASES = itertools.cycle(range(1, 64))
