@@ -43,7 +43,7 @@ async def create_schedule(body: NewSchedule, request: HttpRequest) -> Response:
 async def change_schedule(schedule_id: Id, body: ScheduleChanges, request: HttpRequest) -> Response:
     """Change the runs of a schedule that are not recorded yet: the amount, the payee, or when they are due.
 
-    What is left out stays. Repeating this changes nothing.
+    A member that is left out stays as it is. A repeated request changes nothing.
     """
     return await request.run(ChangeSchedule(schedule_id=schedule_id, changes=body), schedule_body)
 

@@ -77,7 +77,7 @@ async def test_a_schedule_shows_its_next_run_and_all_its_runs_also_those_that_we
 
 
 async def test_the_worker_tells_the_next_run_of_each_schedule_that_is_due(api: Questions) -> None:
-    """Those that were due first are told first. What is not due, cancelled or over is not told."""
+    """The runs come in the order in which they were due. A schedule that is not due, was cancelled or has ended is not named."""
     book = Book()
     payer, payee = (book.open_account(book.new_id()) for _ in range(2))
     planned = [
