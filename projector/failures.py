@@ -3,6 +3,7 @@
 If this cannot be stored, nothing else fails: the cause is also in the log lines, and the projection retries in any case.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -14,7 +15,7 @@ from redis.asyncio import Redis
 from shared.errors import DaybookError, EventNotApplied
 from shared.read_models.failures import ProjectionFailure, failures_key
 from shared.read_models.generations import pointer_id
-from shared.read_models.shapes import ReadModel
+from shared.read_models.shapes import READ_MODELS, ReadModel
 from shared.stores.mongo import MongoDatabase
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
 from shared.timestamps import timestamp
@@ -59,6 +60,21 @@ class Failures:
             else:
                 await self._redis.hdel(failures_key(ledger_id), model.name)
             self._noted[read_model_id] = None
+
+    async def read_stored(self, ledger_ids: Sequence[str]) -> set[str]:
+        """Returns which read models of these ledgers have a stored failure, as `pointer_id`s. `clear` then deletes them again."""
+        in_mongo = [pointer_id(model, ledger_id) for ledger_id in ledger_ids for model in READ_MODELS if model.store == "redis"]
+        found = {each["_id"] async for each in self._mongo.troubles.find({"_id": {"$in": in_mongo}}, {"_id": 1})}
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for ledger_id in ledger_ids:
+                pipe.hkeys(failures_key(ledger_id))
+            names = await pipe.execute()
+        found.update(f"{ledger_id}/{name}" for ledger_id, some in zip(ledger_ids, names, strict=True) for name in some)
+        for read_model_id in found:
+            # Another worker may have stored it after this one had deleted its own.
+            if self._noted.get(read_model_id, ...) is None:
+                del self._noted[read_model_id]
+        return found
 
 
 def _cause(error: Exception) -> str:

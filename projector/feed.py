@@ -23,6 +23,7 @@ from shared.log.encoding import NO_KEYS, PERSONAL_TYPES
 from shared.log.events import RecordedEvent
 from shared.log.heads import read_head
 from shared.log.money_events import MoneyEvent
+from shared.log.projection_events import ProjectionEventSkipped
 from shared.log.read import (
     READ_EVENTS_MAX,
     StoredEvent,
@@ -279,6 +280,8 @@ class Feed:
         if found.events:
             if any(type(recorded.event) is UserErased for recorded in found.events):
                 self._slices.clear()  # older slices may hold the personal data that was just erased
+            if any(type(recorded.event) is ProjectionEventSkipped for recorded in found.events):
+                self.doubt()  # a read model that was made before an event was skipped must be built again
             self._keep(found)
             self.move_to(max(self.head, found.events[-1].position))
         elif after < head and after < await self.refresh():

@@ -1,12 +1,13 @@
 """Keeps one read model of one ledger up with the log.
 
-Each read model has its own follower. A read model that fails or is slow does not delay the others.
+Each read model has its own follower. A read model that fails or is slow does not delay the others. A follower that has nothing to
+do waits without a timer. `projector.examiner` looks after the read model meanwhile, and `doubt` makes the follower open it again.
 """
 
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from pymongo.errors import PyMongoError
@@ -32,8 +33,15 @@ MISTAKE_PAUSE_SECONDS: Final = (0.05, 60.0)
 PAUSED_SECONDS: Final = 0.5
 """The time in seconds between two checks of whether a paused projection was resumed."""
 
-EXAMINE_SECONDS: Final = 10.0
-"""The time in seconds between two checks that the read model still exists and was made from this log."""
+WELL_SECONDS: Final = 10.0
+"""A follower that has followed a live generation for so long is well. The failures before no longer count."""
+
+
+class FollowedGeneration(NamedTuple):
+    """The live generation that a follower keeps up with the log: its number, and the position that it has reached."""
+
+    number: int
+    position: int
 
 
 class Follower:
@@ -50,7 +58,12 @@ class Follower:
         self._feed = generations.feed
         self._model = generations.projection.model
         self._position = 0
+        self._number = 0
+        self._live_since: float | None = None
+        self._doubts = 0
         self._failed = 0
+        self.settled = asyncio.Event()
+        """Set once the follower has reached the end of the log, or has failed."""
         self._is_stopped = False
         self._overtaken = 0
         self._letters = 0
@@ -60,6 +73,15 @@ class Follower:
         progress = self._generations.stopwatch.progress()
         return ReadModelReport(self._feed.ledger_id, self._model.name, progress, self._letters > 0, self._is_stopped)
 
+    def following(self) -> FollowedGeneration | None:
+        """Returns the live generation, or None while there is none or while the follower does not follow it."""
+        return None if self._live_since is None else FollowedGeneration(self._number, self._position)
+
+    def doubt(self) -> None:
+        """Makes the follower open the read model again, because the stores say something else of it."""
+        self._doubts += 1
+        self._feed.nudge()
+
     async def run(self) -> None:
         while not self._stopping.is_set():
             try:
@@ -68,47 +90,53 @@ class Follower:
                 self._overtaken += 1
                 await wait(self._stopping, backoff_seconds(self._overtaken, OVERTAKEN_SECONDS))
             except PausedError:
+                self.settled.set()
                 await wait(self._stopping, PAUSED_SECONDS)
             # An error of one projection, even a bug in its code, must not end the followers of the others.
             except Exception as error:  # noqa: BLE001
-                self._failed += 1
+                self._failed = 1 if self._was_well() else self._failed + 1
+                self._live_since = None
                 self._is_stopped = True
                 seconds = self._pause_seconds(error)
                 self._log_failure(error, seconds)
                 await self._failures.note(self._model, self._feed.ledger_id, self._position, error)
+                self.settled.set()
                 await wait(self._stopping, seconds)
 
-    async def _follow(self) -> None:
-        """Follows the log for `EXAMINE_SECONDS`, or builds the generation if it is not live. Then it must be opened again.
+    def _was_well(self) -> bool:
+        """Returns True if the follower has just followed a live generation for `WELL_SECONDS`.
 
-        Only a whole round with a live generation ends well. A build that advances, or that is complete and lost again right
-        after, shortens no pause. Otherwise a read model that cannot be built would be built many times a second for ever.
+        A build that advances, or that is complete and lost again right after, shortens no pause. Otherwise a read model that
+        cannot be built would be built many times a second for ever.
         """
-        doubts = self._feed.doubts
+        return self._live_since is not None and asyncio.get_running_loop().time() - self._live_since >= WELL_SECONDS
+
+    async def _follow(self) -> None:
+        """Follows the log until the read model is in doubt, or builds the generation if it is not live. Then open it again."""
+        doubts = self._doubt_count
         opened = await self._generations.open()
         build = self._generations.resume(opened)
-        self._position = opened.generation.position
+        self._number, self._position = opened.generation.number, opened.generation.position
         if not opened.live:
+            self._live_since = None
             await self._build(build)
             return
-        end = asyncio.get_running_loop().time() + EXAMINE_SECONDS
+        if self._live_since is None:
+            self._live_since = asyncio.get_running_loop().time()
         await self._go_on(build)
-        while self._is_trusted(doubts) and (left := end - asyncio.get_running_loop().time()) > 0:
+        while self._doubt_count == doubts and not self._stopping.is_set():
             if self._feed.head > self._position and await self._go_on(build):
                 continue
             if self._feed.head < self._position:
                 break
+            self.settled.set()
             # No other task runs between this check and the wait, so neither new events nor a stop nor a doubt can be missed.
-            if self._feed.head == self._position and self._is_trusted(doubts):
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(left):
-                        await self._feed.moved()
-        if asyncio.get_running_loop().time() >= end:
-            self._failed = 0
+            if self._feed.head == self._position and self._doubt_count == doubts and not self._stopping.is_set():
+                await self._feed.moved()
 
-    def _is_trusted(self, doubts: int) -> bool:
-        """True while the follower may go on without examining the read model. `doubts` is their number when it was examined."""
-        return self._feed.doubts == doubts and not self._stopping.is_set()
+    @property
+    def _doubt_count(self) -> int:
+        return self._doubts + self._feed.doubts
 
     async def _go_on(self, build: GenerationBuild) -> int:
         count = await self._advance(build, build.advance(self._events_max))

@@ -28,6 +28,7 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from projector.due import EXPIRED_HOLDS, SCHEDULED_RUNS, tell_due
+from projector.live_workers import ALIVE_KEY
 from projector.projections.projection import Projection
 from projector.projections.registry import PROJECTIONS
 from projector.runner import Runner
@@ -88,14 +89,14 @@ async def _require(store: str, check: Awaitable[Any], wait_seconds: int = 0) -> 
         raise StoreUnavailable(f"{store} does not answer ({type(error).__name__})") from error
 
 
-async def start(context: Context, settings: Settings, projections: Sequence[Projection[Any]]) -> None:
+async def start(context: Context, settings: Settings, projections: Sequence[Projection[Any]], alive_key: str) -> None:
     """Opens the stores and starts the runner."""
     configure_logs(settings.log_level)
     report_loop_errors()
     logging.getLogger("arq").setLevel(logging.WARNING)
     context["stack"] = stack = AsyncExitStack()
     stores = await stack.enter_async_context(open_stores(settings, "daybook_projector"))
-    context["runner"] = runner = Runner(*stores, settings, projections)
+    context["runner"] = runner = Runner(*stores, settings, projections, alive_key=alive_key)
     context["stores"] = stores
     context["sealer"] = make_sealer(stores.engine, settings)
     if context["sealer"] is None:
@@ -197,11 +198,16 @@ def _cron_jobs(settings: Settings) -> list[CronJob]:
     return jobs
 
 
-def make_worker_settings(settings: Settings, projections: Sequence[Projection[Any]] = PROJECTIONS) -> type:
-    """Returns the class that the command `arq` needs. Its attributes are the arguments of `arq.Worker`."""
+def make_worker_settings(
+    settings: Settings, projections: Sequence[Projection[Any]] = PROJECTIONS, alive_key: str = ALIVE_KEY
+) -> type:
+    """Returns the class that the command `arq` needs. Its attributes are the arguments of `arq.Worker`.
+
+    The worker shares the ledgers with the workers that have the same `alive_key`.
+    """
 
     async def on_startup(context: Context) -> None:
-        await start(context, settings, projections)
+        await start(context, settings, projections, alive_key)
 
     attributes = {
         "redis_pool": make_pool(settings),

@@ -23,7 +23,7 @@ from pymongo.results import UpdateResult
 
 from projector.projections.changes import REMOVED, DocumentChange, DocumentChanges, StoredDocument, removed
 from projector.sinks.mongo_transactions import MongoRaceLostError, MongoTransactions
-from projector.sinks.protocols import TOGETHER_CHANGES_MAX, Checkpoint, Pointer, Step, damaged
+from projector.sinks.protocols import TOGETHER_CHANGES_MAX, Checkpoint, LiveCheckpoint, Pointer, Step, damaged
 from shared.read_models.dead_letters import (
     DeadLetter,
     dead_letters_in_mongo,
@@ -70,7 +70,22 @@ class MongoSink:
         found = await self._mongo.checkpoints.find_one({"_id": checkpoint_id(generation)})
         if found is None or found["collection_uuid"] != await self._collection_uuid(generation):
             return None
-        return Checkpoint(found["position"], found["log_hash"], found["model_version"], summary_in_document(found))
+        return _checkpoint(found)
+
+    async def read_live(self, models: Sequence[ReadModel], ledger_ids: Sequence[str]) -> dict[str, LiveCheckpoint]:
+        """Returns the live checkpoints, by `pointer_id`. A collection that was lost is noticed by its UUID."""
+        pairs = {pointer_id(model, ledger_id): (model, ledger_id) for ledger_id in ledger_ids for model in models}
+        pointers = self._mongo.read_models.find({"_id": {"$in": list(pairs)}, "live": {"$ne": None}}, {"live": 1})
+        live = {each["_id"]: Generation(*pairs[each["_id"]], each["live"]) async for each in pointers}
+        wanted = {"$in": list(map(checkpoint_id, live.values()))}
+        checkpoints = {each["_id"]: each async for each in self._mongo.checkpoints.find({"_id": wanted})}
+        uuids = await self._collection_uuids([generation.collection(self._mongo).name for generation in live.values()])
+        found = {name: (generation, checkpoints.get(checkpoint_id(generation))) for name, generation in live.items()}
+        return {
+            name: LiveCheckpoint(generation.number, _checkpoint(document))
+            for name, (generation, document) in found.items()
+            if document and document["collection_uuid"] == uuids.get(generation.collection(self._mongo).name)
+        }
 
     async def find_loss(self, generation: Generation) -> None:
         """Finds nothing: MongoDB deletes no single document by itself, and `read_checkpoint` notices a lost collection."""
@@ -89,9 +104,12 @@ class MongoSink:
     async def _collection_uuid(self, generation: Generation) -> str | None:
         """Returns the collection's UUID, or None. A collection that was dropped and created again has another UUID."""
         name = generation.collection(self._mongo).name
-        async for found in await self._mongo.list_collections(filter={"name": name}):
-            return bytes(found["info"]["uuid"]).hex()
-        return None
+        return (await self._collection_uuids([name])).get(name)
+
+    async def _collection_uuids(self, names: Sequence[str]) -> dict[str, str]:
+        """Returns the UUIDs of the collections that exist. MongoDB finds them by name, and does not look at all collections."""
+        found = await self._mongo.list_collections(filter={"name": {"$in": list(names)}})
+        return {each["name"]: bytes(each["info"]["uuid"]).hex() async for each in found}
 
     # ── batches ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -326,6 +344,10 @@ class MongoSink:
 
     async def delete_pointer(self, model: ReadModel, ledger_id: str) -> None:
         await self._transactions.wait_for(self._mongo.read_models.delete_one({"_id": pointer_id(model, ledger_id)}))
+
+
+def _checkpoint(document: StoredDocument) -> Checkpoint:
+    return Checkpoint(document["position"], document["log_hash"], document["model_version"], summary_in_document(document))
 
 
 def _require_moved(result: UpdateResult) -> None:

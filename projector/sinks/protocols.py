@@ -7,7 +7,7 @@ A store without transactions can follow it too: it stores with each document the
 ignores a write with a lower position, and moves the checkpoint after the data.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -51,6 +51,13 @@ class Checkpoint(msgspec.Struct, frozen=True):
     log_hash: str
     model_version: int
     aside: DeadLetterSummary = NO_DEAD_LETTERS
+
+
+class LiveCheckpoint(msgspec.Struct, frozen=True):
+    """The number of the live generation of a read model, and its checkpoint."""
+
+    number: int
+    checkpoint: Checkpoint
 
 
 class StepDeadLetters(msgspec.Struct):
@@ -136,6 +143,17 @@ class ContentReader(CheckpointReader, Protocol):
         """Yields each document or key in a canonical form without the generation's number. The order is undefined."""
 
 
+class LiveReader(Protocol):
+    """Reads the checkpoints of many live generations at once."""
+
+    async def read_live(self, models: Sequence[ReadModel], ledger_ids: Sequence[str]) -> dict[str, LiveCheckpoint]:
+        """Returns the live checkpoints of these read models of these ledgers, each under its `pointer_id`.
+
+        Also looks for lost data, as `find_loss` does. Leaves out a read model that has no live generation or has lost data. The
+        number of round trips must not depend on the number of ledgers.
+        """
+
+
 # ── what is done with all generations of a read model ────────────────────────────────────────────────────────────────
 
 
@@ -196,5 +214,14 @@ class CopyCatalog(Protocol):
         """Deletes the pointer of a copy."""
 
 
-class Sink(BatchWriter[C_contra], ContentReader, GenerationCatalog, PointerWriter, PointerNotes, CopyCatalog, Protocol[C_contra]):
+class Sink(
+    BatchWriter[C_contra],
+    LiveReader,
+    ContentReader,
+    GenerationCatalog,
+    PointerWriter,
+    PointerNotes,
+    CopyCatalog,
+    Protocol[C_contra],
+):
     """A store that holds read models: all of the protocols above."""

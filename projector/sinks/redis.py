@@ -6,7 +6,7 @@ that moves its checkpoint. Never do arithmetic on money in a script: numbers in 
 
 import random
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from itertools import chain
@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, ResponseError
 
 from projector.projections.changes import REMOVED, KeyChanges, pieces, removed
-from projector.sinks.protocols import TOGETHER_CHANGES_MAX, Checkpoint, Pointer, Step, StepDeadLetters, damaged
+from projector.sinks.protocols import TOGETHER_CHANGES_MAX, Checkpoint, LiveCheckpoint, Pointer, Step, StepDeadLetters, damaged
 from shared.log.encoding import canonical
 from shared.read_models.dead_letters import (
     COUNTS,
@@ -27,7 +27,7 @@ from shared.read_models.dead_letters import (
     parked_streams_in_redis,
     summary_in_hash,
 )
-from shared.read_models.generations import Generation, pointer_key
+from shared.read_models.generations import Generation, pointer_id, pointer_key
 from shared.read_models.shapes import COPY_MARK, READ_MODELS, ReadModel
 from shared.stores.shared_round_trips import SharedRoundTrips
 
@@ -91,16 +91,41 @@ class RedisSink:
             pipe.get(generation.key("checkpoint"))
             pipe.hgetall(generation.key("origin"))
             position, origin = await pipe.execute()
-        if position is None or not origin:
-            return None
-        return Checkpoint(int(position), origin["log_hash"], int(origin["model_version"]), summary_in_hash(origin))
+        return _checkpoint(position, origin)
 
     async def find_loss(self, generation: Generation) -> str | None:
+        cursor, name = await self._search(generation, self._redis)
+        self._searched[generation.key("")] = cursor
+        return name or None
+
+    def _search(self, generation: Generation, client: Any) -> Awaitable[Any]:
+        """Searches the next names of a generation for a lost key. `client` is a connection or a pipeline."""
         prefix = generation.key("")
         keys = [generation.key("checkpoint"), generation.key("names")]
-        cursor, name = await self._find_loss(keys=keys, args=[prefix, self._searched.get(prefix, "0"), _NAMES_AT_ONCE])
-        self._searched[prefix] = cursor
-        return name or None
+        arguments: list[Any] = [prefix, self._searched.get(prefix, "0"), _NAMES_AT_ONCE]
+        return self._find_loss(keys=keys, args=arguments, client=client)
+
+    async def read_live(self, models: Sequence[ReadModel], ledger_ids: Sequence[str]) -> dict[str, LiveCheckpoint]:
+        """Returns the live checkpoints, by `pointer_id`. One of a key that has another type than it should is left out."""
+        pairs = [(model, ledger_id) for ledger_id in ledger_ids for model in models]
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for pair in pairs:
+                pipe.hget(pointer_key(*pair), "live")
+            numbers = await pipe.execute(raise_on_error=False)
+        live = [Generation(*pair, int(number)) for pair, number in zip(pairs, numbers, strict=True) if isinstance(number, str)]
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for generation in live:
+                await self._search(generation, pipe)  # deletes the checkpoint of a generation that has lost a key
+                pipe.get(generation.key("checkpoint"))
+                pipe.hgetall(generation.key("origin"))
+            answers = iter(await pipe.execute(raise_on_error=False))
+        found = {}
+        for generation, search, position, origin in zip(live, answers, answers, answers, strict=True):
+            if isinstance(search, list):
+                self._searched[generation.key("")] = search[0]
+            if isinstance(position, str) and isinstance(origin, dict) and (checkpoint := _checkpoint(position, origin)):
+                found[pointer_id(generation.model, generation.ledger_id)] = LiveCheckpoint(generation.number, checkpoint)
+        return found
 
     async def read_letters(self, generation: Generation) -> list[DeadLetter]:
         return await dead_letters_in_redis(self._redis, generation)
@@ -291,6 +316,12 @@ class RedisSink:
 
     async def delete_pointer(self, model: ReadModel, ledger_id: str) -> None:
         await self._redis.delete(pointer_key(model, ledger_id))
+
+
+def _checkpoint(position: str | None, origin: dict[str, str]) -> Checkpoint | None:
+    if position is None or not origin:
+        return None
+    return Checkpoint(int(position), origin["log_hash"], int(origin["model_version"]), summary_in_hash(origin))
 
 
 # ── what a batch becomes ─────────────────────────────────────────────────────────────────────────────────────────────

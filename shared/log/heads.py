@@ -43,6 +43,13 @@ _HEAD: Final = """
 READ_HEAD: Final = text(_HEAD)
 LOCK_HEAD: Final = text(_HEAD + "FOR UPDATE")
 
+# One number stands for the positions of all ledgers. While it stays the same, no row is sent.
+READ_MOVED_HEADS: Final = text("""
+    SELECT h.ledger_id, h.position, d.digest
+    FROM log_heads h, (SELECT bit_xor(hashtextextended(ledger_id, position)) AS digest FROM log_heads) d
+    WHERE d.digest IS DISTINCT FROM CAST(:known AS bigint)
+""")
+
 OPEN_LEDGER: Final = text("""
     INSERT INTO log_heads (ledger_id, position, hash, recorded_at) VALUES (:ledger_id, 0, '', to_timestamp(0))
     ON CONFLICT ON CONSTRAINT log_heads_pkey DO NOTHING
@@ -132,6 +139,12 @@ async def read_heads(connection: AsyncConnection) -> dict[str, tuple[int, dateti
     """Returns the last position of every ledger and the time when that event was recorded, by ledger id."""
     rows = await connection.execute(text("SELECT ledger_id, position, recorded_at FROM log_heads ORDER BY ledger_id"))
     return {row[0]: (row[1], row[2]) for row in rows}
+
+
+async def read_moved_heads(connection: AsyncConnection, known: int | None) -> tuple[int, dict[str, int]] | None:
+    """Returns the last position of every ledger by ledger id, and a digest of all of them. None if the digest is `known`."""
+    rows = (await connection.execute(READ_MOVED_HEADS, {"known": known})).all()
+    return (rows[0][2], {row[0]: row[1] for row in rows}) if rows else None
 
 
 async def read_head(connection: AsyncConnection, ledger_id: str) -> Head:

@@ -120,9 +120,15 @@ def _report_key(worker_id: str) -> str:
 
 
 async def publish_reports(
-    redis: "Redis", worker_id: str, reports: Iterable[ReadModelReport], tasks: Mapping[str, TaskHealth]
+    redis: "Redis",
+    worker_id: str,
+    reports: Iterable[ReadModelReport],
+    degraded: Iterable[str],
+    tasks: Mapping[str, TaskHealth],
 ) -> None:
     """Writes the reports of a worker, which expire after `REPORT_LIFETIME_SECONDS`.
+
+    `degraded` are read models with dead letters that no report is about, because their ledger is asleep, as "ledger/name".
 
     Phase times are written only for ledgers that have a busy read model. The list of unhealthy read models is always written.
     """
@@ -135,7 +141,8 @@ async def publish_reports(
                 pipe.hset(key, report.name, msgspec.json.encode(report.phase_times).decode())
         for ledger_id in busy:
             pipe.expire(phase_times_key(ledger_id), REPORT_LIFETIME_SECONDS)
-        unhealthy = UnhealthyReadModels(_names(reports, "is_degraded"), _names(reports, "has_failed"), tasks)
+        all_degraded = sorted({*degraded, *_names(reports, "is_degraded")})
+        unhealthy = UnhealthyReadModels(all_degraded, _names(reports, "has_failed"), tasks)
         pipe.set(_report_key(worker_id), msgspec.json.encode(unhealthy), ex=REPORT_LIFETIME_SECONDS)
         now = time.time()
         pipe.zadd(WORKERS_KEY, {worker_id: now})

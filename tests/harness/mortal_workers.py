@@ -24,8 +24,9 @@ import uvloop
 from arq.worker import run_worker
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
-from projector import failures, feed, follower, runner
+from projector import examiner, failures, feed, followed_ledger, follower, live_workers, runner
 from projector.generations import build, generations
+from projector.live_workers import ALIVE_KEY
 from projector.projections.accounts import project_accounts
 from projector.projections.balances import project_balances
 from projector.projections.projection import Projection
@@ -36,7 +37,10 @@ from shared.log.events import RecordedEvent
 from shared.settings import read_settings
 from tests.harness.await_points import Moment, Point, watch
 
-PATH: Final = (feed, build, generations, runner, follower, mongo, mongo_transactions, redis, failures)
+PATH: Final = (
+    *(feed, build, generations, runner, followed_ledger, follower, examiner, live_workers),
+    *(mongo, mongo_transactions, redis, failures),
+)
 """The modules that carry an event from the log to the read models."""
 
 POISON: Final = "MORTAL_POISON"
@@ -171,7 +175,9 @@ def _work(fate: Fate, noted: int) -> NoReturn:
     watch(loop, PATH, _meeting(fate, note))
     if fate.command:
         pymongo.monitoring.register(Commands(fate, note, count(1)))
-    run_worker(make_worker_settings(read_settings(), poisoned(POISONED_EVERY) if POISON in os.environ else PROJECTIONS))
+    projections = poisoned(POISONED_EVERY) if POISON in os.environ else PROJECTIONS
+    # Each of these workers takes itself for the only one, so that they get in each other's way as much as they can.
+    run_worker(make_worker_settings(read_settings(), projections, f"{ALIVE_KEY}:{os.getpid()}"))
     os._exit(0)
 
 

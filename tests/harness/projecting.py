@@ -13,13 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.servers import Postgres
 from projector.feed import Feed
-from projector.follower import EXAMINE_SECONDS
 from projector.generations.build import BUILD_EVENTS_MAX
 from projector.generations.generations import Generations
 from projector.generations.rebuild import rebuild
 from projector.projections.projection import Projection
 from projector.projections.registry import PROJECTIONS, PROJECTIONS_BY_NAME
-from projector.runner import Runner
+from projector.runner import EXAMINE_SECONDS, Runner
 from projector.sinks.content_digest import digest
 from projector.sinks.registry import make_sinks
 from shared.errors import Rebuilding

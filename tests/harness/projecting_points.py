@@ -54,10 +54,18 @@ FOREIGN_POINTS: Final = frozenset(
         *("MongoTransactions.wait_for:2", "MongoSink._apply_alone:3", "MongoTransactions.after_lost_step:1"),
         # These statements await something that is always ready.
         *("RedisSink.read_checkpoint:1", "RedisSink._call:1", "RedisSink._read_sums:1"),
-        *("Runner._listen:1", "Runner.run:1", "Follower._follow:5", "wait:1"),
+        *("RedisSink.read_live:1", "RedisSink.read_live:3", "RedisSink.read_live:4", "Failures.read_stored:2"),
+        *("Runner._listen:1", "Runner.run:2", "wait:1"),
+        *("FollowedLedger._start:1", "FollowedLedger._start:2"),
         *("Feed.close:1", "Feed._read_kept:1"),
         # A worker was told to end.
-        *("Runner.run:3", "Runner.run:4", "Feed.close:2"),
+        *("Runner.run:3", "Runner.run:4", "Runner.run:5", "Runner.run:6", "Runner.run:7", "Feed.close:2"),
+        *("FollowedLedger.close:1", "FollowedLedger.close:2", "FollowedLedger.close:3"),
+        *("FollowedLedger.end:1", "FollowedLedger.end:2", "LiveWorkers.leave:1"),
+        # An operator has skipped an event.
+        "Examiner._read_logs:3",
+        # A store does not answer.
+        "Runner._examine:3",
         # Redis does not know a script, which happens only before the first batch.
         *("RedisSink._apply_together:2", "RedisSink._apply_together:3"),
         # Redis is unreachable.

@@ -19,8 +19,8 @@ async def test_the_report_of_one_worker_does_not_hide_that_of_another(settings: 
         stopped = ReadModelReport("main", "users", NOTHING, is_degraded=False, has_failed=True)
         well = ReadModelReport("main", "users", NOTHING, is_degraded=False, has_failed=False)
         failing = {"readers of logs": TaskHealth(3, 1, "TimeoutError"), "listener": TaskHealth(0, 0, "")}
-        await publish_reports(redis, "one", [stopped], failing)
-        await publish_reports(redis, "two", [well], {"readers of logs": TaskHealth(2, 0, "OSError")})
+        await publish_reports(redis, "one", [stopped], [], failing)
+        await publish_reports(redis, "two", [well], [], {"readers of logs": TaskHealth(2, 0, "OSError")})
         seen = await read_unhealthy_read_models(redis)
         assert seen is not None
         assert (seen.failed, seen.degraded) == (["main/users"], [])
