@@ -18,6 +18,7 @@ from bench.benchmarks.commands import measure_commands, measure_single
 from bench.benchmarks.fairness import measure_fairness
 from bench.benchmarks.growth import measure_growth
 from bench.benchmarks.layers import measure_layers
+from bench.benchmarks.ledgers import measure_ledgers
 from bench.benchmarks.past_balances import measure_past_balances
 from bench.benchmarks.pipeline import measure_pipeline, measure_visible
 from bench.benchmarks.projecting import measure_projecting, measure_replay
@@ -47,6 +48,7 @@ BENCHMARKS: Final[dict[str, Measure]] = {
     "pipeline": measure_pipeline,
     "growth": measure_growth,
     "asof": measure_past_balances,
+    "ledgers": measure_ledgers,
 }
 INTERRUPTED: Final = 130
 
@@ -59,6 +61,7 @@ def main(
     seconds: Annotated[
         float | None, typer.Option(help="The duration of each load. wrk rounds it up to whole seconds.", min=0.5)
     ] = None,
+    ledgers: Annotated[int | None, typer.Option(help="The number of ledgers that `ledgers` makes.", min=2)] = None,
     quick: Annotated[  # noqa: FBT002 # a flag
         bool, typer.Option("--quick", help="Run everything for a short time, to see that it works. The figures mean nothing.")
     ] = False,
@@ -77,7 +80,9 @@ def main(
     if unknown := [name for name in wanted if name not in BENCHMARKS]:
         raise typer.BadParameter(f"there is no benchmark {unknown[0]!r}; the benchmarks are {', '.join(BENCHMARKS)}")
     scale = QUICK if quick else FULL if full else NORMAL
-    scale = msgspec.structs.replace(scale, rounds=rounds or scale.rounds, seconds=seconds or scale.seconds)
+    scale = msgspec.structs.replace(
+        scale, rounds=rounds or scale.rounds, seconds=seconds or scale.seconds, ledgers=ledgers or scale.ledgers
+    )
     try:
         text, sections = uvloop.run(_measure(wanted, scale))
     except (KeyboardInterrupt, asyncio.CancelledError):

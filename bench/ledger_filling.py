@@ -19,7 +19,10 @@ from command_api.writer.command_request import CommandRequest, Outcome
 from command_api.writer.ledger_writer import CommandHandler
 from shared.errors import Rejection
 from shared.ids import new_id
+from shared.log.heads import read_head
+from shared.read_models.channels import WAKE_CHANNEL
 from shared.settings import Settings
+from shared.stores.all_stores import open_stores
 from shared.stores.postgres import open_postgres
 
 OWNER: Final = "00000000-0000-4000-8000-0000000000aa"
@@ -52,6 +55,18 @@ async def open_accounts(settings: Settings, count: int) -> None:
     owner = NewUser(id=OWNER, name="Bench", email="bench@example.com")
     await _handle_all(settings, iter([_request(CreateUser(user=owner, email_hash="of-the-benchmark"), user_body)]))
     await _handle_all(settings, (_request(command, account_body) for command in accounts))
+
+
+async def create_user(settings: Settings, ledger_id: str) -> int:
+    """Creates a user in a ledger, and returns the position of the event."""
+    user = NewUser(id=new_id(), name="Bench", email="bench@example.com")
+    async with open_stores(settings, "daybook_command") as stores:
+        handler = CommandHandler(stores.engine, settings, wake_up=lambda _: None)
+        await handler.handle(ledger_id, [_request(CreateUser(user=user, email_hash=user.id), user_body)])
+        await handler.close()
+        await stores.redis.publish(WAKE_CHANNEL, ledger_id)
+        async with stores.engine.connect() as connection:
+            return (await read_head(connection, ledger_id)).position
 
 
 async def append_transfers(

@@ -21,10 +21,12 @@ Column = Literal[
     "MongoDB µs",
     "Redis µs",
     "load µs",
+    "% of a core",
+    "MiB",
     "µs of one transfer",
 ]
 
-DIGITS: Final[dict[Column, int]] = {"p50 ms": 2, "p99 ms": 2, "seconds": 2, "growth": 2}
+DIGITS: Final[dict[Column, int]] = {"p50 ms": 2, "p99 ms": 2, "seconds": 2, "growth": 2, "% of a core": 1}
 """Column → number of decimal places. Figures of other columns are shown as whole numbers."""
 
 

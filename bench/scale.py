@@ -19,6 +19,8 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     growth_events: tuple[int, int] = (10_000, 200_000)
     pipeline_seconds: float = 120
     visible_seconds: float = 10
+    ledgers: int = 300
+    idle_seconds: float = 60
     log_files: int = 128
     """The number of files of the write-ahead log, of 16 MiB each, that PostgreSQL creates before the measurements."""
 
@@ -35,6 +37,8 @@ QUICK: Final = Scale(
     growth_events=(1_000, 3_000),
     pipeline_seconds=3,
     visible_seconds=2,
+    ledgers=3,
+    idle_seconds=2,
     log_files=2,
 )
 FULL: Final = Scale(

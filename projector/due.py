@@ -30,6 +30,10 @@ DUE_MAX: Final = 500
 """The most holds or schedules of a ledger in one message: those that were due first."""
 
 
+NEVER: Final = "~"
+"""Comes after every timestamp."""
+
+
 class DueKind(NamedTuple):
     """A kind of thing that becomes due: where its streams and documents are, and the message about some of a ledger.
 
@@ -58,33 +62,56 @@ SCHEDULED_RUNS: Final = DueKind("schedule", SCHEDULES, "next_run.due_at", ("run_
 
 # Finds each ledger with one look into the index, so ledgers without such streams cost nothing. A full stop sorts after a hyphen.
 _LEDGERS: Final = text("""
-    SELECT ledger_id, clock_timestamp() FROM log_heads h
+    SELECT ledger_id, position, clock_timestamp() FROM log_heads h
     WHERE EXISTS (
         SELECT FROM streams s WHERE s.ledger_id = h.ledger_id AND s.stream_id >= :prefix || '-' AND s.stream_id < :prefix || '.'
     )
 """)
 
 
-async def tell_due(stores: Stores, kind: DueKind) -> int:
-    """Publishes what is due in all ledgers, and returns how much it is. Logs why if a store does not answer."""
-    found = 0
-    try:
-        async with stores.engine.connect() as connection:
-            ledgers = (await connection.execute(_LEDGERS, {"prefix": kind.stream_prefix})).all()
-        for ledger_id, now in ledgers:
-            if documents := await _due(stores, kind, ledger_id, timestamp(now)):
-                await stores.redis.publish(kind.channel, msgspec.json.encode(kind.message(ledger_id, documents)))
-                found += len(documents)
-    except (*POSTGRES_AND_REDIS_ERRORS, PyMongoError) as error:
-        log.warning("what is due is recorded later", kind=kind.stream_prefix, error=kind_of(error))
-    return found
+class DueTeller:
+    """Tells what is due of one kind. It looks into a ledger again when the next thing there is due, or when its log has moved."""
 
+    def __init__(self, kind: DueKind) -> None:
+        self._kind = kind
+        self._next: dict[str, tuple[int, str]] = {}
+        """Ledger → a position of its log, and the moment from which something will be due if the log ends there."""
 
-async def _due(stores: Stores, kind: DueKind, ledger_id: str, now: str) -> list[dict[str, Any]]:
-    try:
-        generation = await live_generation(stores.mongo, stores.redis, kind.model, ledger_id)
-    except Rebuilding:
-        return []
-    match = {"status": "active", kind.moment: {"$lte": now}}
-    found = generation.collection(stores.mongo).find(match, dict.fromkeys((*kind.fields, kind.moment), 1))
-    return [document async for document in found.sort(kind.moment, 1).limit(DUE_MAX)]
+    async def tell(self, stores: Stores) -> int:
+        """Publishes what is due in all ledgers, and returns how much it is. Logs why if a store does not answer."""
+        found = 0
+        try:
+            async with stores.engine.connect() as connection:
+                ledgers = (await connection.execute(_LEDGERS, {"prefix": self._kind.stream_prefix})).all()
+            for ledger_id, head, now in ledgers:
+                if documents := await self._due(stores, ledger_id, head, timestamp(now)):
+                    message = self._kind.message(ledger_id, documents)
+                    await stores.redis.publish(self._kind.channel, msgspec.json.encode(message))
+                    found += len(documents)
+        except (*POSTGRES_AND_REDIS_ERRORS, PyMongoError) as error:
+            log.warning("what is due is recorded later", kind=self._kind.stream_prefix, error=kind_of(error))
+        return found
+
+    async def _due(self, stores: Stores, ledger_id: str, head: int, now: str) -> list[dict[str, Any]]:
+        position, moment = self._next.get(ledger_id, (-1, ""))
+        if position == head and now < moment:
+            return []
+        try:
+            generation = await live_generation(stores.mongo, stores.redis, self._kind.model, ledger_id)
+        except Rebuilding:
+            return []
+        match = {"status": "active", self._kind.moment: {"$gt": ""}}
+        fields = dict.fromkeys((*self._kind.fields, self._kind.moment), 1)
+        # One more than a message has, to learn when the next one is due.
+        found = generation.collection(stores.mongo).find(match, fields).sort(self._kind.moment, 1).limit(DUE_MAX + 1)
+        documents = [document async for document in found]
+        due = [document for document in documents if self._moment(document) <= now]
+        if not due and generation.position == head:
+            self._next[ledger_id] = head, self._moment(documents[0]) if documents else NEVER
+        return due[:DUE_MAX]
+
+    def _moment(self, document: dict[str, Any]) -> str:
+        value: Any = document
+        for name in self._kind.moment.split("."):
+            value = value[name]
+        return str(value)

@@ -27,7 +27,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from projector.due import EXPIRED_HOLDS, SCHEDULED_RUNS, tell_due
+from projector.due import EXPIRED_HOLDS, SCHEDULED_RUNS, DueTeller
 from projector.live_workers import ALIVE_KEY
 from projector.projections.projection import Projection
 from projector.projections.registry import PROJECTIONS
@@ -98,6 +98,7 @@ async def start(context: Context, settings: Settings, projections: Sequence[Proj
     stores = await stack.enter_async_context(open_stores(settings, "daybook_projector"))
     context["runner"] = runner = Runner(*stores, settings, projections, alive_key=alive_key)
     context["stores"] = stores
+    context["holds"], context["runs"] = DueTeller(EXPIRED_HOLDS), DueTeller(SCHEDULED_RUNS)
     context["sealer"] = make_sealer(stores.engine, settings)
     if context["sealer"] is None:
         log.warning("no seals are made: DAYBOOK_SEAL_KEY is not set")
@@ -178,12 +179,12 @@ async def seal(ctx: Context, *_args: Any, **_kwargs: Any) -> None:
 
 async def find_due_holds(ctx: Context, *_args: Any, **_kwargs: Any) -> None:
     """Tells the command APIs which holds have expired, so that they record it."""
-    await tell_due(ctx["stores"], EXPIRED_HOLDS)
+    await ctx["holds"].tell(ctx["stores"])
 
 
 async def find_due_runs(ctx: Context, *_args: Any, **_kwargs: Any) -> None:
     """Tells the command APIs which runs of schedules are due, so that they make them."""
-    await tell_due(ctx["stores"], SCHEDULED_RUNS)
+    await ctx["runs"].tell(ctx["stores"])
 
 
 def _cron_jobs(settings: Settings) -> list[CronJob]:

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from projector.sealing.seal_file import SealFile
 from shared.errors import LogDamaged
-from shared.identity.audit_records import NO_LEDGER, read_audit_head
+from shared.identity.audit_records import read_audit_ends, read_audit_head
 from shared.log.heads import read_head, read_heads
 from shared.logs import kind_of
 from shared.proof import seal_store
@@ -39,15 +39,19 @@ class Sealer:
         self._engine = engine
         self._key = key
         self._file = file
+        self._logs: dict[str, int] = {}
+        """Ledger → the position up to which this process has sealed it and published all its seals."""
         self._audits: dict[str, int] = {}
         """Chain of audit records → the position that this process sealed last."""
 
     async def seal_all(self) -> None:
         """Seals all ledgers. If one of them cannot be sealed, logs why and continues with the next one."""
         async with self._engine.connect() as connection:
-            ledger_ids = list(await read_heads(connection))
-        logs = [(ledger_id, self._seal) for ledger_id in ledger_ids]
-        for ledger_id, seal in [*logs, *((each, self._seal_audit) for each in (*ledger_ids, NO_LEDGER))]:
+            heads, ends = await read_heads(connection), await read_audit_ends(connection)
+        # What has not moved since this process sealed it costs nothing.
+        logs = [(each, self._seal) for each, (position, _) in heads.items() if self._logs.get(each) != position]
+        audits = [(each, self._seal_audit) for each, end in ends.items() if self._audits.get(each + AUDIT_SUFFIX) != end]
+        for ledger_id, seal in [*logs, *audits]:
             try:
                 await seal(ledger_id)
             except (*POSTGRES_AND_REDIS_ERRORS, OSError) as error:
@@ -66,6 +70,8 @@ class Sealer:
             await self._publish(ledger_id, self._file)
         elif seal:
             log.info(EVENT_NAME, **seal.members())
+        newest = seal or last
+        self._logs[ledger_id] = newest.position if newest else 0
 
     async def _require_published(self, ledger_id: str, last: Seal | None) -> None:
         published = await asyncio.to_thread(self._file.last_position, ledger_id) if self._file else 0
@@ -84,13 +90,12 @@ class Sealer:
             head = await read_audit_head(connection, ledger_id)
         if head.position < sealed:
             raise LogDamaged(f"the audit records end at {head.position}, but were sealed at {sealed}")
-        if head.position == sealed:
-            return
-        seal = self._key.sign(chain, head.position, head.hash, head.now)
-        if self._file:
-            await asyncio.to_thread(self._file.append, [seal])
-        else:
-            log.info(EVENT_NAME, **seal.members())
+        if head.position > sealed:
+            seal = self._key.sign(chain, head.position, head.hash, head.now)
+            if self._file:
+                await asyncio.to_thread(self._file.append, [seal])
+            else:
+                log.info(EVENT_NAME, **seal.members())
         self._audits[chain] = head.position
 
     async def _publish(self, ledger_id: str, file: SealFile) -> None:

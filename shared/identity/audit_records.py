@@ -55,6 +55,10 @@ _LAST: Final = text("""
     ) last
     ORDER BY position DESC LIMIT 1
 """)
+_ENDS: Final = text("""
+    SELECT h.ledger_id, coalesce((SELECT max(a.position) FROM audit_records a WHERE a.ledger_id = h.ledger_id), 0)
+    FROM (SELECT ledger_id FROM log_heads UNION ALL SELECT :no_ledger) h
+""")
 _LEDGER: Final = text("SELECT coalesce(max(ledger_id), :missing) FROM log_heads WHERE ledger_id = :ledger_id")
 _INSERT: Final = text("""
     INSERT INTO audit_records (ledger_id, position, act, data, metadata, recorded_at, hash)
@@ -134,6 +138,11 @@ def record_hash(  # a record has that many parts, and the hash covers each of th
 async def read_audit_head(connection: AsyncConnection, ledger_id: str) -> AuditHead:
     """Returns the end of a chain. Its position is 0 if there are no records."""
     return AuditHead(*(await connection.execute(_LAST, {"ledger_id": ledger_id})).one())
+
+
+async def read_audit_ends(connection: AsyncConnection) -> dict[str, int]:
+    """Returns the last position of every chain, 0 for one without records."""
+    return {row[0]: row[1] for row in await connection.execute(_ENDS, {"no_ledger": NO_LEDGER})}
 
 
 async def record(connection: AsyncConnection, ledger_id: str, act: Act, data: Mapping[str, Any], caller: ActCaller) -> None:

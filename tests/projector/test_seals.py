@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy.event
 import structlog.testing
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from projector.sealing.sealer import make_sealer
 from shared.identity.audit_records import NO_LEDGER, ActCaller, record
 from shared.proof import merkle, seal_store
 from shared.proof.merkle import Frontier, Range, is_consistent, leaf_hash
@@ -242,3 +244,19 @@ async def test_a_seal_of_audit_records_by_an_unknown_key_is_found(sealed: Sealed
     code, said = await sealed.verify()
     assert code == 3
     assert "signature: expected 'one by a known key'" in said["audit"], said["audit"]
+
+
+async def test_what_has_not_moved_is_not_read_again_to_be_sealed(sealed: SealedLog) -> None:
+    """The sealer asks for the ends of all logs and of all chains of audit records, and for nothing else."""
+    await sealed.record(Book().history(3))
+    sealer = make_sealer(sealed.projector, sealed.settings)
+    assert sealer
+    await sealer.seal_all()
+    statements: list[str] = []
+    engine = sealed.projector.sync_engine
+    sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *execution: statements.append(execution[2]))
+    await sealer.seal_all()
+    assert len(statements) == 2
+    await sealed.record([Book(seed=2).create_user()])
+    await sealer.seal_all()
+    assert [seal.position for seal in await stored(sealed)] == [3, 4]

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from projector.due import SCHEDULED_RUNS, tell_due
+from projector.due import SCHEDULED_RUNS, DueTeller
 from shared.log.schedule_events import ScheduleCancelled, ScheduleChanged, ScheduleRunRefused
 from shared.read_models.channels import DUE_RUNS_CHANNEL, DueRun, DueRuns
 from shared.schedule_rules import PlannedRun, ScheduleRule
@@ -90,7 +90,8 @@ async def test_the_worker_tells_the_next_run_of_each_schedule_that_is_due(api: Q
     await api.get("/v1/schedules")
     async with api.stores.redis.pubsub(ignore_subscribe_messages=True) as channel:
         await channel.subscribe(DUE_RUNS_CHANNEL)
-        assert await tell_due(api.stores, SCHEDULED_RUNS) == 2
+        teller = DueTeller(SCHEDULED_RUNS)
+        assert await teller.tell(api.stores) == 2
         message = None
         while message is None:
             message = await channel.get_message(timeout=120)
@@ -98,4 +99,4 @@ async def test_the_worker_tells_the_next_run_of_each_schedule_that_is_due(api: Q
     assert msgspec.json.decode(message["data"], type=DueRuns) == DueRuns("main", [first, second])
     await api.record([ScheduleCancelled(schedule_id=each.schedule_id, runs=0) for each in (planned[0], planned[2])])
     await api.get("/v1/schedules")
-    assert await tell_due(api.stores, SCHEDULED_RUNS) == 0
+    assert await teller.tell(api.stores) == 0
