@@ -8,6 +8,8 @@ An expired hold counts nowhere, recorded or not; recording it lets the account f
 """
 
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -18,7 +20,7 @@ from sqlalchemy import text
 from shared.errors import Rebuilding
 from shared.logs import kind_of
 from shared.read_models.channels import DUE_HOLDS_CHANNEL, DUE_RUNS_CHANNEL, DueHolds, DueRun, DueRuns
-from shared.read_models.generations import live_generation
+from shared.read_models.generations import Generation, live_generation
 from shared.read_models.shapes import HOLDS, SCHEDULES, ReadModel
 from shared.stores.all_stores import Stores
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
@@ -100,18 +102,41 @@ class DueTeller:
             generation = await live_generation(stores.mongo, stores.redis, self._kind.model, ledger_id)
         except Rebuilding:
             return []
-        match = {"status": "active", self._kind.moment: {"$gt": ""}}
-        fields = dict.fromkeys((*self._kind.fields, self._kind.moment), 1)
-        # One more than a message has, to learn when the next one is due.
-        found = generation.collection(stores.mongo).find(match, fields).sort(self._kind.moment, 1).limit(DUE_MAX + 1)
-        documents = [document async for document in found]
-        due = [document for document in documents if self._moment(document) <= now]
+        first = await _first(stores, self._kind, generation, DUE_MAX)
+        due = [document for document in first if _moment_of(self._kind, document) <= now]
         if not due and generation.position == head:
-            self._next[ledger_id] = head, self._moment(documents[0]) if documents else NEVER
-        return due[:DUE_MAX]
+            self._next[ledger_id] = head, _moment_of(self._kind, first[0]) if first else NEVER
+        return due
 
-    def _moment(self, document: dict[str, Any]) -> str:
-        value: Any = document
-        for name in self._kind.moment.split("."):
-            value = value[name]
-        return str(value)
+
+async def oldest_due_seconds(stores: Stores, kind: DueKind) -> dict[str, float]:
+    """Returns how long the oldest of what is due has waited to be recorded, by ledger; 0 if nothing waits.
+
+    Leaves out ledgers that never had anything of this kind.
+
+    Raises:
+        One of POSTGRES_AND_REDIS_ERRORS, PyMongoError: a store does not answer.
+    """
+    async with stores.engine.connect() as connection:
+        ledgers = (await connection.execute(_LEDGERS, {"prefix": kind.stream_prefix})).all()
+    waited: dict[str, float] = {}
+    for ledger_id, _, now in ledgers:
+        waited[ledger_id] = 0.0
+        with suppress(Rebuilding):
+            generation = await live_generation(stores.mongo, stores.redis, kind.model, ledger_id)
+            for oldest in await _first(stores, kind, generation, 1):
+                waited[ledger_id] = max((now - datetime.fromisoformat(_moment_of(kind, oldest))).total_seconds(), 0.0)
+    return waited
+
+
+async def _first(stores: Stores, kind: DueKind, generation: Generation, limit: int) -> list[dict[str, Any]]:
+    """Returns the documents that are or will be due, in the order of their moments."""
+    match = {"status": "active", kind.moment: {"$gt": ""}}
+    found = generation.collection(stores.mongo).find(match, dict.fromkeys((*kind.fields, kind.moment), 1))
+    return [document async for document in found.sort(kind.moment, 1).limit(limit)]
+
+
+def _moment_of(kind: DueKind, document: Any) -> str:
+    for name in kind.moment.split("."):
+        document = document[name]
+    return str(document)

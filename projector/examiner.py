@@ -52,7 +52,7 @@ class ReadModelFinding(msgspec.Struct, frozen=True):
     position: int = 0
     is_sound: bool = False
     is_behind: bool = False
-    has_letters: bool = False
+    letters: int = 0
 
 
 class LedgerFindings(msgspec.Struct, frozen=True):
@@ -69,9 +69,9 @@ class LedgerFindings(msgspec.Struct, frozen=True):
         """Returns True if no follower has anything to do. `count` is the number of read models."""
         return len(self.models) == count and not self.has_work()
 
-    def names_with_letters(self) -> frozenset[str]:
-        """Returns the names of the read models that have dead letters."""
-        return frozenset(name for name, found in self.models.items() if found.has_letters)
+    def letters(self) -> dict[str, int]:
+        """Returns the number of dead letters of each read model that has some, by its name."""
+        return {name: found.letters for name, found in self.models.items() if found.letters}
 
 
 def judge(model: ReadModel, live: LiveCheckpoint | None, end: LogEnd, *, has_failed: bool) -> ReadModelFinding:
@@ -86,7 +86,7 @@ def judge(model: ReadModel, live: LiveCheckpoint | None, end: LogEnd, *, has_fai
         found.position,
         is_sound=is_of_this_log and found.model_version == model.version and found.aside.skipped == skips and not has_failed,
         is_behind=found.position < end.position,
-        has_letters=found.aside.letters > 0,
+        letters=found.aside.letters,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from projector.examiner import LedgerFindings
 from projector.feed import Feed
-from projector.follower import FollowedGeneration, Follower
+from projector.follower import FollowedGeneration, Follower, FollowerState
 from shared.read_models.worker_reports import ReadModelReport
 from shared.supervision import end_tasks, keep_running
 
@@ -92,6 +92,9 @@ class FollowedLedger:
 
     def reports(self) -> Sequence[ReadModelReport]:
         return [follower.report() for follower in self._followers.values()]
+
+    def states(self) -> Sequence[FollowerState]:
+        return [follower.state() for follower in self._followers.values()]
 
     def following(self) -> Mapping[str, FollowedGeneration | None]:
         """Returns the generation that each follower follows, by the name of the read model."""

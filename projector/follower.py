@@ -5,10 +5,11 @@ do waits without a timer. `projector.examiner` looks after the read model meanwh
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from typing import Final, NamedTuple
 
+import msgspec
 import structlog
 from pymongo.errors import PyMongoError
 
@@ -19,7 +20,7 @@ from projector.notifications import MovedNotifier
 from shared.backoff import backoff_seconds
 from shared.errors import DaybookError, EventNotApplied
 from shared.logs import kind_of
-from shared.read_models.worker_reports import ReadModelReport
+from shared.read_models.worker_reports import Phase, ReadModelReport
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
 
 log = structlog.get_logger()
@@ -44,6 +45,20 @@ class FollowedGeneration(NamedTuple):
     position: int
 
 
+class FollowerState(msgspec.Struct, frozen=True):
+    """How far a follower is. `position` is None until it has opened its read model. `events` were applied since the start."""
+
+    ledger_id: str
+    name: str
+    position: int | None
+    head: int
+    dead_letters: int
+    has_failed: bool
+    events: int
+    seconds: Mapping[Phase, float]
+    """The time in seconds since the start that the follower spent in each phase."""
+
+
 class Follower:
     """Follows the log until `stopping` is set."""
 
@@ -61,6 +76,7 @@ class Follower:
         self._number = 0
         self._live_since: float | None = None
         self._doubts = 0
+        self._is_opened = False
         self._failed = 0
         self.settled = asyncio.Event()
         """Set once the follower has reached the end of the log, or has failed."""
@@ -81,6 +97,16 @@ class Follower:
         """Makes the follower open the read model again, because the stores say something else of it."""
         self._doubts += 1
         self._feed.nudge()
+
+    def state(self) -> FollowerState:
+        """Returns how far the follower is, and what it has done since the start."""
+        stopwatch = self._generations.stopwatch
+        position = self._position if self._is_opened else None
+        return FollowerState(
+            *(self._feed.ledger_id, self._model.name, position, self._feed.head, self._letters, self._is_stopped),
+            events=stopwatch.total_events,
+            seconds=stopwatch.total_seconds,
+        )
 
     async def run(self) -> None:
         while not self._stopping.is_set():
@@ -116,7 +142,7 @@ class Follower:
         doubts = self._doubt_count
         opened = await self._generations.open()
         build = self._generations.resume(opened)
-        self._number, self._position = opened.generation.number, opened.generation.position
+        self._number, self._position, self._is_opened = opened.generation.number, opened.generation.position, True
         if not opened.live:
             self._live_since = None
             await self._build(build)

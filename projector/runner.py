@@ -13,7 +13,7 @@ Each worker follows its share of the ledgers: see `projector.live_workers`.
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import Any, Final, NamedTuple
@@ -28,7 +28,7 @@ from projector.examiner import Examiner
 from projector.failures import Failures
 from projector.feed import FEED_READS_AT_ONCE, Feed
 from projector.followed_ledger import FollowedLedger
-from projector.follower import STORE_PAUSE_SECONDS, Follower, wait
+from projector.follower import STORE_PAUSE_SECONDS, Follower, FollowerState, wait
 from projector.generations.generations import Generations
 from projector.live_workers import ALIVE_KEY, BEAT_SECONDS, LiveWorkers
 from projector.notifications import MovedNotifier
@@ -101,8 +101,8 @@ class Runner:
         self._starting = asyncio.Semaphore(STARTED_AT_ONCE)
         self._heads: dict[str, int] = {}
         self._awake: dict[str, FollowedLedger] = {}
-        self._asleep: dict[str, frozenset[str]] = {}
-        """Ledger → its read models that have dead letters. A ledger that is neither asleep nor awake was not examined yet."""
+        self._asleep: dict[str, Mapping[str, int]] = {}
+        """Ledger → the number of dead letters of each read model that has some. One neither asleep nor awake is unexamined."""
         self._examined: str = ""
         """The last ledger of the last regular examination."""
         self._closing: set[asyncio.Task[None]] = set()
@@ -140,6 +140,17 @@ class Runner:
         self._unexamined.set()
         for ledger in self._awake.values():
             ledger.stop()
+
+    def states(self) -> list[FollowerState]:
+        """Returns the states of all followers, and those of read models with dead letters of ledgers that are asleep."""
+        states = [state for ledger in self._awake.values() for state in ledger.states()]
+        for ledger_id, letters in self._asleep.items():
+            head = self._heads.get(ledger_id, 0)
+            states += [
+                FollowerState(ledger_id, name, head, head, count, has_failed=False, events=0, seconds={})
+                for name, count in letters.items()
+            ]
+        return states
 
     # ── moved logs ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -285,7 +296,7 @@ class Runner:
                 is_quiet = is_quiet and ledger.is_idle(self._awake_seconds)
             if is_quiet:
                 self._release(ledger_id)
-                self._asleep[ledger_id] = found.names_with_letters()
+                self._asleep[ledger_id] = found.letters()
             elif not ledger and found.has_work():
                 has_found_loss |= ledger_id in self._asleep
                 self._rouse(ledger_id)

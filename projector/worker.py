@@ -8,8 +8,9 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -29,16 +30,18 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from projector.due import EXPIRED_HOLDS, SCHEDULED_RUNS, DueTeller
 from projector.live_workers import ALIVE_KEY
+from projector.metrics_server import MetricsServer, open_metrics_server
 from projector.projections.projection import Projection
 from projector.projections.registry import PROJECTIONS
 from projector.runner import Runner
 from projector.sealing.sealer import make_sealer
+from projector.worker_metrics import worker_metrics_text
 from shared.errors import DaybookError, StoreUnavailable
 from shared.garbage_collection import calm_collector
 from shared.logs import configure_logs, kind_of, report_loop_errors, say
 from shared.read_models.worker_reports import HEALTH_KEY
 from shared.settings import Settings, read_settings
-from shared.stores.all_stores import open_stores
+from shared.stores.all_stores import Stores, open_stores
 from shared.stores.doctor import require_safe
 from shared.stores.postgres import require_durable_postgres
 from shared.stores.redis import redis_tls, require_lasting_redis
@@ -89,14 +92,16 @@ async def _require(store: str, check: Awaitable[Any], wait_seconds: int = 0) -> 
         raise StoreUnavailable(f"{store} does not answer ({type(error).__name__})") from error
 
 
-async def start(context: Context, settings: Settings, projections: Sequence[Projection[Any]], alive_key: str) -> None:
-    """Opens the stores and starts the runner."""
+async def start(
+    context: Context, settings: Settings, runner_of: Callable[[Stores], Runner], metrics_server: MetricsServer | None
+) -> None:
+    """Opens the stores, and starts the runner and the server of metrics."""
     configure_logs(settings.log_level)
     report_loop_errors()
     logging.getLogger("arq").setLevel(logging.WARNING)
     context["stack"] = stack = AsyncExitStack()
     stores = await stack.enter_async_context(open_stores(settings, "daybook_projector"))
-    context["runner"] = runner = Runner(*stores, settings, projections, alive_key=alive_key)
+    context["runner"] = runner = runner_of(stores)
     context["stores"] = stores
     context["holds"], context["runs"] = DueTeller(EXPIRED_HOLDS), DueTeller(SCHEDULED_RUNS)
     context["sealer"] = make_sealer(stores.engine, settings)
@@ -109,6 +114,9 @@ async def start(context: Context, settings: Settings, projections: Sequence[Proj
     if main is not None:
         main.add_done_callback(lambda _: _drain(context))
     calm_collector()
+    if metrics_server:
+        metrics_server.start(partial(worker_metrics_text, runner, stores, settings))
+        stack.push_async_callback(asyncio.to_thread, metrics_server.stop)
     log.info("projector started")
 
 
@@ -205,10 +213,14 @@ def make_worker_settings(
     """Returns the class that the command `arq` needs. Its attributes are the arguments of `arq.Worker`.
 
     The worker shares the ledgers with the workers that have the same `alive_key`.
+
+    Raises:
+        SettingsInvalid: the port of the metrics cannot be opened.
     """
+    metrics_server = open_metrics_server(settings)
 
     async def on_startup(context: Context) -> None:
-        await start(context, settings, projections, alive_key)
+        await start(context, settings, lambda stores: Runner(*stores, settings, projections, alive_key=alive_key), metrics_server)
 
     attributes = {
         "redis_pool": make_pool(settings),
@@ -232,7 +244,8 @@ def __getattr__(name: str) -> type:
     try:
         settings = read_settings()
         asyncio.run(require_stores(settings))
+        worker_settings = make_worker_settings(settings)
     except DaybookError as error:
         sys.exit(f"daybook projector: {error}")
     asyncio.set_event_loop(uvloop.new_event_loop())
-    return make_worker_settings(settings)
+    return worker_settings
