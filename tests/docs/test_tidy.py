@@ -123,6 +123,7 @@ ENDING: Final = {
     "command_api/writer/ledger_writer.py": 1,  # one batch
     "projector/feed.py": 1,  # one read of the log
     "projector/generations/operator_rebuilds.py": 2,  # as long as a command of the operator
+    "projector/runner.py": 1,  # the end of the followers of one ledger
     "projector/sinks/mongo_transactions.py": 1,  # one transaction
     "projector/worker.py": 1,  # the runner, whose end is the end of the process
     "query_api/event_stream.py": 4,  # as long as one answer
