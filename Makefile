@@ -55,7 +55,7 @@ check-imports:
 	$(BIN)/lint-imports
 
 check-tests:
-	$(BIN)/pytest -q -m "not services" -n 2 --dist worksteal
+	$(BIN)/pytest -q -m "not services and not long" -n 2 --dist worksteal
 
 schema: install ## Write the definition of the schema that `daybook verify` expects, after a change of the migrations
 	$(BIN)/python -m dev.write_schema
