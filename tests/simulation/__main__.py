@@ -25,8 +25,8 @@ def run(first: int, count: int) -> None:
         commands, attempts = commands + history.commands, attempts + history.attempts
         strikes, slowest = strikes + history.strikes, max(slowest, history.settled_seconds)
     print(  # noqa: T201 # a command
-        f"{count} histories from seed {first} in {time.process_time():.0f} s of processor time: {strikes} faults, {commands} commands in {attempts} attempts, "
-        f"0 lost, 0 doubled, 0 skipped; slowest recovery {slowest:.1f} virtual s"
+        f"{count} histories from seed {first} in {time.process_time():.0f} s of processor time: {strikes} faults, "
+        f"{commands} commands in {attempts} attempts, 0 lost, 0 doubled, 0 skipped; slowest recovery {slowest:.1f} virtual s"
     )
 
 
