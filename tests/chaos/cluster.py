@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from dev.child_processes import Child
-from dev.daybook_processes import ApiProcess, command_api, migrate, query_api, start_processes, worker
+from dev.daybook_processes import ApiProcess, command_api, migrate, query_api, worker
 from dev.ports import free_port
 from dev.servers import Mongo, Postgres, Redis, Server, start_all, stop_all
 from shared.settings import Settings
@@ -67,7 +67,7 @@ class Cluster:
 
 @asynccontextmanager
 async def running_cluster(folder: Path, migrated: Path | None = None) -> AsyncIterator[Cluster]:
-    """Starts everything. `migrated` is the folder of a stopped PostgreSQL to copy; without it, a new one is made."""
+    """Starts everything, and does not wait until it is ready: the first clients do. `migrated` is the folder of a stopped PostgreSQL to copy; without it, a new one is made."""
     async with AsyncExitStack() as stack:
         disk = stack.enter_context(_small_disk(folder / "disk"))
         where = disk or folder
@@ -83,7 +83,8 @@ async def running_cluster(folder: Path, migrated: Path | None = None) -> AsyncIt
         settings = _settings(urls["postgres"], urls["mongo"], urls["redis"])
         cluster = _processes(folder, settings, stores, {name: proxy for name, (proxy, _) in proxied.items()}, disk)
         stack.push_async_callback(stop_all, *cluster.processes)
-        await start_processes(*cluster.processes)
+        for process in cluster.processes:
+            await process.start()
         yield cluster
 
 

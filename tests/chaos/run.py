@@ -45,9 +45,10 @@ async def run_chaos(cluster: Cluster, seed: int, seconds: float) -> ChaosReport:
     """Runs commands and queries while faults strike, for about `seconds`, and checks the history."""
     load, nemesis = Load(cluster, seed), Nemesis(cluster, seed)
     supervising = asyncio.create_task(nemesis.supervise())
-    began, slowest, after = time.monotonic(), 0.0, "nothing"
+    slowest, after = 0.0, "nothing"
     try:
         await load.open_accounts(ACCOUNTS)
+        began = time.monotonic()
         working = [asyncio.create_task(load.send()) for _ in range(CLIENTS)]
         reading = [asyncio.create_task(load.read()) for _ in range(READERS)]
         while time.monotonic() - began < seconds:
