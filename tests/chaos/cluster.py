@@ -67,7 +67,10 @@ class Cluster:
 
 @asynccontextmanager
 async def running_cluster(folder: Path, migrated: Path | None = None) -> AsyncIterator[Cluster]:
-    """Starts everything, and does not wait until it is ready: the first clients do. `migrated` is the folder of a stopped PostgreSQL to copy; without it, a new one is made."""
+    """Starts everything, and does not wait until it is ready: the first clients do.
+
+    `migrated` is the folder of a stopped PostgreSQL to copy; without it, a new one is made.
+    """
     async with AsyncExitStack() as stack:
         disk = stack.enter_context(_small_disk(folder / "disk"))
         where = disk or folder
