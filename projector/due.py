@@ -90,7 +90,7 @@ async def oldest_due_seconds(stores: Stores, kind: DueKind) -> dict[str, float]:
         One of POSTGRES_AND_REDIS_ERRORS, PyMongoError: a store does not answer.
     """
     async with stores.engine.connect() as connection:
-        ledgers = (await connection.execute(_LEDGERS, {"prefix": kind.stream_prefix})).all()
+        ledgers = (await connection.execute(READ_DUE_LEDGERS, {"prefix": kind.stream_prefix})).all()
     waited: dict[str, float] = {}
     for ledger_id, now in ledgers:
         oldest = await _due(stores, kind, ledger_id, timestamp(now), 1)
