@@ -63,7 +63,7 @@ EXPIRED_HOLDS: Final = DueKind("hold", HOLDS, "expires_at", (), DUE_HOLDS_CHANNE
 SCHEDULED_RUNS: Final = DueKind("schedule", SCHEDULES, "next_run.due_at", ("run_count",), DUE_RUNS_CHANNEL, _runs)
 
 # Finds each ledger with one look into the index, so ledgers without such streams cost nothing. A full stop sorts after a hyphen.
-_LEDGERS: Final = text("""
+READ_DUE_LEDGERS: Final = text("""
     SELECT ledger_id, position, clock_timestamp() FROM log_heads h
     WHERE EXISTS (
         SELECT FROM streams s WHERE s.ledger_id = h.ledger_id AND s.stream_id >= :prefix || '-' AND s.stream_id < :prefix || '.'
@@ -84,7 +84,7 @@ class DueTeller:
         found = 0
         try:
             async with stores.engine.connect() as connection:
-                ledgers = (await connection.execute(_LEDGERS, {"prefix": self._kind.stream_prefix})).all()
+                ledgers = (await connection.execute(READ_DUE_LEDGERS, {"prefix": self._kind.stream_prefix})).all()
             for ledger_id, head, now in ledgers:
                 if documents := await self._due(stores, ledger_id, head, timestamp(now)):
                     message = self._kind.message(ledger_id, documents)
@@ -118,7 +118,7 @@ async def oldest_due_seconds(stores: Stores, kind: DueKind) -> dict[str, float]:
         One of POSTGRES_AND_REDIS_ERRORS, PyMongoError: a store does not answer.
     """
     async with stores.engine.connect() as connection:
-        ledgers = (await connection.execute(_LEDGERS, {"prefix": kind.stream_prefix})).all()
+        ledgers = (await connection.execute(READ_DUE_LEDGERS, {"prefix": kind.stream_prefix})).all()
     waited: dict[str, float] = {}
     for ledger_id, _, now in ledgers:
         waited[ledger_id] = 0.0

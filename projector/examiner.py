@@ -25,7 +25,7 @@ from shared.read_models.shapes import ReadModel, Store
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
 
 # Finds the streams of decisions about read models with one look into the index. A full stop sorts after a hyphen.
-_READ_LOGS: Final = text("""
+READ_LOG_ENDS: Final = text("""
     SELECT h.ledger_id, h.position, encode(h.hash, 'hex'), ARRAY(
         SELECT s.stream_id FROM streams s
         WHERE s.ledger_id = h.ledger_id AND s.stream_id >= 'projection-' AND s.stream_id < 'projection.'
@@ -141,7 +141,7 @@ class Examiner:
 
     async def _read_logs(self, ledger_ids: Sequence[str]) -> dict[str, LogEnd]:
         async with self._engine.connect() as connection:
-            rows = (await connection.execute(_READ_LOGS, {"ledger_ids": list(ledger_ids)})).all()
+            rows = (await connection.execute(READ_LOG_ENDS, {"ledger_ids": list(ledger_ids)})).all()
         ends = {}
         for ledger_id, position, log_hash, streams in rows:
             skips = {

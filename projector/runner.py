@@ -34,12 +34,14 @@ from projector.live_workers import ALIVE_KEY, BEAT_SECONDS, LiveWorkers
 from projector.notifications import MovedNotifier
 from projector.projections.projection import Projection
 from projector.projections.registry import PROJECTIONS
+from projector.sinks.protocols import Sink
 from projector.sinks.registry import make_sinks
 from shared.backoff import backoff_seconds
 from shared.log.heads import read_moved_heads
 from shared.logs import kind_of
 from shared.privacy.person_keys import PersonKeys
 from shared.read_models.channels import LOST_CHANNEL, WAKE_CHANNEL
+from shared.read_models.shapes import Store
 from shared.read_models.worker_reports import REPORT_INTERVAL_SECONDS, publish_reports
 from shared.settings import Settings
 from shared.stores.mongo import MongoDatabase
@@ -76,20 +78,22 @@ class Runner:
         redis: "Redis",
         settings: Settings,
         projections: Sequence[Projection[Any]] = PROJECTIONS,
+        sinks: Mapping[Store, Sink[Any]] | None = None,
         *,
         awake_seconds: float = AWAKE_SECONDS,
         alive_key: str = ALIVE_KEY,
     ) -> None:
-        """Creates a runner. It shares the ledgers with the runners that have the same `alive_key`.
+        """Makes a runner that follows nothing yet. `sinks` are those of MongoDB and Redis if they are not given.
 
-        A ledger falls asleep after nothing was heard of it for `awake_seconds`.
+        It shares the ledgers with the runners that have the same `alive_key`. A ledger falls asleep after nothing was heard of it
+        for `awake_seconds`.
         """
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._redis = redis
         self._id = uuid4().hex
         self._workers = LiveWorkers(redis, self._id, alive_key)
         self._person_keys = PersonKeys(settings)
-        self._sinks = make_sinks(mongo, redis)
+        self._sinks = sinks or make_sinks(mongo, redis)
         self._failures = Failures(mongo, redis)
         self._notifier = MovedNotifier(redis)
         self._settings = settings
