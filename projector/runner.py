@@ -53,7 +53,7 @@ log = structlog.get_logger()
 EXAMINE_SECONDS: Final = 10.0
 """The time in seconds between two regular examinations."""
 
-EXAMINED_AT_ONCE: Final = 200
+EXAMINED_AT_ONCE: Final = 50
 """The most ledgers in one examination. So examinations cost the same however many ledgers there are."""
 
 AWAKE_SECONDS: Final = 60.0
