@@ -47,6 +47,7 @@ from shared.identity.denials import DenialRecorder
 from shared.logs import report_loop_errors, say
 from shared.privacy.person_keys import PersonKeys
 from shared.settings import Settings, settings_or_exit
+from shared.stores.all_stores import open_optional_stores
 from shared.stores.doctor import require_safe
 from shared.stores.mongo import open_mongo
 from shared.stores.postgres import open_postgres
@@ -106,6 +107,7 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
         open_postgres(configured, "daybook_query", connections_max=1) as postgres_of_checks,
         open_mongo(configured, configured.mongo_timeout_ms) as mongo,
         open_redis(configured) as redis,
+        open_optional_stores(configured) as optional,
         open_connections_of_strangers(configured, "daybook_query") as strangers,
     ):
         await require_schema(postgres, configured.schema_wait_seconds)
@@ -114,7 +116,7 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
         authentication = Authentication(Connections(postgres, redis), strangers, configured)
         denials = DenialRecorder(redis, configured, "queries")
         log_tails = LogTails(postgres, redis, configured.event_streams_max)
-        reader = Reader(postgres, mongo, redis, configured)
+        reader = Reader(postgres, mongo, redis, configured, optional)
         readiness = Readiness(store_checks(postgres_of_checks, mongo, redis), partial(readiness_notes, postgres_of_checks, redis))
         await readiness.start()
         calm_collector()

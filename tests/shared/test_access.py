@@ -338,7 +338,7 @@ async def world(settings: Settings) -> AsyncIterator[World]:
 async def projected_world(settings: Settings) -> AsyncIterator[World]:
     """With the projector at work, and at the end of the log."""
     async with world_of(settings) as world, open_stores(settings, "daybook_projector") as stores:
-        runner = Runner(*stores, settings)
+        runner = Runner(stores, settings)
         running = asyncio.create_task(runner.run())
         read_models = (
             "/users",
