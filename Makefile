@@ -69,7 +69,7 @@ bench: install .venv/bench/.installed ## Run all benchmarks in about ten minutes
 	@touch $@
 
 lock: install ## Update the locked requirements, with hashes and without the URL of an index
-	@for list in requirements requirements-statements requirements-dev requirements-bench; do \
+	@for list in requirements requirements-sql requirements-statements requirements-dev requirements-bench; do \
 		$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 			--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $$list.in -o $$list.txt; \
 	done

@@ -259,7 +259,8 @@ async def test_an_event_that_cannot_be_applied_is_put_aside_and_its_streams_wait
     checkpoint = await sunk.sink.read_checkpoint(live)
     assert checkpoint is not None
     assert (checkpoint.aside.letters, checkpoint.aside.put_aside) == (1, int(place == 2))
-    assert await sunk.sink.read_parked(live) == dict.fromkeys(events[place - 1].streams()[-1:], place)
+    streams = [each for each in events[place - 1].streams() if not each.startswith("transfer-")]
+    assert await sunk.sink.read_parked(live) == dict.fromkeys(streams, place)
     verified = await verify_read_model(ledger.stores, sunk.projection, sunk.feed(), lambda _: None)
     assert verified.aside.letters == 1
 
@@ -274,7 +275,8 @@ async def test_an_erased_person_is_gone(sunk: Sunk) -> None:
     async def content() -> bytes:
         numbers = await sunk.sink.numbers(sunk.projection.model, "main")
         generations = [Generation(sunk.projection.model, "main", number) for number in numbers]
-        return b"".join([part async for each in generations async for part in sunk.sink.content(each)]).lower()
+        found = [part for each in generations async for part in sunk.sink.content(each)]
+        return b"".join(found).lower()
 
     assert (b"erasable" in await content()) is sunk.projection.model.personal
     await ledger.append([book.erase_user(user.user_id)])
@@ -282,6 +284,14 @@ async def test_an_erased_person_is_gone(sunk: Sunk) -> None:
     assert b"erasable" not in await content()
     await sunk.rebuilt_digest()
     assert b"erasable" not in await content()
+    if sunk.kind == "sqlite":
+        file = Path(ledger.stores.optional["sql"].engine.url.database)
+        async with ledger.stores.optional["sql"].engine.connect() as connection:
+            await connection.rollback()
+            await connection.exec_driver_sql("COMMIT")
+            await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            await connection.exec_driver_sql("BEGIN")
+        assert b"erasable" not in b"".join(each.read_bytes() for each in file.parent.glob(f"{file.name}*")).lower()
 
 
 # ── verify ───────────────────────────────────────────────────────────────────────────────────────────────────────────
