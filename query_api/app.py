@@ -5,11 +5,12 @@ order of the OpenAPI document.
 """
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
-from typing import Final, TypedDict
+from typing import Any, Final, TypedDict
 
 from fastapi import APIRouter, FastAPI
 
@@ -33,6 +34,7 @@ from query_api.resources import (
     limits,
     projections,
     receipts,
+    reports,
     schedules,
     seals,
     statements,
@@ -70,6 +72,7 @@ RESOURCES: Final = (
     receipts,
     statistics,
     trial_balance,
+    reports,
     activity,
     currencies,
     events,
@@ -93,6 +96,8 @@ class QueryApiState(TypedDict):
     denials: DenialRecorder
     requests: RequestDurations
     reader: Reader
+    reports: Any
+    """The `ReportQueries`, or None if SQL reporting is off."""
     log_tails: LogTails
     cursors: Cursors
     person_keys: PersonKeys
@@ -129,6 +134,7 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
                 denials=denials,
                 requests=RequestDurations(),
                 reader=reader,
+                reports=_report_queries(optional),
                 log_tails=log_tails,
                 cursors=Cursors(configured.secret.get_secret_value()),
                 person_keys=PersonKeys(configured),
@@ -140,6 +146,11 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
             await log_tails.close()
             await authentication.close()
             await denials.close()
+
+
+def _report_queries(optional: Mapping[str, Any]) -> Any:
+    """Returns the queries of reports, or None. Their module needs packages that are there only if SQL reporting is in use."""
+    return import_module("query_api.report_queries").ReportQueries(optional["sql"]) if "sql" in optional else None
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

@@ -163,7 +163,7 @@ class CallerView:
             Rebuilding: the ledger has no live generation of this read model.
             ProjectionBehind: the query is strict, and the read model did not reach the minimum position in time.
         """
-        return await self._fresh(model, lambda: self.reader.look_in_mongo(model, self.ledger_id, pipeline, alone=alone))
+        return await self.fresh(model, lambda: self.reader.look_in_mongo(model, self.ledger_id, pipeline, alone=alone))
 
     async def values(self, model: ReadModel, *commands: Sequence[str]) -> AsOf[list[Any]]:
         """Runs reading commands on a read model in Redis and returns their answers.
@@ -171,10 +171,10 @@ class CallerView:
         The second word of each command is a key within the read model, without the prefix of the generation. Raises the same
         errors as `documents`.
         """
-        return await self._fresh(model, lambda: self.reader.look_in_redis(model, self.ledger_id, commands))
+        return await self.fresh(model, lambda: self.reader.look_in_redis(model, self.ledger_id, commands))
 
-    async def _fresh(self, model: ReadModel, look: Callable[[], Awaitable[AsOf[T]]]) -> AsOf[T]:
-        """Reads until the data have reached the caller's minimum position or the waiting time has passed.
+    async def fresh(self, model: ReadModel, look: Callable[[], Awaitable[AsOf[T]]]) -> AsOf[T]:
+        """Calls `look` until the data have reached the caller's minimum position or the waiting time has passed.
 
         The first read is left out if the last message says that the read model is still behind.
         """

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Row, and_, event, func, select, text
+from sqlalchemy import ColumnElement, Row, and_, event, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -215,12 +215,3 @@ def of_generation(table: Any, generation: Generation) -> ColumnElement[bool]:
         table.c.generation_id == select(_GENERATIONS.c.id).where(is_generation(generation)).scalar_subquery()
     )
     return found
-
-
-def exact_sum(column: Any) -> tuple[ColumnElement[int], ColumnElement[int]]:
-    """Returns two sums from which `added_up` makes the sum of a column of money, which may be larger than any BIGINT."""
-    return func.coalesce(func.sum(column / 1_000_000_000), 0), func.coalesce(func.sum(column % 1_000_000_000), 0)
-
-
-def added_up(billions: Any, rest: Any) -> int:
-    return int(billions) * 1_000_000_000 + int(rest)
