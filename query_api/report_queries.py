@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, and_, case, func, literal, or_, se
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from query_api.reading import AsOf, CallerView, JsonObject, rebuilding
-from shared.errors import SchemaMismatch, StoreUnavailable
+from shared.errors import Rebuilding, SchemaMismatch, StoreUnavailable
 from shared.read_models.shapes import REPORTS, search_words
 from shared.reporting.store import ReportingStore
 from shared.reporting.tables import (
@@ -153,9 +153,13 @@ class ReportQueries:
 
     async def _look(self, view: CallerView, look: Any) -> AsOf[ReportPage]:
         async def once() -> AsOf[ReportPage]:
-            async with self._connected() as connection:
-                generation_id, position = await _live(connection, view.ledger_id)
-                return AsOf(position, await look(connection, generation_id))
+            try:
+                async with self._connected() as connection:
+                    generation_id, position = await _live(connection, view.ledger_id)
+                    return AsOf(position, await look(connection, generation_id))
+            except Rebuilding:
+                await view.reader.require_ledger(view.ledger_id)
+                raise
 
         return await view.fresh(REPORTS, once)
 

@@ -195,7 +195,7 @@ def _queries(request: QueryRequest) -> Any:
 
 async def _answer(request: QueryRequest, report: str, parameters: ReportParameters, columns: Iterable[str]) -> Response:
     """Answers with a page as JSON or, if the caller prefers that, with all rows as CSV, which is sent in pieces."""
-    queries, view, asked = _queries(request), request.view(), parameters.model_dump()
+    view, queries, asked = request.view(), _queries(request), parameters.model_dump()
     accepted = qualities(request.headers.getlist("accept"))
     as_csv = quality_of(CSV, accepted) > quality_of(JSON, accepted)
     # Read before a file too, so that an outage is a problem document and not a file that ends at once.

@@ -19,6 +19,7 @@ from tests.harness.projecting import open_ledger
 from tests.harness.questions import Questions, query_api
 from tests.harness.reporting import KINDS, migrate_reporting, new_database
 from tests.harness.running import Servers
+from tests.query_api.test_query_openapi import conforms
 
 
 @pytest_asyncio.fixture(params=KINDS)
@@ -69,6 +70,7 @@ async def test_users_have_the_number_and_the_sums_of_their_accounts(api: tuple[Q
     assert (ada["id"], ada["accounts"]) == (scene.ada, 3)
     assert ada["sums"] == [{"currency": "EUR", "accounts": 2, "sum": "1200"}, {"currency": "USD", "accounts": 1, "sum": "7"}]
     assert (bob["name"], bob["sums"]) == ("=Bob", [{"currency": "EUR", "accounts": 1, "sum": "300"}])
+    conforms("report_users", body)
     [eve] = (await questions.get("/v1/reports/users", {"sort": "-accounts", "page_size": 2, "page": 2}))["items"]
     assert (eve["id"], eve["accounts"], eve["sums"]) == (scene.eve, 0, [])
     assert (await questions.get("/v1/reports/users", {"page": 9}))["items"] == []
@@ -95,6 +97,8 @@ async def test_users_are_searched_filtered_and_sorted(
 async def test_totals_are_those_of_the_entries_by_owner_month_and_currency(api: tuple[Questions, Scene]) -> None:
     questions, scene = api
     by_month = (await questions.get("/v1/reports/totals"))["items"]
+    conforms("report_totals", await questions.get("/v1/reports/totals"))
+    conforms("report_entries", await questions.get("/v1/reports/entries"))
     euros = {"currency": "EUR", "entries": 1, "paid_in": "1000", "paid_out": "0", "sum": "1000"}
     february = {"currency": "EUR", "entries": 3, "paid_in": "800", "paid_out": "300", "sum": "500"}
     dollars = {"currency": "USD", "entries": 1, "paid_in": "7", "paid_out": "0", "sum": "7"}
