@@ -154,11 +154,11 @@ def _environment(options: StackOptions, servers: Mapping[str, Server]) -> dict[s
     """Returns the variables for the processes of this stack: configured ones, and those of the servers started here."""
     urls = {variable: servers[variable].url if variable in servers else os.environ[variable] for variable in SERVERS}
     owner = os.environ.get("DAYBOOK_MIGRATION_DATABASE_URL") or urls["DAYBOOK_DATABASE_URL"]
-    reporting = os.environ.get("DAYBOOK_REPORTING_URL")
+    reporting = os.environ.get("DAYBOOK_REPORTING_URL", "")
     if not reporting and "sql" in options.engines:
         reporting = f"sqlite+aiosqlite:///{options.folder.resolve() / 'reports.sqlite'}"
     return {
-        **({"DAYBOOK_REPORTING_URL": reporting} if reporting else {}),
+        "DAYBOOK_REPORTING_URL": reporting,
         "DAYBOOK_COMMAND_URL": local_url(options.host, options.command_port or free_port()),
         "DAYBOOK_QUERY_URL": local_url(options.host, options.query_port or free_port()),
         **urls,

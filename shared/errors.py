@@ -78,9 +78,6 @@ class ReportingOff(Rejection):
     """There are no reports here: SQL reporting is off."""
 
     code = "reporting-off"
-    message = (
-        "SQL reporting is off. To turn it on, set DAYBOOK_REPORTING_URL, run `daybook migrate`, and restart: see docs/stores.md."
-    )
 
 
 class AccountIsClosed(Rejection):

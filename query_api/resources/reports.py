@@ -40,6 +40,9 @@ router = query_router()
 CSV: Final = "text/csv"
 PAGE_SIZE_MAX: Final = 100
 PAGE_MAX: Final = 10_000
+_OFF: Final = (
+    "SQL reporting is off. To turn it on, set DAYBOOK_REPORTING_URL, run `daybook migrate`, and restart: see docs/stores.md."
+)
 _USER_COLUMNS: Final = ("id", "name", "email", "status", "created_at", "currency", "accounts", "sum")
 _TEXTS: Final = frozenset(("name", "email", "reference"))
 
@@ -189,7 +192,7 @@ def _queries(request: QueryRequest) -> Any:
     """
     queries = request.state.reports
     if queries is None:
-        raise ReportingOff
+        raise ReportingOff(_OFF)
     return queries
 
 

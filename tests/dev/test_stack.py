@@ -118,6 +118,24 @@ def test_one_command_starts_everything_and_another_ends_it_and_a_second_run_find
 
 
 @pytest.mark.services
+def test_a_stack_with_sql_reporting_answers_reports(tmp_path: Path) -> None:
+    ports = ("--command-port", "0", "--query-port", "0")
+    started = daybook("dev", "--detach", "--engines", "sql", *ports, folder=tmp_path)
+    try:
+        assert started.returncode == 0, started.stderr
+        running = find_running(tmp_path)
+        assert running is not None
+        key = bearer(running.environment["DAYBOOK_API_KEY"])
+        url = running.environment["DAYBOOK_QUERY_URL"]
+        assert within(60, lambda: httpx2.get(f"{url}/v1/reports/users", headers=key).json().get("total", 0) > 0)
+        listed = daybook("projections", "list", folder=tmp_path, **running.environment)
+        assert re.search(r"reports +1 +live", listed.stdout), listed.stdout + listed.stderr
+        assert daybook("dev", "--engines", "hammer", folder=tmp_path).returncode == 2
+    finally:
+        daybook("down", folder=tmp_path)
+
+
+@pytest.mark.services
 def test_a_second_stack_on_the_same_data_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
     with stack_on(tmp_path) as running:
         second = start(tmp_path)
