@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,12 @@ def test_a_url_that_is_not_one_of_ours_is_refused_in_one_line_without_showing_it
     with pytest.raises(SettingsInvalid, match="DAYBOOK_REPORTING_URL") as refused:
         make_engine(url, 1)
     assert url not in str(refused.value).replace("sqlite+aiosqlite://,", "")
+
+
+def test_a_process_without_reporting_imports_nothing_for_it() -> None:
+    rooms = "projector.runner, projector.generations.operator_rebuilds, query_api.app, query_api.resources.reports, cli.app"
+    program = (
+        f"import sys, {rooms}; print(*sorted({{'sqlmodel', 'aiosqlite', 'aiomysql', 'shared.reporting'}} & {{*sys.modules}}))"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert found.stdout.strip() == ""
