@@ -11,7 +11,6 @@ from typing import Any
 
 import asyncpg
 import httpx2
-import pytest
 
 import command_api.app
 import query_api.app
