@@ -1,13 +1,13 @@
 # Start with `make run`, `make test` or `make check`. `make` without a target lists all targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test prove check schema bench lock clean
+.PHONY: help install run test prove check schema screenshots bench lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: .venv/.installed ## Create .venv and install the locked requirements, whose hashes are checked
 
@@ -59,6 +59,9 @@ check-tests:
 
 schema: install ## Write the definition of the schema that `daybook verify` expects, after a change of the migrations
 	$(BIN)/python -m dev.write_schema
+
+screenshots: install ## Take the pictures of docs/console.md again, with Chromium
+	$(BIN)/python -m dev.console_screenshots
 
 bench: install .venv/bench/.installed ## Run all benchmarks in about ten minutes, and write docs/benchmarks.md
 	$(BIN)/python -m bench --write docs
