@@ -192,6 +192,13 @@ async def elsewhere(servers: Servers, databases: Databases) -> AsyncIterator[Set
         yield fresh
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def module_settings(servers: Servers, databases: Databases) -> AsyncIterator[Settings]:
+    """As `settings`, once for all tests of a module, which must then not disturb each other."""
+    async with _fresh_settings(servers, databases) as fresh:
+        yield fresh
+
+
 @asynccontextmanager
 async def _fresh_settings(servers: Servers, databases: Databases) -> AsyncIterator[Settings]:
     redis_url = servers.redis.url.removesuffix("/0") + f"/{next(REDIS_DATABASES)}"
