@@ -134,7 +134,26 @@ def serve_and_end(folder: Path) -> int:
     return before
 
 
-<<<<<<< HEAD
+def kill_its_children(folder: Path, running: RunningStack) -> None:
+    """Each server and process that dies is started again."""
+    children = set(family(running.pid)) - {running.pid}
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+
+    def all_back() -> bool:
+        now = set(family(running.pid)) - {running.pid}
+        return len(now) == len(children) and not now & children
+
+    def serves() -> bool:
+        return daybook("status", folder=folder).returncode == 0
+
+    assert within(30, all_back)
+    assert within(30, serves)
+    said = (folder / "stack.log").read_text()
+    for name in ("postgres", "mongo", "redis", "command-api", "query-api", "worker"):
+        assert f"{name} ended (SIGKILL) and is started again" in said
+
+
 @pytest.mark.services
 def test_a_stack_with_sql_reporting_answers_reports(tmp_path: Path) -> None:
     ports = ("--command-port", "0", "--query-port", "0")
@@ -151,35 +170,6 @@ def test_a_stack_with_sql_reporting_answers_reports(tmp_path: Path) -> None:
         assert daybook("dev", "--engines", "hammer", folder=tmp_path).returncode == 2
     finally:
         daybook("down", folder=tmp_path)
-
-
-@pytest.mark.services
-def test_a_second_stack_on_the_same_data_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
-    with stack_on(tmp_path) as running:
-        second = start(tmp_path)
-        assert second.returncode == 1
-        assert f"a stack already runs on {tmp_path} (process {running.pid})" in second.stderr
-        assert balance(running) > 0
-=======
-def kill_its_children(folder: Path, running: RunningStack) -> None:
-    """Each server and process that dies is started again."""
-    children = set(family(running.pid)) - {running.pid}
-    for pid in children:
-        os.kill(pid, signal.SIGKILL)
->>>>>>> next
-
-    def all_back() -> bool:
-        now = set(family(running.pid)) - {running.pid}
-        return len(now) == len(children) and not now & children
-
-    def serves() -> bool:
-        return daybook("status", folder=folder).returncode == 0
-
-    assert within(30, all_back)
-    assert within(30, serves)
-    said = (folder / "stack.log").read_text()
-    for name in ("postgres", "mongo", "redis", "command-api", "query-api", "worker"):
-        assert f"{name} ended (SIGKILL) and is started again" in said
 
 
 @pytest.mark.services
