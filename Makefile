@@ -1,13 +1,13 @@
 # Start with `make run`, `make test` or `make check`. `make` without a target lists all targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test prove chaos check schema client bench lock clean
+.PHONY: help install run test prove chaos check schema client screenshots bench lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: .venv/.installed ## Create .venv and install the locked requirements, whose hashes are checked
 
@@ -23,8 +23,8 @@ install: .venv/.installed ## Create .venv and install the locked requirements, w
 	@touch $@
 	@echo 'Daybook is installed. `make run` starts everything; `. .venv/bin/activate` puts `daybook` on PATH.'
 
-run: install ## Start Daybook, and each database server that is not configured; ARGS="--no-seed" passes options on
-	$(BIN)/daybook dev $(ARGS)
+run: install ## Start Daybook, and each database server that is not configured; ENGINES=sql adds optional stores
+	$(BIN)/daybook dev $(if $(ENGINES),--engines $(ENGINES)) $(ARGS)
 
 # The number of test processes. Each has its own PostgreSQL, MongoDB and Redis. Tests spend most of their time waiting.
 TEST_PROCESSES ?= 3
@@ -66,6 +66,9 @@ schema: install ## Write the definition of the schema that `daybook verify` expe
 client: install ## Write what clients/python has for each operation, after a change of a route, a body or a problem code
 	$(BIN)/python -m dev.write_client
 
+screenshots: install ## Take the pictures of docs/console.md again, with Chromium
+	$(BIN)/python -m dev.console_screenshots
+
 bench: install .venv/bench/.installed ## Run all benchmarks in about ten minutes, and write docs/benchmarks.md
 	$(BIN)/python -m bench --write docs
 
@@ -75,7 +78,7 @@ bench: install .venv/bench/.installed ## Run all benchmarks in about ten minutes
 	@touch $@
 
 lock: install ## Update the locked requirements, with hashes and without the URL of an index
-	@for list in requirements requirements-statements requirements-dev requirements-bench; do \
+	@for list in requirements requirements-sql requirements-statements requirements-dev requirements-bench; do \
 		$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 			--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $$list.in -o $$list.txt; \
 	done

@@ -26,7 +26,7 @@ from dev.seed import seed
 from dev.servers import Mongo, Postgres, Redis, Server, start_all, stop_all
 from shared.errors import SettingsInvalid, StackError
 from shared.proof.seals import new_seed
-from shared.settings import MISSING, read_settings
+from shared.settings import MISSING, is_origin, read_settings
 from shared.web.api_client import wait_until_caught_up
 
 SERVERS: Final[dict[str, tuple[str, type[Server]]]] = {
@@ -35,10 +35,19 @@ SERVERS: Final[dict[str, tuple[str, type[Server]]]] = {
     "DAYBOOK_REDIS_URL": ("redis", Redis),
 }
 STACK_VARIABLES: Final = (
-    *("DAYBOOK_COMMAND_URL", "DAYBOOK_QUERY_URL", "DAYBOOK_API_KEY", *SERVERS, "DAYBOOK_MIGRATION_DATABASE_URL"),
+    *(
+        "DAYBOOK_COMMAND_URL",
+        "DAYBOOK_QUERY_URL",
+        "DAYBOOK_API_KEY",
+        *SERVERS,
+        "DAYBOOK_MIGRATION_DATABASE_URL",
+        "DAYBOOK_REPORTING_URL",
+    ),
     *("DAYBOOK_SECRET", "DAYBOOK_SEAL_KEY", "DAYBOOK_SEAL_FILE", "DAYBOOK_MASTER_KEYS"),
 )
 """The variables with which programs reach a running stack."""
+ENGINES: Final = ("sql",)
+"""The optional stores that a stack can start: `sql` is SQL reporting in a SQLite file, if no other database is configured."""
 CATCH_UP_SECONDS: Final = 5.0
 STEADY_SECONDS: Final = 30.0
 PAUSE_SECONDS_MIN: Final = 0.5
@@ -57,6 +66,8 @@ class StackOptions:
     query_port: int = 8001
     seed: bool = True
     host: str = LOCALHOST
+    engines: frozenset[str] = frozenset()
+    """The optional stores to use, by name. Each is one of `ENGINES`."""
 
 
 def run(options: StackOptions, ready: Callable[[RunningStack], None], say: Say) -> None:
@@ -143,7 +154,11 @@ def _environment(options: StackOptions, servers: Mapping[str, Server]) -> dict[s
     """Returns the variables for the processes of this stack: configured ones, and those of the servers started here."""
     urls = {variable: servers[variable].url if variable in servers else os.environ[variable] for variable in SERVERS}
     owner = os.environ.get("DAYBOOK_MIGRATION_DATABASE_URL") or urls["DAYBOOK_DATABASE_URL"]
+    reporting = os.environ.get("DAYBOOK_REPORTING_URL", "")
+    if not reporting and "sql" in options.engines:
+        reporting = f"sqlite+aiosqlite:///{options.folder.resolve() / 'reports.sqlite'}"
     return {
+        "DAYBOOK_REPORTING_URL": reporting,
         "DAYBOOK_COMMAND_URL": local_url(options.host, options.command_port or free_port()),
         "DAYBOOK_QUERY_URL": local_url(options.host, options.query_port or free_port()),
         **urls,
@@ -171,13 +186,26 @@ async def _start_processes(
     exits: AsyncExitStack, options: StackOptions, environment: Mapping[str, str], lock: int
 ) -> tuple[Child, ...]:
     processes = (
-        command_api(options.folder, _port(environment["DAYBOOK_COMMAND_URL"]), environment, [lock], options.host),
+        command_api(
+            options.folder,
+            _port(environment["DAYBOOK_COMMAND_URL"]),
+            {**environment, "DAYBOOK_CORS_ORIGINS": _origins(environment["DAYBOOK_QUERY_URL"])},
+            [lock],
+            options.host,
+        ),
         query_api(options.folder, _port(environment["DAYBOOK_QUERY_URL"]), environment, [lock], options.host),
         worker(options.folder, environment, [lock]),
     )
     exits.push_async_callback(stop_all, *processes)
     await start_processes(*processes)
     return processes
+
+
+def _origins(query_url: str) -> str:
+    """Returns the origins whose pages may send commands: configured ones, and the console under each of its names here."""
+    configured = os.environ.get("DAYBOOK_CORS_ORIGINS", "")
+    console = [query_url, f"http://localhost:{_port(query_url)}"]
+    return ",".join(dict.fromkeys([*filter(None, configured.split(",")), *filter(is_origin, console)]))
 
 
 def _port(url: str) -> int:

@@ -19,6 +19,7 @@ from projector.dead_letters import read_skips
 from projector.failures import Failures
 from projector.projections.projection import Projection
 from projector.sinks.protocols import LiveCheckpoint, LiveReader
+from shared.errors import StoreUnavailable
 from shared.log.streams import projection_stream
 from shared.read_models.generations import pointer_id
 from shared.read_models.shapes import ReadModel, Store
@@ -131,7 +132,7 @@ class Examiner:
     async def _read_store(self, store: Store, ledger_ids: Sequence[str]) -> dict[str, LiveCheckpoint] | None:
         try:
             return await self._sinks[store].read_live([each for each in self._models if each.store == store], ledger_ids)
-        except (*POSTGRES_AND_REDIS_ERRORS, PyMongoError):
+        except (*POSTGRES_AND_REDIS_ERRORS, PyMongoError, StoreUnavailable):
             return None
 
     async def _read_failures(self, ledger_ids: Sequence[str]) -> set[str]:

@@ -20,8 +20,6 @@ from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 import structlog
-from redis.asyncio import Redis
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from projector.dead_letters import ApplyAttempts
 from projector.examiner import Examiner
@@ -33,7 +31,7 @@ from projector.generations.generations import Generations
 from projector.live_workers import ALIVE_KEY, BEAT_SECONDS, LiveWorkers
 from projector.notifications import MovedNotifier
 from projector.projections.projection import Projection
-from projector.projections.registry import PROJECTIONS
+from projector.projections.registry import projections_of
 from projector.sinks.protocols import Sink
 from projector.sinks.registry import make_sinks
 from shared.backoff import backoff_seconds
@@ -44,7 +42,7 @@ from shared.read_models.channels import LOST_CHANNEL, WAKE_CHANNEL
 from shared.read_models.shapes import Store
 from shared.read_models.worker_reports import REPORT_INTERVAL_SECONDS, publish_reports
 from shared.settings import Settings
-from shared.stores.mongo import MongoDatabase
+from shared.stores.all_stores import Stores
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
 from shared.supervision import end_tasks, keep_running, task_health
 
@@ -73,34 +71,32 @@ class Runner:
 
     def __init__(
         self,
-        engine: AsyncEngine,
-        mongo: MongoDatabase,
-        redis: "Redis",
+        stores: Stores,
         settings: Settings,
-        projections: Sequence[Projection[Any]] = PROJECTIONS,
+        projections: Sequence[Projection[Any]] | None = None,
         sinks: Mapping[Store, Sink[Any]] | None = None,
         *,
         awake_seconds: float = AWAKE_SECONDS,
         alive_key: str = ALIVE_KEY,
     ) -> None:
-        """Makes a runner that follows nothing yet. `sinks` are those of MongoDB and Redis if they are not given.
+        """Makes a runner that follows nothing yet. It will follow all read models whose store is in use, or these `projections`.
 
-        It shares the ledgers with the runners that have the same `alive_key`. A ledger falls asleep after nothing was heard of it
-        for `awake_seconds`.
+        `sinks` are those of the stores if they are not given. It shares the ledgers with the runners that have the same
+        `alive_key`. A ledger falls asleep after nothing was heard of it for `awake_seconds`.
         """
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._redis = redis
+        self._engine = stores.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._redis = stores.redis
         self._id = uuid4().hex
-        self._workers = LiveWorkers(redis, self._id, alive_key)
+        self._workers = LiveWorkers(stores.redis, self._id, alive_key)
         self._person_keys = PersonKeys(settings)
-        self._sinks = sinks or make_sinks(mongo, redis)
-        self._failures = Failures(mongo, redis)
-        self._notifier = MovedNotifier(redis)
+        self._sinks = sinks or make_sinks(stores)
+        self._failures = Failures(stores.mongo, stores.redis)
+        self._notifier = MovedNotifier(stores.redis)
         self._settings = settings
         self._awake_seconds = awake_seconds
         self._look_seconds = settings.projector_look_ms / 1000
-        self._projections = projections
-        self._examiner = Examiner(self._engine, self._sinks, self._failures, projections)
+        self._projections = projections_of(stores.optional) if projections is None else projections
+        self._examiner = Examiner(self._engine, self._sinks, self._failures, self._projections)
         self._reading = asyncio.Semaphore(FEED_READS_AT_ONCE)
         self._starting = asyncio.Semaphore(STARTED_AT_ONCE)
         self._heads: dict[str, int] = {}

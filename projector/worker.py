@@ -32,7 +32,6 @@ from projector.due import EXPIRED_HOLDS, SCHEDULED_RUNS, DueTeller
 from projector.live_workers import ALIVE_KEY
 from projector.metrics_server import MetricsServer, open_metrics_server
 from projector.projections.projection import Projection
-from projector.projections.registry import PROJECTIONS
 from projector.runner import Runner
 from projector.sealing.sealer import make_sealer
 from projector.worker_metrics import worker_metrics_text
@@ -76,11 +75,11 @@ async def require_stores(settings: Settings) -> None:
         OperatorError: the schema is not the one of this code, or a store could lose acknowledged data.
         StoreUnavailable: a store does not answer.
     """
-    async with open_stores(settings, "daybook_projector") as (engine, mongo, redis):
-        await _require("PostgreSQL", require_schema(engine, settings.schema_wait_seconds), settings.schema_wait_seconds)
-        await _require("PostgreSQL", require_durable_postgres(engine))
-        await _require("MongoDB", mongo.command("ping"))
-        await _require("Redis", require_lasting_redis(redis))
+    async with open_stores(settings, "daybook_projector") as stores:
+        await _require("PostgreSQL", require_schema(stores.engine, settings.schema_wait_seconds), settings.schema_wait_seconds)
+        await _require("PostgreSQL", require_durable_postgres(stores.engine))
+        await _require("MongoDB", stores.mongo.command("ping"))
+        await _require("Redis", require_lasting_redis(stores.redis))
     await require_safe(settings, "daybook_projector", say)
 
 
@@ -208,7 +207,7 @@ def _cron_jobs(settings: Settings) -> list[CronJob]:
 
 
 def make_worker_settings(
-    settings: Settings, projections: Sequence[Projection[Any]] = PROJECTIONS, alive_key: str = ALIVE_KEY
+    settings: Settings, projections: Sequence[Projection[Any]] | None = None, alive_key: str = ALIVE_KEY
 ) -> type:
     """Returns the class that the command `arq` needs. Its attributes are the arguments of `arq.Worker`.
 
@@ -220,7 +219,7 @@ def make_worker_settings(
     metrics_server = open_metrics_server(settings)
 
     async def on_startup(context: Context) -> None:
-        await start(context, settings, lambda stores: Runner(*stores, settings, projections, alive_key=alive_key), metrics_server)
+        await start(context, settings, lambda stores: Runner(stores, settings, projections, alive_key=alive_key), metrics_server)
 
     attributes = {
         "redis_pool": make_pool(settings),

@@ -15,13 +15,14 @@ from projector.failures import Failures
 from projector.projections.projection import Projection
 from projector.projections.registry import PROJECTIONS_BY_NAME
 from projector.runner import Runner
-from projector.sinks.protocols import Checkpoint, LiveCheckpoint
+from projector.sinks.protocols import LiveCheckpoint
 from projector.sinks.registry import make_sinks
 from shared.errors import Rebuilding
 from shared.read_models.dead_letters import DeadLetterSummary
 from shared.read_models.failures import read_failures
 from shared.read_models.generations import live_generation
 from shared.read_models.shapes import USERS, ReadModel
+from shared.read_models.stored_state import Checkpoint
 from shared.read_models.worker_reports import read_unhealthy_read_models
 from shared.settings import Settings
 from tests.harness.log import Book, append, make_ledger
@@ -56,7 +57,7 @@ async def fill(main: Ledger, count: int) -> dict[str, int]:
 
 @asynccontextmanager
 async def running(main: Ledger, **more: Any) -> AsyncIterator[Runner]:
-    runner = Runner(*main.stores, main.settings, more.pop("projections", FEW), **more)
+    runner = Runner(main.stores, main.settings, more.pop("projections", FEW), **more)
     task = asyncio.create_task(runner.run())
     try:
         yield runner
@@ -133,7 +134,7 @@ async def test_an_examination_takes_as_many_round_trips_for_many_ledgers_as_for_
     sqlalchemy.event.listen(
         stores.engine.sync_engine, "before_cursor_execute", lambda *execution: statements.append(execution[2])
     )
-    examiner = Examiner(stores.engine, make_sinks(stores.mongo, stores.redis), Failures(stores.mongo, stores.redis), FEW)
+    examiner = Examiner(stores.engine, make_sinks(stores), Failures(stores.mongo, stores.redis), FEW)
 
     async def queries() -> int:
         counters = (await stores.mongo.client.admin.command("serverStatus"))["opcounters"]
