@@ -17,6 +17,7 @@ from command_api.credentials.password_changes import PasswordChanges
 from command_api.due_runs import make_due_runs
 from command_api.expired_holds import record_expired_holds
 from command_api.routes import router
+from command_api.writer.handover import Handover
 from command_api.writer.ledger_writer import CommandHandler
 from command_api.writer.wake_up import Waker
 from shared.garbage_collection import calm_collector
@@ -78,15 +79,17 @@ def store_checks(engine: AsyncEngine) -> dict[str, StoreCheck]:
 
 
 async def writer_metrics(request: Request, ledger_id: str) -> list[Metric]:
-    """Returns the metrics of the ledger's writer: how many commands wait, and how large its batches are."""
+    """Returns the metrics of the ledger's writer: how many commands wait, how large its batches are, and if it is elected."""
     handler: CommandHandler = request.state.handler
     writer = handler.writer(ledger_id)
     waiting = GaugeMetricFamily("daybook_commands_waiting", "Commands that no batch has taken yet.", labels=["ledger"])
     sizes = HistogramMetricFamily("daybook_batch_commands", "Commands in a transaction.", labels=["ledger"])
+    elected = GaugeMetricFamily("daybook_writes", "1 if this process is elected to write to the ledger.", labels=["ledger"])
     if writer:
+        elected.add_metric([ledger_id], int(handler.writes(ledger_id)))
         waiting.add_metric([ledger_id], len(writer.queue))
         sizes.add_metric([ledger_id], [*writer.batch_sizes.buckets()], writer.batch_sizes.total)
-    return [waiting, sizes]
+    return [waiting, sizes, elected]
 
 
 async def record_limits(engine: AsyncEngine, settings: Settings) -> None:
@@ -110,6 +113,7 @@ async def running_command_api(configured: Settings) -> AsyncIterator[CommandApiS
     async with (
         open_postgres(configured, "daybook_command") as engine,
         open_postgres(configured, "daybook_command", connections_max=1) as engine_of_checks,
+        open_postgres(configured, "daybook_command", connections_max=1) as engine_of_election,
         open_redis(configured) as redis,
         open_connections_of_strangers(configured, "daybook_command") as strangers,
     ):
@@ -118,7 +122,9 @@ async def running_command_api(configured: Settings) -> AsyncIterator[CommandApiS
         await require_safe(configured, "daybook_command", say)
         await record_limits(engine, configured)
         waker = Waker(redis, configured.wake_timeout_ms)
-        handler = CommandHandler(engine, configured, waker.wake)
+        handover = Handover(engine_of_election, configured.handover_folder)
+        handler = CommandHandler(engine, configured, waker.wake, handover)
+        await handover.start(handler.accept)
         recorders = _start_recorders(redis, handler)
         login = Login(engine, strangers.engine, redis, configured)
         authentication = Authentication(Connections(engine, redis), strangers, configured)
@@ -142,7 +148,9 @@ async def running_command_api(configured: Settings) -> AsyncIterator[CommandApiS
         finally:
             await readiness.close()
             await end_tasks(*recorders)
+            await handover.resign()
             await handler.close()
+            await handover.close()
             login.close()
             await authentication.close()
             await denials.close()

@@ -57,6 +57,12 @@ class CommandRequest(msgspec.Struct, frozen=True, kw_only=True):
     rehearsed: Sequence["CommandRequest"] = ()
     """For a dry run, the requests to decide without recording them, each on the states that those before it leave."""
 
+    event_id: str | None = None
+    """The id for the command's first event, if another process is to record the command and it has no idempotency key."""
+    is_repeated: bool = False
+    """True if another process may have recorded the command. It is then decided under locks, where its stored reply or its first
+    event is looked for."""
+
     together: Sequence["CommandRequest"] = ()
     """For commands that are all recorded or none, the requests to decide, each on the states that those before it leave."""
 

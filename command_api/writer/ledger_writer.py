@@ -18,14 +18,18 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from command_api.writer.command_request import CommandRequest, Reply
+from command_api.writer.handover import HandedBackError, Handover, WriterLink
+from command_api.writer.pending_command import AcceptedCommand, PendingCommand, replies_to
 from command_api.writer.queue import CommandQueue
 from command_api.writer.transaction import BatchTransaction
 from shared.errors import StoreUnavailable
 from shared.histogram import SIZES, Histogram
+from shared.ids import new_id
 from shared.log.heads import read_head
 from shared.logs import kind_of
 from shared.privacy.person_keys import PersonKeys
@@ -37,20 +41,23 @@ from shared.supervision import end_tasks, keep_running
 log = structlog.get_logger()
 
 ANSWER_SECONDS: Final = 0.05
-TOO_LATE: Final = "The command was not recorded in time. Repeat it with the same Idempotency-Key: it then takes effect only once."
 
 
 class CommandHandler:
-    """Passes commands to the writer of their ledger. Each ledger has its own log and its own writer."""
+    """Passes commands to the writer of their ledger. Each ledger has its own log, and in each process a writer of its own."""
 
-    def __init__(self, engine: AsyncEngine, settings: Settings, wake_up: Callable[[str], None]) -> None:
+    def __init__(
+        self, engine: AsyncEngine, settings: Settings, wake_up: Callable[[str], None], handover: Handover | None = None
+    ) -> None:
         """Makes a handler without writers. `wake_up` is called with a ledger id after each commit that adds events.
 
-        `wake_up` must not block or raise.
+        `wake_up` must not block or raise. With a `handover`, commands go to the process that writes to their ledger. Without one,
+        this process writes, whoever else does.
         """
         self._engine = engine
         self._settings = settings
         self._wake_up = wake_up
+        self._handover = handover
         self._writers: dict[str, LedgerWriter] = {}
 
     async def handle(self, ledger_id: str, requests: Sequence[CommandRequest], expires_at: float | None = None) -> list[Reply]:
@@ -68,7 +75,28 @@ class CommandHandler:
         expires_at = expires_at or asyncio.get_running_loop().time() + self._settings.command_deadline_ms / 1000
         is_new = any(request.creates_ledger for request in requests)
         writer = self._writers.get(ledger_id) or await self._open_writer(ledger_id, expires_at, is_new=is_new)
-        return await writer.submit(requests, expires_at)
+        link = self._handover.link(ledger_id) if self._handover else None
+        if (
+            link is None or is_new or any(request.rehearsed for request in requests)
+        ):  # dry runs append nothing, so they disturb nobody
+            return await writer.submit(requests, expires_at)
+        return await _hand_over(link, ledger_id, requests, expires_at, writer)
+
+    def writes(self, ledger_id: str) -> bool:
+        """True if this process is elected to write to the ledger."""
+        return self._handover is not None and self._handover.writes(ledger_id)
+
+    def accept(self, ledger_id: str, commands: Sequence[AcceptedCommand]) -> bool:
+        """Queues commands that another process has handed over. Returns False if this process has had none for the ledger yet.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        writer = self._writers.get(ledger_id)
+        if writer is None:
+            return False
+        writer.accept(commands)
+        return True
 
     async def pepper(self, ledger_id: str, expires_at: float | None = None) -> bytes:
         """Returns the secret that keys the hashes of the ledger's e-mail addresses.
@@ -103,31 +131,25 @@ class CommandHandler:
         await asyncio.gather(*(writer.close() for writer in self._writers.values()))
 
 
-class PendingCommand:
-    """A request whose caller waits for a reply."""
+async def _hand_over(
+    link: WriterLink, ledger_id: str, requests: Sequence[CommandRequest], expires_at: float, writer: "LedgerWriter"
+) -> list[Reply]:
+    """Has another process record the commands, and returns their replies. What is handed back, the `writer` here records.
 
-    __slots__ = ("expires_at", "reply", "request")
-
-    def __init__(self, request: CommandRequest, expires_at: float, reply: "asyncio.Future[Reply]") -> None:
-        self.request = request
-        self.expires_at = expires_at
-        self.reply = reply
-
-    @property
-    def caller(self) -> str:
-        return self.request.principal
-
-    def is_answered(self) -> bool:
-        return self.reply.done()
-
-    def answer(self, verdict: Reply | Exception) -> None:
-        """Gives the caller the reply or the error. Does nothing if the request was answered before or its caller has left."""
-        if self.reply.done():
-            return
-        if isinstance(verdict, Exception):
-            self.reply.set_exception(verdict)
-        else:
-            self.reply.set_result(verdict)
+    A command without an idempotency key gets the id of its first event here, so that it can be looked for in the log.
+    """
+    ids = [None if request.idempotency_key else new_id() for request in requests]
+    requests = [
+        msgspec.structs.replace(request, event_id=event_id) if event_id else request
+        for request, event_id in zip(requests, ids, strict=True)
+    ]
+    commands = link.send(ledger_id, requests, expires_at)
+    try:
+        return await replies_to(commands)
+    except HandedBackError:
+        return await writer.submit([msgspec.structs.replace(each, is_repeated=True) for each in requests], expires_at)
+    finally:
+        link.forget(commands)
 
 
 Verdicts = Sequence[Reply | Exception]
@@ -137,7 +159,7 @@ Verdicts = Sequence[Reply | Exception]
 class BatchInFlight:
     """A batch that is being decided, written or answered."""
 
-    def __init__(self, commands: Sequence[PendingCommand], sent: asyncio.Event, verdicts: "asyncio.Future[Verdicts]") -> None:
+    def __init__(self, commands: Sequence[AcceptedCommand], sent: asyncio.Event, verdicts: "asyncio.Future[Verdicts]") -> None:
         """Makes a batch whose commands are answered within `ANSWER_SECONDS` after `verdicts` is done.
 
         `sent` is set when only the reply of PostgreSQL is missing. `verdicts` must never raise.
@@ -162,7 +184,7 @@ class LedgerWriter:
         self._wake_up = wake_up
         self._deadline_seconds = settings.command_deadline_ms / 1000
         loop = asyncio.get_running_loop()
-        self.queue: CommandQueue[PendingCommand] = CommandQueue(
+        self.queue: CommandQueue[AcceptedCommand] = CommandQueue(
             settings.command_queue_max, settings.batch_commands_max, loop.time
         )
         self.batch_sizes = Histogram(SIZES)
@@ -182,20 +204,21 @@ class LedgerWriter:
             Overloaded: the queue is full.
             StoreUnavailable: the deadline has passed, or PostgreSQL does not answer.
         """
-        loop = asyncio.get_running_loop()
-        commands = [PendingCommand(request, expires_at, loop.create_future()) for request in requests]
+        commands = [PendingCommand(request, expires_at) for request in requests]
+        self.accept(commands)
+        return await replies_to(commands)
+
+    def accept(self, commands: Sequence[AcceptedCommand]) -> None:
+        """Queues commands of one caller, each of which gets its verdict after its batch.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
         self.queue.add(commands)
         if self.queue.has_enough(self._writing):
             self._may_begin.set()
         if self._running is None:
             self._running = keep_running("writer of commands", self._run)
-        deadline = loop.call_at(expires_at, _give_up, commands)
-        try:
-            return [await command.reply for command in commands]
-        finally:
-            deadline.cancel()
-            for command in commands:
-                command.reply.cancel()  # has no effect on commands that were answered
 
     async def pepper(self, expires_at: float | None) -> bytes:
         """Returns the secret that keys the hashes of the ledger's e-mail addresses."""
@@ -227,7 +250,7 @@ class LedgerWriter:
         before.answer()
         self._writing, self._running, self._last = 0, None, _no_batch()
 
-    async def next_batch(self, before: BatchInFlight) -> list[PendingCommand]:
+    async def next_batch(self, before: BatchInFlight) -> list[AcceptedCommand]:
         """Waits until the next batch may begin, and returns its commands.
 
         Returns an empty list only if no command waits and the batch `before` has ended.
@@ -245,7 +268,7 @@ class LedgerWriter:
         before.verdicts.add_done_callback(lambda _: self._may_begin.set())
         await self._may_begin.wait()
 
-    async def _record(self, commands: Sequence[PendingCommand], before: BatchInFlight, sent: asyncio.Event) -> Verdicts:
+    async def _record(self, commands: Sequence[AcceptedCommand], before: BatchInFlight, sent: asyncio.Event) -> Verdicts:
         """Records a batch and returns its verdicts. Never raises, because an error would end the loop while callers wait."""
         self.batch_sizes.observe(len(commands))
         requests = [command.request for command in commands]
@@ -269,8 +292,3 @@ def _no_batch() -> BatchInFlight:
     sent = asyncio.Event()
     sent.set()
     return BatchInFlight((), sent, ended)
-
-
-def _give_up(commands: Sequence[PendingCommand]) -> None:
-    for command in commands:
-        command.answer(StoreUnavailable(TOO_LATE))

@@ -17,6 +17,8 @@ class Proxy:
         self._pattern = b""
         self._before = False
         self._silent = False
+        self._passing = asyncio.Event()
+        self._passing.set()
         self.cuts = 0
         self.lingering = False
         """True if the proxy keeps the client's connection open after the server has closed its side, like a delayed close."""
@@ -25,6 +27,13 @@ class Proxy:
     def arm(self, pattern: bytes, *, before: bool = False, silent: bool = False) -> None:
         """Prepares to cut the next connection that sends `pattern`. With `silent`, it stays open but passes no more bytes."""
         self._pattern, self._before, self._silent = pattern, before, silent
+
+    def silence(self) -> None:
+        """Passes no more bytes from now on. All connections stay open, as when a network loses every packet."""
+        self._passing.clear()
+
+    def resume(self) -> None:
+        self._passing.set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Proxy"]:
@@ -56,6 +65,7 @@ class Proxy:
                     pass
                 if self._before:
                     break
+            await self._passing.wait()
             server.write(data)
             await server.drain()
         server.close()
@@ -65,6 +75,7 @@ class Proxy:
         while data := await server.read(65536):
             if cut.is_set():
                 break
+            await self._passing.wait()
             client.write(data)
             await client.drain()
         if not self.lingering:
