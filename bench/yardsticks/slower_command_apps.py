@@ -7,8 +7,8 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from command_api.app import create_app
+from command_api.writer.command_request import AcceptedCommand
 from command_api.writer.ledger_writer import BatchInFlight, LedgerWriter
-from command_api.writer.pending_command import AcceptedCommand
 from shared.web.transports import OneWrite
 
 DEFAULT_THRESHOLD: Final = (700, 10, 10)

@@ -88,6 +88,22 @@ class CommandRequest(msgspec.Struct, frozen=True, kw_only=True):
         return (self.principal, self.idempotency_key) if self.part and self.idempotency_key else None
 
 
+class AcceptedCommand(Protocol):
+    """A command that a writer has accepted. `expires_at` is its deadline on the event loop's clock, in seconds."""
+
+    request: CommandRequest
+    expires_at: float
+
+    @property
+    def caller(self) -> str: ...
+
+    def is_answered(self) -> bool:
+        """True if the caller has received a reply or an error, or has left."""
+
+    def answer(self, verdict: "Reply | Exception") -> None:
+        """Gives the caller the reply or the error. Does nothing if the request was answered before or its caller has left."""
+
+
 class Reply(msgspec.Struct, frozen=True):
     """The reply to a command. `replayed` is True if it is a stored reply to an earlier request with the same key.
 

@@ -18,17 +18,16 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from command_api.writer.command_request import CommandRequest, Reply
+from command_api.writer.command_request import AcceptedCommand, CommandRequest, Reply
 from command_api.writer.election import Election
 from command_api.writer.frames import FrameConnection
-from command_api.writer.pending_command import AcceptedCommand, PendingCommand
 from shared.errors import DaybookError
 from shared.logs import kind_of
 from shared.supervision import end_tasks
@@ -156,24 +155,24 @@ class WriterLink:
         """Makes a link that calls `ended` when its connection ends."""
         self.connection = FrameConnection(self._answered, self._hand_back)
         self._ended = ended
-        self._pending: dict[int, HandedCommand] = {}
+        self._pending: dict[int, AcceptedCommand] = {}
         self._next_number = 0
 
-    def send(self, ledger_id: str, requests: Sequence[CommandRequest], expires_at: float) -> "list[HandedCommand]":
-        """Sends commands of one caller. If they are handed back, their error is `HandedBackError`.
+    def send(self, ledger_id: str, commands: Sequence[AcceptedCommand]) -> range:
+        """Sends commands of one caller, and returns their numbers. If they are handed back, their verdict is `HandedBackError`.
 
         Call `forget` when nobody waits for them any longer.
         """
-        first = self._next_number
-        self._next_number += len(requests)
-        commands = [HandedCommand(request, expires_at, first + place) for place, request in enumerate(requests)]
-        self._pending.update({command.number: command for command in commands})
-        self.connection.send((first, ledger_id, expires_at - asyncio.get_running_loop().time(), list(requests)))
-        return commands
+        numbers = range(self._next_number, self._next_number + len(commands))
+        self._next_number = numbers.stop
+        self._pending.update(zip(numbers, commands, strict=True))
+        seconds = commands[0].expires_at - asyncio.get_running_loop().time()
+        self.connection.send((numbers.start, ledger_id, seconds, [command.request for command in commands]))
+        return numbers
 
-    def forget(self, commands: Iterable["HandedCommand"]) -> None:
-        for command in commands:
-            self._pending.pop(command.number, None)
+    def forget(self, numbers: range) -> None:
+        for number in numbers:
+            self._pending.pop(number, None)
 
     def _answered(self, _: FrameConnection, value: Any) -> None:
         number, verdict = value
@@ -185,16 +184,6 @@ class WriterLink:
         pending, self._pending = self._pending, {}
         for command in pending.values():
             command.answer(HandedBackError())
-
-
-class HandedCommand(PendingCommand):
-    """A command that another process is to record. `number` is its own in its connection."""
-
-    __slots__ = ("number",)
-
-    def __init__(self, request: CommandRequest, expires_at: float, number: int) -> None:
-        super().__init__(request, expires_at)
-        self.number = number
 
 
 class _TakenCommand:

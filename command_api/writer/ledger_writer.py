@@ -22,9 +22,8 @@ import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from command_api.writer.command_request import CommandRequest, Reply
+from command_api.writer.command_request import AcceptedCommand, CommandRequest, Reply
 from command_api.writer.handover import HandedBackError, Handover, WriterLink
-from command_api.writer.pending_command import AcceptedCommand, PendingCommand, replies_to
 from command_api.writer.queue import CommandQueue
 from command_api.writer.transaction import BatchTransaction
 from shared.errors import StoreUnavailable
@@ -41,6 +40,7 @@ from shared.supervision import end_tasks, keep_running
 log = structlog.get_logger()
 
 ANSWER_SECONDS: Final = 0.05
+TOO_LATE: Final = "The command was not recorded in time. Repeat it with the same Idempotency-Key: it then takes effect only once."
 
 
 class CommandHandler:
@@ -131,6 +131,32 @@ class CommandHandler:
         await asyncio.gather(*(writer.close() for writer in self._writers.values()))
 
 
+class PendingCommand:
+    """A request whose caller waits for a reply in this process."""
+
+    __slots__ = ("expires_at", "reply", "request")
+
+    def __init__(self, request: CommandRequest, expires_at: float) -> None:
+        self.request = request
+        self.expires_at = expires_at
+        self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+    @property
+    def caller(self) -> str:
+        return self.request.principal
+
+    def is_answered(self) -> bool:
+        return self.reply.done()
+
+    def answer(self, verdict: Reply | Exception) -> None:
+        if self.reply.done():
+            return
+        if isinstance(verdict, Exception):
+            self.reply.set_exception(verdict)
+        else:
+            self.reply.set_result(verdict)
+
+
 async def _hand_over(
     link: WriterLink, ledger_id: str, requests: Sequence[CommandRequest], expires_at: float, writer: "LedgerWriter"
 ) -> list[Reply]:
@@ -143,13 +169,36 @@ async def _hand_over(
         msgspec.structs.replace(request, event_id=event_id) if event_id else request
         for request, event_id in zip(requests, ids, strict=True)
     ]
-    commands = link.send(ledger_id, requests, expires_at)
+    commands = [PendingCommand(request, expires_at) for request in requests]
+    numbers = link.send(ledger_id, commands)
     try:
-        return await replies_to(commands)
+        return await _replies_to(commands)
     except HandedBackError:
         return await writer.submit([msgspec.structs.replace(each, is_repeated=True) for each in requests], expires_at)
     finally:
-        link.forget(commands)
+        link.forget(numbers)
+
+
+async def _replies_to(commands: Sequence[PendingCommand]) -> list[Reply]:
+    """Waits for the replies to commands that have one deadline, and returns them in order.
+
+    Raises:
+        StoreUnavailable: the deadline has passed.
+        Exception: the verdict on a command is an error.
+    """
+    deadline = asyncio.get_running_loop().call_at(commands[0].expires_at, _give_up, commands)
+    try:
+        return [await command.reply for command in commands]
+    finally:
+        deadline.cancel()
+        for command in commands:
+            if not command.reply.cancel() and not command.reply.cancelled():
+                command.reply.exception()  # asyncio would print an error that nobody has asked for
+
+
+def _give_up(commands: Sequence[PendingCommand]) -> None:
+    for command in commands:
+        command.answer(StoreUnavailable(TOO_LATE))
 
 
 Verdicts = Sequence[Reply | Exception]
@@ -205,8 +254,9 @@ class LedgerWriter:
             StoreUnavailable: the deadline has passed, or PostgreSQL does not answer.
         """
         commands = [PendingCommand(request, expires_at) for request in requests]
-        self.accept(commands)
-        return await replies_to(commands)
+        self.queue.add(commands)
+        self._go_on()
+        return await _replies_to(commands)
 
     def accept(self, commands: Sequence[AcceptedCommand]) -> None:
         """Queues commands of one caller, each of which gets its verdict after its batch.
@@ -215,6 +265,9 @@ class LedgerWriter:
             Overloaded: the queue is full.
         """
         self.queue.add(commands)
+        self._go_on()
+
+    def _go_on(self) -> None:
         if self.queue.has_enough(self._writing):
             self._may_begin.set()
         if self._running is None:

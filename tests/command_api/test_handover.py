@@ -18,11 +18,10 @@ from command_api.domain.command import Command
 from command_api.domain.past_decisions import command_of
 from command_api.requests import _JsonReplyFormat
 from command_api.writer import frames
-from command_api.writer.command_request import CommandRequest, Reply
+from command_api.writer.command_request import AcceptedCommand, CommandRequest, Reply
 from command_api.writer.frames import FrameConnection
 from command_api.writer.handover import Handover
 from command_api.writer.ledger_writer import CommandHandler
-from command_api.writer.pending_command import AcceptedCommand
 from shared.errors import AccountIsClosed, InsufficientFunds, VersionMismatch
 from shared.settings import Settings
 from tests.harness.clients import command_api
