@@ -1,7 +1,7 @@
 # Start with `make run`, `make test` or `make check`. `make` without a target lists all targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test prove check schema bench lock clean
+.PHONY: help install run test prove check schema client bench lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -59,6 +59,9 @@ check-tests:
 
 schema: install ## Write the definition of the schema that `daybook verify` expects, after a change of the migrations
 	$(BIN)/python -m dev.write_schema
+
+client: install ## Write what clients/python has for each operation, after a change of a route, a body or a problem code
+	$(BIN)/python -m dev.write_client
 
 bench: install .venv/bench/.installed ## Run all benchmarks in about ten minutes, and write docs/benchmarks.md
 	$(BIN)/python -m bench --write docs

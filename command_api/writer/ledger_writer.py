@@ -24,10 +24,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from command_api.writer.command_request import AcceptedCommand, CommandRequest, Reply
 from command_api.writer.handover import HandedBackError, Handover, WriterLink
+from command_api.writer.measurements import LATE, OVERLOADED, WriterMeasurements
 from command_api.writer.queue import CommandQueue
 from command_api.writer.transaction import BatchTransaction
-from shared.errors import StoreUnavailable
-from shared.histogram import SIZES, Histogram
+from shared.errors import Overloaded, StoreUnavailable
 from shared.ids import new_id
 from shared.log.heads import read_head
 from shared.logs import kind_of
@@ -172,33 +172,14 @@ async def _hand_over(
     commands = [PendingCommand(request, expires_at) for request in requests]
     numbers = link.send(ledger_id, commands)
     try:
-        return await _replies_to(commands)
+        return await writer.replies_to(commands)
+    except Overloaded:
+        writer.measurements.count(requests, OVERLOADED)
+        raise
     except HandedBackError:
         return await writer.submit([msgspec.structs.replace(each, is_repeated=True) for each in requests], expires_at)
     finally:
         link.forget(numbers)
-
-
-async def _replies_to(commands: Sequence[PendingCommand]) -> list[Reply]:
-    """Waits for the replies to commands that have one deadline, and returns them in order.
-
-    Raises:
-        StoreUnavailable: the deadline has passed.
-        Exception: the verdict on a command is an error.
-    """
-    deadline = asyncio.get_running_loop().call_at(commands[0].expires_at, _give_up, commands)
-    try:
-        return [await command.reply for command in commands]
-    finally:
-        deadline.cancel()
-        for command in commands:
-            if not command.reply.cancel() and not command.reply.cancelled():
-                command.reply.exception()  # asyncio would print an error that nobody has asked for
-
-
-def _give_up(commands: Sequence[PendingCommand]) -> None:
-    for command in commands:
-        command.answer(StoreUnavailable(TOO_LATE))
 
 
 Verdicts = Sequence[Reply | Exception]
@@ -236,9 +217,11 @@ class LedgerWriter:
         self.queue: CommandQueue[AcceptedCommand] = CommandQueue(
             settings.command_queue_max, settings.batch_commands_max, loop.time
         )
-        self.batch_sizes = Histogram(SIZES)
+        self.measurements = WriterMeasurements()
         self._person_keys = PersonKeys(settings)
-        self._transaction = BatchTransaction(ledger_id, engine, settings, self._person_keys, DatabaseClock(loop.time))
+        self._transaction = BatchTransaction(
+            ledger_id, engine, settings, self._person_keys, DatabaseClock(loop.time), self.measurements
+        )
         self._running: asyncio.Task[None] | None = None
         self._last = _no_batch()
         self._writing = 0
@@ -254,9 +237,13 @@ class LedgerWriter:
             StoreUnavailable: the deadline has passed, or PostgreSQL does not answer.
         """
         commands = [PendingCommand(request, expires_at) for request in requests]
-        self.queue.add(commands)
+        try:
+            self.queue.add(commands)
+        except Overloaded:
+            self.measurements.count(requests, OVERLOADED)
+            raise
         self._go_on()
-        return await _replies_to(commands)
+        return await self.replies_to(commands)
 
     def accept(self, commands: Sequence[AcceptedCommand]) -> None:
         """Queues commands of one caller, each of which gets its verdict after its batch.
@@ -266,6 +253,22 @@ class LedgerWriter:
         """
         self.queue.add(commands)
         self._go_on()
+
+    async def replies_to(self, commands: Sequence[PendingCommand]) -> list[Reply]:
+        """Waits for the replies to commands that have one deadline, and returns them in order.
+
+        Raises:
+            StoreUnavailable: the deadline has passed.
+            Exception: the verdict on a command is an error.
+        """
+        deadline = asyncio.get_running_loop().call_at(commands[0].expires_at, self._give_up, commands)
+        try:
+            return [await command.reply for command in commands]
+        finally:
+            deadline.cancel()
+            for command in commands:
+                if not command.reply.cancel() and not command.reply.cancelled():
+                    command.reply.exception()  # asyncio would print an error that nobody has asked for
 
     def _go_on(self) -> None:
         if self.queue.has_enough(self._writing):
@@ -323,20 +326,30 @@ class LedgerWriter:
 
     async def _record(self, commands: Sequence[AcceptedCommand], before: BatchInFlight, sent: asyncio.Event) -> Verdicts:
         """Records a batch and returns its verdicts. Never raises, because an error would end the loop while callers wait."""
-        self.batch_sizes.observe(len(commands))
         requests = [command.request for command in commands]
+        self.measurements.batch_commands.observe(len(commands))
+        verdicts: Verdicts
         try:
             decided = await self._transaction.record(requests, before.verdicts, sent.set)
         except (*POSTGRES_AND_REDIS_ERRORS, *ASYNCPG_ERRORS) as error:
             log.warning("store unavailable", ledger_id=self._ledger_id, commands=len(commands), error=kind_of(error))
-            return [StoreUnavailable()] * len(commands)
+            verdicts = [StoreUnavailable()] * len(commands)
         except Exception as error:  # noqa: BLE001 # an error in our code goes to the callers, who log it
-            return [error] * len(commands)
+            verdicts = [error] * len(commands)
+        else:
+            verdicts = decided.verdicts
+            if decided.events:
+                self._wake_up(self._ledger_id)
         finally:
             sent.set()
-        if decided.events:
-            self._wake_up(self._ledger_id)
-        return decided.verdicts
+        self.measurements.count_verdicts(requests, verdicts)
+        return verdicts
+
+    def _give_up(self, commands: Sequence[PendingCommand]) -> None:
+        late = [command for command in commands if not command.is_answered()]
+        self.measurements.count([command.request for command in late], LATE)
+        for command in late:
+            command.answer(StoreUnavailable(TOO_LATE))
 
 
 def _no_batch() -> BatchInFlight:

@@ -39,7 +39,7 @@ async def test_every_command_on_the_page_does_what_is_printed_below_it(stack: St
         assert as_pattern(printed).match(out), f"{command}\nprinted  {out}{err}\nexpected {printed}"
     [script] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "client.py").write_text(script)
-    code, out, err = await shell.run(f"{sys.executable} client.py")
+    code, out, err = await shell.run(f"PYTHONPATH={ROOT / 'clients/python'} {sys.executable} client.py")
     assert (code, out.splitlines()[-1]) == (0, "EUR"), err
 
 
