@@ -28,7 +28,7 @@ def lane_name(processes: int) -> str:
 
 
 def _share_name(processes: int, who: str) -> str:
-    return f"{processes} command processes: {who}"
+    return f"{lane_name(processes)}: {who}"
 
 
 async def measure_writers(rig: Rig) -> Section:
