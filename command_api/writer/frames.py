@@ -17,6 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
+
+log = structlog.get_logger()
+
 _LENGTH: Final = struct.Struct(">I")
 _CREDENTIALS: Final = struct.Struct("3i")
 """The process, user and group at the other end of a Unix socket."""
@@ -63,9 +67,15 @@ class FrameConnection(asyncio.Protocol):
 
     def _flush(self) -> None:
         values, self._outgoing = self._outgoing, []
-        if values and self.is_open and self._transport:
+        if not values or not self.is_open or not self._transport:
+            return
+        try:
             content = pickle.dumps(values, pickle.HIGHEST_PROTOCOL)
-            self._transport.write(_LENGTH.pack(len(content)) + content)
+        except Exception:  # an error in our code; nobody must wait for what was not sent
+            log.exception("a value cannot be sent to another process")
+            self.abort()
+            return
+        self._transport.write(_LENGTH.pack(len(content)) + content)
 
     # ── called by the event loop ─────────────────────────────────────────────────────────────────────────────────────
 
