@@ -73,12 +73,13 @@ class CommandHandler:
             TimeoutError: the deadline passed while the ledger was looked up.
         """
         expires_at = expires_at or asyncio.get_running_loop().time() + self._settings.command_deadline_ms / 1000
-        is_new = any(request.creates_ledger for request in requests)
-        writer = self._writers.get(ledger_id) or await self._open_writer(ledger_id, expires_at, is_new=is_new)
+        writer = self._writers.get(ledger_id)
+        if writer is None:
+            is_new = any(request.creates_ledger for request in requests)
+            writer = await self._open_writer(ledger_id, expires_at, is_new=is_new)
         link = self._handover.link(ledger_id) if self._handover else None
-        if (
-            link is None or is_new or any(request.rehearsed for request in requests)
-        ):  # dry runs append nothing, so they disturb nobody
+        # A dry run appends nothing, so it disturbs nobody. The command that creates the ledger is decided where it is sent.
+        if link is None or any(request.rehearsed or request.creates_ledger for request in requests):
             return await writer.submit(requests, expires_at)
         return await _hand_over(link, ledger_id, requests, expires_at, writer)
 

@@ -147,12 +147,13 @@ async def test_another_process_writes_when_the_writer_is_lost(group: Group, faul
             elif fault == "frozen":
                 writer.freeze()
             else:
-                group.processes[writer].silence()
+                group.processes[writer].losing = True
             await clients.until(len(clients.deposits) + AFTER)
             if fault == "frozen":
                 writer.thaw()
             elif fault == "cut off":
-                group.processes[writer].resume()
+                group.processes[writer].losing = False
+                group.processes[writer].cut_all()
             await clients.until(len(clients.deposits) + AFTER)
             clients.stopping = True
         first = min(answered_at for begun, answered_at in clients.answered_at if begun > lost_at)
