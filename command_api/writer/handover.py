@@ -17,7 +17,6 @@ import secrets
 import socket
 import stat
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -35,8 +34,6 @@ from shared.supervision import end_tasks
 log = structlog.get_logger()
 
 CONNECT_SECONDS: Final = 0.5
-YOUNG_SECONDS: Final = 60.0
-"""The age in seconds up to which a socket is left alone. Its process may be about to listen at it."""
 
 Accept = Callable[[str, Sequence[AcceptedCommand]], bool]
 """Takes a ledger id and commands of one caller, and queues them. Returns False if this process does not know the ledger."""
@@ -74,8 +71,11 @@ class Handover:
             _make_private(self._folder)
             _remove_dead_sockets(self._folder)
             loop = asyncio.get_running_loop()
-            self._server = await loop.create_unix_server(self._connection_of_other, str(self._path))
-            self._path.chmod(0o600)
+            # Under its own name, the socket has a listener from the first moment, so it is never taken for a dead one.
+            new = self._path.with_suffix(".new")
+            self._server = await loop.create_unix_server(self._connection_of_other, str(new))
+            new.chmod(0o600)
+            new.rename(self._path)
         except OSError as error:
             log.warning("takes no commands of other processes", folder=str(self._folder), error=kind_of(error))
         self._election.start()
@@ -229,10 +229,7 @@ def _make_private(folder: Path) -> None:
 
 def _remove_dead_sockets(folder: Path) -> None:
     """Removes the sockets of processes that were killed. Nothing listens at them."""
-    oldest = time.time() - YOUNG_SECONDS
     for path in folder.glob("*.sock"):
-        if path.lstat().st_mtime > oldest:
-            continue
         with socket.socket(socket.AF_UNIX) as asking:
             asking.settimeout(0)
             if asking.connect_ex(str(path)) == errno.ECONNREFUSED:
