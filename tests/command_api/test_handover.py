@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import orjson
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -16,19 +18,30 @@ from command_api.answers import account_body
 from command_api.domain.account import FreezeAccount, OpenAccount
 from command_api.domain.command import Command
 from command_api.domain.past_decisions import command_of
-from command_api.requests import _JsonReplyFormat
 from command_api.writer import frames
-from command_api.writer.command_request import AcceptedCommand, CommandRequest, Reply
+from command_api.writer.command_request import AcceptedCommand, CommandRequest, Outcome, Reply
 from command_api.writer.frames import FrameConnection
 from command_api.writer.handover import Handover
 from command_api.writer.ledger_writer import CommandHandler
-from shared.errors import AccountIsClosed, InsufficientFunds, VersionMismatch
+from shared.errors import AccountIsClosed, InsufficientFunds, Rejection, VersionMismatch
 from shared.settings import Settings
 from tests.harness.clients import command_api
 from tests.harness.log import Book
 
 Accept = Callable[[str, Sequence[AcceptedCommand]], bool]
 WAIT_SECONDS = 30
+
+
+class AccountReply(msgspec.Struct, frozen=True):
+    """A reply with the members of an account, or with the code of a rejection."""
+
+    command: Command
+
+    def accepted(self, outcome: Outcome) -> tuple[int, bytes]:
+        return 200, orjson.dumps(account_body(self.command, outcome))
+
+    def rejected(self, rejection: Rejection) -> tuple[int, bytes]:
+        return 409, rejection.code.encode()
 
 
 class LosesItsAnswer:
@@ -78,7 +91,7 @@ class Process:
             await self.handover.close()
 
     async def send(self, command: Command, key: str | None = None, versions: Sequence[int] | None = None) -> Reply:
-        reply_format = _JsonReplyFormat(command, account_body, 200, "request")
+        reply_format = AccountReply(command)
         request = CommandRequest(
             command=command,
             reply_format=reply_format,
@@ -232,7 +245,7 @@ async def test_a_folder_that_others_can_enter_is_not_used(engine: AsyncEngine, s
     folder.mkdir(mode=0o755)
     async with Process(engine, settings, folder).running() as process:
         assert [*folder.iterdir()] == []
-        assert (await process.send(opening(), "k")).status in {200, 404}
+        assert (await process.send(opening(), "k")).status in {200, 409}
 
 
 @pytest.mark.services
@@ -303,10 +316,7 @@ async def test_nothing_is_read_from_a_process_with_other_code(tmp_path: Path) ->
 @pytest.mark.parametrize("seed", range(3))
 def test_every_command_arrives_as_it_was_sent(seed: int) -> None:
     commands = [command_of(event) for event in Book(seed).history(600)]
-    requests = [
-        CommandRequest(command=each, reply_format=_JsonReplyFormat(each, account_body, 201, "r"), metadata={})
-        for each in commands
-    ]
+    requests = [CommandRequest(command=each, reply_format=AccountReply(each), metadata={}) for each in commands]
     assert len({type(command) for command in commands}) > 15
     assert pickle.loads(pickle.dumps(requests)) == requests
     assert [each.command.model_fields_set for each in pickle.loads(pickle.dumps(requests))] == [
