@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import sys
 import time
+from functools import partial
 
 from tests.chaos.cluster import new_cluster
 from tests.chaos.run import run_chaos
@@ -15,7 +16,7 @@ from tests.chaos.run import run_chaos
 
 async def _run(seed: int, minutes: float) -> bool:
     async with new_cluster() as cluster:
-        report = await run_chaos(cluster, seed, minutes * 60)
+        report = await run_chaos(cluster, seed, minutes * 60, partial(print, flush=True))
     print("\n".join([*report.findings.lines(), report.line()]), flush=True)  # noqa: T201 # a command
     return report.findings.is_good
 

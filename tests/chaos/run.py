@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -41,8 +42,11 @@ class ChaosReport(msgspec.Struct):
         )
 
 
-async def run_chaos(cluster: Cluster, seed: int, seconds: float) -> ChaosReport:
-    """Runs commands and queries while faults strike, for about `seconds`, and checks the history."""
+async def run_chaos(cluster: Cluster, seed: int, seconds: float, tell: Callable[[str], object] = str) -> ChaosReport:
+    """Runs commands and queries while faults strike, for about `seconds`, and checks the history.
+
+    `tell` is called with a line about each fault when it is over.
+    """
     load, nemesis = Load(cluster, seed), Nemesis(cluster, seed)
     supervising = asyncio.create_task(nemesis.supervise())
     slowest, after = 0.0, "nothing"
@@ -54,9 +58,10 @@ async def run_chaos(cluster: Cluster, seed: int, seconds: float) -> ChaosReport:
         while time.monotonic() - began < seconds:
             count = len(nemesis.struck)
             await nemesis.strike()
-            took = await _recovery_seconds(load)
+            took, faults = await _recovery_seconds(load), " and ".join(nemesis.struck[count:])
+            tell(f"{time.monotonic() - began:5.0f} s  {faults}: right again after {took:.1f} s")
             if took >= slowest:
-                slowest, after = took, " and ".join(nemesis.struck[count:])
+                slowest, after = took, faults
             await asyncio.sleep(CALM_SECONDS)
         load.is_over = True
         await asyncio.gather(*working, *reading)

@@ -40,6 +40,9 @@ class MemoryStore:
         self.process = Process("store")
         self.generations: dict[tuple[str, int], StoredGeneration] = {}
         self.pointers: dict[str, Pointer] = {}
+        self.steps_back: list[str] = []
+        """Each time that readers saw a read model at a lower position than before. It must stay empty."""
+        self._shown: dict[str, int] = {}
         self._error = error
         self._replies: dict[asyncio.Future[Any], None] = {}
 
@@ -73,6 +76,15 @@ class MemoryStore:
 
     def restart(self) -> None:
         self.process = Process("store")
+
+    def note_shown(self, name: str) -> None:
+        """Notes the position that readers of a read model see now."""
+        live = self.live(name)
+        if live is None:
+            return
+        if live.checkpoint.position < self._shown.get(name, 0):
+            self.steps_back.append(f"{name} went back from {self._shown[name]} to {live.checkpoint.position}")
+        self._shown[name] = live.checkpoint.position
 
     def live(self, name: str) -> StoredGeneration | None:
         number = self.pointers.get(name, Pointer()).live
@@ -124,6 +136,7 @@ class MemorySink:
         stored = self._stored(generation)
         if stored:
             stored.checkpoint = msgspec.structs.replace(stored.checkpoint, position=step.after, log_hash=step.log_hash)
+            self.store.note_shown(generation.model.name)
 
     async def require_fits(self, generation: Generation, step: Step, changes: Any) -> None:
         pass
@@ -199,12 +212,13 @@ class MemorySink:
         if self.store.pointers.get(name, Pointer()) != before:
             return False
         self.store.pointers[name] = after
+        self.store.note_shown(name)
         return True
 
     async def switch(self, generation: Generation, pointer: Pointer) -> bool:
         def work() -> bool:
             built, live = self._stored(generation), self.store.live(generation.model.name)
-            if built is None or (live and built.checkpoint.position < live.checkpoint.position):
+            if built is None or (live and self.is_behind(built, live)):
                 return False
             if not self._move(generation.model.name, pointer, pointer.switched_to(generation)):
                 return False
@@ -213,6 +227,10 @@ class MemorySink:
             return True
 
         return bool(await self.store.ask(work))
+
+    def is_behind(self, built: StoredGeneration, live: StoredGeneration) -> bool:
+        """A generation that is behind the live one must not become live: its readers would go back."""
+        return built.checkpoint.position < live.checkpoint.position
 
     async def reopen(self, generation: Generation) -> None:
         raise NotImplementedError

@@ -22,7 +22,7 @@ from shared.log.streams import schedule_stream
 from shared.read_models.generations import Generation
 from tests.simulation.histories import run_history
 from tests.simulation.memory_postgres import MemoryDriver
-from tests.simulation.memory_read_models import MemorySink
+from tests.simulation.memory_read_models import MemorySink, StoredGeneration
 from tests.simulation.money_rules import WrongError
 from tests.simulation.world import Plant
 
@@ -74,6 +74,17 @@ class DataFirstSink(MemorySink):
 
 def test_data_that_may_be_written_twice_are_found() -> None:
     assert "is not the fold of the log" in found(Plant(sink=DataFirstSink), has_workers=True)
+
+
+class BlindSwitchSink(MemorySink):
+    """Makes a generation live although it is behind."""
+
+    def is_behind(self, built: StoredGeneration, live: StoredGeneration) -> bool:  # noqa: ARG002
+        return False
+
+
+def test_a_switch_to_a_generation_that_is_behind_is_found() -> None:
+    assert "went back from" in found(Plant(sink=BlindSwitchSink), has_workers=True)
 
 
 async def _finds_nothing(*_: Any) -> dict[tuple[str, str], Any]:

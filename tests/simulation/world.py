@@ -10,6 +10,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+from pymongo.errors import PyMongoError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from command_api.domain.stream_folds import fold_of
@@ -19,6 +20,9 @@ from command_api.writer.command_request import CommandRequest, Reply
 from command_api.writer.ledger_writer import CommandHandler
 from command_api.writer.wake_up import Waker
 from projector.due import EXPIRED_HOLDS, SCHEDULED_RUNS, tell_due
+from projector.feed import Feed
+from projector.generations.generations import Generations
+from projector.generations.rebuild import rebuild
 from projector.projections.balances import BALANCES_PROJECTION
 from projector.projections.holds import HOLDS_PROJECTION
 from projector.projections.projection import Projection
@@ -30,9 +34,11 @@ from shared.log.events import Event
 from shared.log.heads import Head, StreamHead
 from shared.log.money_events import FundsDeposited
 from shared.log.stream_fold import snapshot_context
+from shared.privacy.person_keys import PersonKeys
 from shared.read_models.channels import DUE_HOLDS_CHANNEL, DUE_RUNS_CHANNEL, DueHolds, DueRun, DueRuns
 from shared.settings import Settings
 from shared.stores.all_stores import Stores
+from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
 from tests.harness.log import MASTER_KEY
 from tests.simulation.memory_log import LEDGER, NEW_YEAR, MemoryLog, Tables
 from tests.simulation.memory_postgres import MemoryEngine, MemoryServer
@@ -224,7 +230,7 @@ class World:
         targets: list[Callable[[], Coroutine[Any, Any, None]]] = [partial(self._strike_store, store) for store in stores]
         targets.append(self._strike_replica)
         if self.workers:
-            targets += [self._strike_worker, partial(self._strike_store, self.mongo)]
+            targets += [self._strike_worker, self._strike_rebuild, partial(self._strike_store, self.mongo)]
         mending = []
         while self.loop.time() < end:
             await asyncio.sleep(self.random.expovariate(1 / 0.6))
@@ -246,6 +252,19 @@ class World:
         await self._outage()
         if not self.workers[place].process.alive:
             self.workers[place] = SimulatedWorker(self, place + 1)
+
+    async def _strike_rebuild(self) -> None:
+        """Begins to rebuild a read model beside the workers, and kills the rebuild if it takes long. Nobody goes on with it."""
+        rebuilding = Process("rebuild")
+        rebuilding.start(self._rebuild(self.random.choice(PROJECTIONS)))
+        await self._outage()
+        self.loop.kill(rebuilding)
+
+    async def _rebuild(self, projection: Projection[Any]) -> None:
+        engine: Any = MemoryEngine(self.postgres)
+        sink = self.plant.sink(self.mongo if projection.model.store == "mongo" else self.redis)
+        with suppress(*POSTGRES_AND_REDIS_ERRORS, PyMongoError):
+            await rebuild(Generations(projection, sink, Feed(engine, LEDGER, PersonKeys(SETTINGS))), lambda _: None)
 
     async def _strike_store(self, store: MemoryServer | MemoryStore) -> None:
         store.crash(self.loop)

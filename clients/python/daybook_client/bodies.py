@@ -993,6 +993,14 @@ class BusyAccount(TypedDict):
     transfers: "int"
 
 
+class CallerResource(TypedDict):
+    principal: "str"
+    ledger_id: "str"
+    all_ledgers: "bool"
+    user_id: "str | None"
+    scopes: "list[Literal['users:write', 'credentials:write', 'accounts:write', 'transfers:write', 'ledger:read', 'events:read', 'ops:admin']]"
+
+
 ConsistencyResponse = TypedDict(
     "ConsistencyResponse", {"from": "SealResource", "to": "SealResource", "path": "list[str]", "position": "int"}
 )
@@ -1749,4 +1757,8 @@ class ListRefusalsArguments(TypedDict):
 class ListAuditRecordsArguments(TypedDict):
     limit: "NotRequired[int]"
     cursor: "NotRequired[str | None]"
+    ledger: "NotRequired[str]"
+
+
+class GetCallerArguments(TypedDict):
     ledger: "NotRequired[str]"

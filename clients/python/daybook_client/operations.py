@@ -12,6 +12,7 @@ from daybook_client.bodies import (
     ActivityResource,
     AuditRecordResource,
     BalanceResponse,
+    CallerResource,
     CancelScheduleArguments,
     CaptureBody,
     CaptureHoldArguments,
@@ -51,6 +52,7 @@ from daybook_client.bodies import (
     FreezeAccountArguments,
     GetAccountArguments,
     GetBalanceArguments,
+    GetCallerArguments,
     GetConsistencyArguments,
     GetDayArguments,
     GetHoldArguments,
@@ -496,6 +498,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "get_day": Operation("query", "GET", "/v1/days/{day}", has_freshness=True),
     "list_refusals": Operation("query", "GET", "/v1/refusals", query={"limit": "limit", "cursor": "cursor"}),
     "list_audit_records": Operation("query", "GET", "/v1/audit-records", query={"limit": "limit", "cursor": "cursor"}),
+    "get_caller": Operation("query", "GET", "/v1/caller"),
 }
 
 
@@ -777,6 +780,10 @@ class Operations(ABC):
     def list_audit_records(self, **arguments: Unpack[ListAuditRecordsArguments]) -> Page[AuditRecordResource]:
         """List Audit Records."""
         return self._call("list_audit_records", {}, arguments)
+
+    def get_caller(self, **arguments: Unpack[GetCallerArguments]) -> CallerResource:
+        """Get Caller."""
+        return self._call("get_caller", {}, arguments)
 
     @abstractmethod
     def _call(self, name: str, path_arguments: Mapping[str, str], arguments: Mapping[str, Any]) -> Any: ...
@@ -1064,6 +1071,10 @@ class AsyncOperations(ABC):
     async def list_audit_records(self, **arguments: Unpack[ListAuditRecordsArguments]) -> Page[AuditRecordResource]:
         """List Audit Records."""
         return await self._call("list_audit_records", {}, arguments)
+
+    async def get_caller(self, **arguments: Unpack[GetCallerArguments]) -> CallerResource:
+        """Get Caller."""
+        return await self._call("get_caller", {}, arguments)
 
     @abstractmethod
     async def _call(self, name: str, path_arguments: Mapping[str, str], arguments: Mapping[str, Any]) -> Any: ...
