@@ -44,6 +44,7 @@ class Readiness:
         self,
         checks: Mapping[str, StoreCheck],
         notes: ReadinessNotes = _no_notes,
+        *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`checks` has a check for each store that the app needs. `notes` returns more members for the answer of `/readyz`.
