@@ -104,6 +104,10 @@ def test_one_command_starts_everything_and_another_ends_it_and_a_second_run_find
     first = find_running(tmp_path)
     assert first is not None
     assert set(first.environment) == set(STACK_VARIABLES), "what `daybook env --unset` removes"
+    query_url = first.environment["DAYBOOK_QUERY_URL"]
+    assert f"{query_url}/console" in started.stdout
+    asked = httpx2.get(f"{first.environment['DAYBOOK_COMMAND_URL']}/livez", headers={"origin": query_url}, trust_env=False)
+    assert asked.headers["access-control-allow-origin"] == query_url, "the console may send commands"
     before = balance(first)
     pids = family(first.pid)
     assert len(pids) == 7
