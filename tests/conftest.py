@@ -20,12 +20,13 @@ from redis.asyncio import Redis as RedisClient
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.daybook_processes import migrate
-from dev.servers import Mongo, Postgres, Redis, start_all, stop_all
+from dev.servers import MariaDb, Mongo, Postgres, Redis, start_all, stop_all
 from shared.settings import Settings
 from shared.stores.postgres import open_postgres
 from tests.harness.databases import Databases, copy_postgres
 from tests.harness.keys import OPERATOR, add_key
 from tests.harness.log import MASTER_KEY
+from tests.harness.reporting import running_mariadb
 from tests.harness.running import PATIENT, Servers, Stack, run_stack
 
 # A developer's shell may have settings of a running stack. No test may touch that stack.
@@ -165,6 +166,13 @@ async def servers(server_folder: Path, migrated_postgres: Path) -> AsyncIterator
 
 
 @pytest.fixture(scope="session")
+def mariadb(server_folder: Path) -> Iterator[MariaDb]:
+    """MariaDB for the whole run. A test that asks for it is skipped where it is not installed."""
+    with running_mariadb(server_folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def databases(servers: Servers) -> Iterator[Databases]:
     """A supply of migrated databases without events, in the servers of this run."""
     with Databases(servers.postgres, servers.mongo) as supply:
@@ -174,6 +182,13 @@ def databases(servers: Servers) -> Iterator[Databases]:
 @pytest_asyncio.fixture
 async def settings(servers: Servers, databases: Databases) -> AsyncIterator[Settings]:
     """Settings that point to a migrated, empty database, an empty MongoDB database and an empty Redis database."""
+    async with _fresh_settings(servers, databases) as fresh:
+        yield fresh
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_settings(servers: Servers, databases: Databases) -> AsyncIterator[Settings]:
+    """The same for a process that all tests of a module share, because each of them leaves it as it was."""
     async with _fresh_settings(servers, databases) as fresh:
         yield fresh
 
