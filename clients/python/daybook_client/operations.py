@@ -22,6 +22,7 @@ from daybook_client.bodies import (
     ChangePasswordArguments,
     ChangeScheduleArguments,
     ChangeUserArguments,
+    ChangeWebhookArguments,
     CloseAccountArguments,
     CloseDayArguments,
     CloseLedgerArguments,
@@ -35,6 +36,8 @@ from daybook_client.bodies import (
     DayResource,
     DayResponse,
     DeactivateUserArguments,
+    DeleteWebhookArguments,
+    DeliveryResource,
     DenialResource,
     DepositArguments,
     EndSessionArguments,
@@ -64,6 +67,7 @@ from daybook_client.bodies import (
     GetTransferArguments,
     GetTrialBalanceArguments,
     GetUserArguments,
+    GetWebhookArguments,
     HoldBody,
     HoldResource,
     HoldResponse,
@@ -76,6 +80,7 @@ from daybook_client.bodies import (
     ListAuditRecordsArguments,
     ListCurrenciesArguments,
     ListDaysArguments,
+    ListDeliveriesArguments,
     ListEntriesArguments,
     ListEventsArguments,
     ListHoldsArguments,
@@ -88,8 +93,10 @@ from daybook_client.bodies import (
     ListStreamArguments,
     ListTransfersArguments,
     ListUsersArguments,
+    ListWebhooksArguments,
     LogInArguments,
     LoginBody,
+    NewWebhookBody,
     OpenAccountArguments,
     OutsideTransferBody,
     Page,
@@ -101,11 +108,16 @@ from daybook_client.bodies import (
     ProjectionResource,
     ReactivateUserArguments,
     ReceiptResponse,
+    RegisterWebhookArguments,
     ReleaseHoldArguments,
+    RepeatDeliveryArguments,
+    RequestedDeliveryBody,
     ResetPasswordArguments,
     ResetTokenBody,
     ReversalBody,
     ReverseTransferArguments,
+    RotatedSecretBody,
+    RotateWebhookSecretArguments,
     RunBatchArguments,
     ScheduleBody,
     ScheduleResource,
@@ -115,6 +127,7 @@ from daybook_client.bodies import (
     StatementResponse,
     StatisticsResponse,
     StreamEventResource,
+    TestWebhookArguments,
     TransferBody,
     TransferFundsArguments,
     TransferManyArguments,
@@ -125,6 +138,9 @@ from daybook_client.bodies import (
     UserBody,
     UserResource,
     UserResponse,
+    WebhookBody,
+    WebhookResource,
+    WebhookResponse,
     WithdrawArguments,
 )
 from daybook_client.exchange import Operation
@@ -236,6 +252,16 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "close_ledger": Operation("command", "POST", "/v1/ledgers/{ledger_id}/close", query={"dry_run": "dry_run"}, has_key=True),
     "close_day": Operation("command", "POST", "/v1/days/{day}/close", query={"dry_run": "dry_run"}, has_key=True),
+    "register_webhook": Operation("command", "POST", "/v1/webhooks", body=frozenset(["id", "streams", "types", "url"])),
+    "change_webhook": Operation(
+        "command", "PATCH", "/v1/webhooks/{webhook_id}", body=frozenset(["status", "streams", "types", "url"])
+    ),
+    "delete_webhook": Operation("command", "DELETE", "/v1/webhooks/{webhook_id}"),
+    "rotate_webhook_secret": Operation(
+        "command", "POST", "/v1/webhooks/{webhook_id}/rotate-secret", body=frozenset(["overlap_seconds"])
+    ),
+    "test_webhook": Operation("command", "POST", "/v1/webhooks/{webhook_id}/test"),
+    "repeat_delivery": Operation("command", "POST", "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/repeat"),
     "create_user": Operation(
         "command",
         "POST",
@@ -496,6 +522,11 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "get_day": Operation("query", "GET", "/v1/days/{day}", has_freshness=True),
     "list_refusals": Operation("query", "GET", "/v1/refusals", query={"limit": "limit", "cursor": "cursor"}),
     "list_audit_records": Operation("query", "GET", "/v1/audit-records", query={"limit": "limit", "cursor": "cursor"}),
+    "list_webhooks": Operation("query", "GET", "/v1/webhooks", query={"limit": "limit", "cursor": "cursor"}),
+    "get_webhook": Operation("query", "GET", "/v1/webhooks/{webhook_id}"),
+    "list_deliveries": Operation(
+        "query", "GET", "/v1/webhooks/{webhook_id}/deliveries", query={"limit": "limit", "cursor": "cursor"}
+    ),
 }
 
 
@@ -555,6 +586,34 @@ class Operations(ABC):
     def close_day(self, day: str | UUID, **arguments: Unpack[CloseDayArguments]) -> DayBody:
         """Close Day."""
         return self._call("close_day", {"day": str(day)}, arguments)
+
+    def register_webhook(self, **arguments: Unpack[RegisterWebhookArguments]) -> NewWebhookBody:
+        """Register Webhook."""
+        return self._call("register_webhook", {}, arguments)
+
+    def change_webhook(self, webhook_id: str | UUID, **arguments: Unpack[ChangeWebhookArguments]) -> WebhookBody:
+        """Change Webhook."""
+        return self._call("change_webhook", {"webhook_id": str(webhook_id)}, arguments)
+
+    def delete_webhook(self, webhook_id: str | UUID, **arguments: Unpack[DeleteWebhookArguments]) -> None:
+        """Delete Webhook."""
+        return self._call("delete_webhook", {"webhook_id": str(webhook_id)}, arguments)
+
+    def rotate_webhook_secret(
+        self, webhook_id: str | UUID, **arguments: Unpack[RotateWebhookSecretArguments]
+    ) -> RotatedSecretBody:
+        """Rotate Webhook Secret."""
+        return self._call("rotate_webhook_secret", {"webhook_id": str(webhook_id)}, arguments)
+
+    def test_webhook(self, webhook_id: str | UUID, **arguments: Unpack[TestWebhookArguments]) -> RequestedDeliveryBody:
+        """Test Webhook."""
+        return self._call("test_webhook", {"webhook_id": str(webhook_id)}, arguments)
+
+    def repeat_delivery(
+        self, webhook_id: str | UUID, delivery_id: str | UUID, **arguments: Unpack[RepeatDeliveryArguments]
+    ) -> RequestedDeliveryBody:
+        """Repeat Delivery."""
+        return self._call("repeat_delivery", {"webhook_id": str(webhook_id), "delivery_id": str(delivery_id)}, arguments)
 
     def create_user(self, **arguments: Unpack[CreateUserArguments]) -> UserBody:
         """Create User."""
@@ -778,6 +837,18 @@ class Operations(ABC):
         """List Audit Records."""
         return self._call("list_audit_records", {}, arguments)
 
+    def list_webhooks(self, **arguments: Unpack[ListWebhooksArguments]) -> Page[WebhookResource]:
+        """List Webhooks."""
+        return self._call("list_webhooks", {}, arguments)
+
+    def get_webhook(self, webhook_id: str | UUID, **arguments: Unpack[GetWebhookArguments]) -> WebhookResponse:
+        """Get Webhook."""
+        return self._call("get_webhook", {"webhook_id": str(webhook_id)}, arguments)
+
+    def list_deliveries(self, webhook_id: str | UUID, **arguments: Unpack[ListDeliveriesArguments]) -> Page[DeliveryResource]:
+        """List Deliveries."""
+        return self._call("list_deliveries", {"webhook_id": str(webhook_id)}, arguments)
+
     @abstractmethod
     def _call(self, name: str, path_arguments: Mapping[str, str], arguments: Mapping[str, Any]) -> Any: ...
 
@@ -838,6 +909,34 @@ class AsyncOperations(ABC):
     async def close_day(self, day: str | UUID, **arguments: Unpack[CloseDayArguments]) -> DayBody:
         """Close Day."""
         return await self._call("close_day", {"day": str(day)}, arguments)
+
+    async def register_webhook(self, **arguments: Unpack[RegisterWebhookArguments]) -> NewWebhookBody:
+        """Register Webhook."""
+        return await self._call("register_webhook", {}, arguments)
+
+    async def change_webhook(self, webhook_id: str | UUID, **arguments: Unpack[ChangeWebhookArguments]) -> WebhookBody:
+        """Change Webhook."""
+        return await self._call("change_webhook", {"webhook_id": str(webhook_id)}, arguments)
+
+    async def delete_webhook(self, webhook_id: str | UUID, **arguments: Unpack[DeleteWebhookArguments]) -> None:
+        """Delete Webhook."""
+        return await self._call("delete_webhook", {"webhook_id": str(webhook_id)}, arguments)
+
+    async def rotate_webhook_secret(
+        self, webhook_id: str | UUID, **arguments: Unpack[RotateWebhookSecretArguments]
+    ) -> RotatedSecretBody:
+        """Rotate Webhook Secret."""
+        return await self._call("rotate_webhook_secret", {"webhook_id": str(webhook_id)}, arguments)
+
+    async def test_webhook(self, webhook_id: str | UUID, **arguments: Unpack[TestWebhookArguments]) -> RequestedDeliveryBody:
+        """Test Webhook."""
+        return await self._call("test_webhook", {"webhook_id": str(webhook_id)}, arguments)
+
+    async def repeat_delivery(
+        self, webhook_id: str | UUID, delivery_id: str | UUID, **arguments: Unpack[RepeatDeliveryArguments]
+    ) -> RequestedDeliveryBody:
+        """Repeat Delivery."""
+        return await self._call("repeat_delivery", {"webhook_id": str(webhook_id), "delivery_id": str(delivery_id)}, arguments)
 
     async def create_user(self, **arguments: Unpack[CreateUserArguments]) -> UserBody:
         """Create User."""
@@ -1064,6 +1163,20 @@ class AsyncOperations(ABC):
     async def list_audit_records(self, **arguments: Unpack[ListAuditRecordsArguments]) -> Page[AuditRecordResource]:
         """List Audit Records."""
         return await self._call("list_audit_records", {}, arguments)
+
+    async def list_webhooks(self, **arguments: Unpack[ListWebhooksArguments]) -> Page[WebhookResource]:
+        """List Webhooks."""
+        return await self._call("list_webhooks", {}, arguments)
+
+    async def get_webhook(self, webhook_id: str | UUID, **arguments: Unpack[GetWebhookArguments]) -> WebhookResponse:
+        """Get Webhook."""
+        return await self._call("get_webhook", {"webhook_id": str(webhook_id)}, arguments)
+
+    async def list_deliveries(
+        self, webhook_id: str | UUID, **arguments: Unpack[ListDeliveriesArguments]
+    ) -> Page[DeliveryResource]:
+        """List Deliveries."""
+        return await self._call("list_deliveries", {"webhook_id": str(webhook_id)}, arguments)
 
     @abstractmethod
     async def _call(self, name: str, path_arguments: Mapping[str, str], arguments: Mapping[str, Any]) -> Any: ...

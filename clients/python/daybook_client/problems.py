@@ -215,6 +215,12 @@ class ScheduleRunDue(Problem):
     CODE = "schedule-run-due"
 
 
+class TooManyWebhooks(Problem):
+    """The ledger has as many webhooks as it may have."""
+
+    CODE = "too-many-webhooks"
+
+
 class EmailTaken(Problem):
     """Another user has this e-mail address."""
 
@@ -309,6 +315,12 @@ class ScheduleNeverDue(Problem):
     """The schedule would have no run that is due from now on."""
 
     CODE = "schedule-never-due"
+
+
+class WebhookUrlRefused(Problem):
+    """Daybook may not send to this URL."""
+
+    CODE = "webhook-url-refused"
 
 
 class IdempotencyKeyReused(Problem):
@@ -407,6 +419,7 @@ PROBLEM_OF_CODE: Final = {
     TooManyReversals.CODE: TooManyReversals,
     ScheduleNotActive.CODE: ScheduleNotActive,
     ScheduleRunDue.CODE: ScheduleRunDue,
+    TooManyWebhooks.CODE: TooManyWebhooks,
     EmailTaken.CODE: EmailTaken,
     IdTaken.CODE: IdTaken,
     LengthRequired.CODE: LengthRequired,
@@ -423,6 +436,7 @@ PROBLEM_OF_CODE: Final = {
     HoldExpiryPassed.CODE: HoldExpiryPassed,
     TimeZoneUnknown.CODE: TimeZoneUnknown,
     ScheduleNeverDue.CODE: ScheduleNeverDue,
+    WebhookUrlRefused.CODE: WebhookUrlRefused,
     IdempotencyKeyReused.CODE: IdempotencyKeyReused,
     RateLimited.CODE: RateLimited,
     TooManyStreams.CODE: TooManyStreams,
