@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Final, TypedDict
 
 from fastapi import FastAPI, Request
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import Metric
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -20,12 +20,14 @@ from command_api.routes import router
 from command_api.webhook_registration import Webhooks
 from command_api.writer.ledger_writer import CommandHandler
 from command_api.writer.wake_up import Waker
+from command_api.writer_metrics import writer_families
 from shared.garbage_collection import calm_collector
 from shared.identity import audit_records
 from shared.identity.audit_records import ActCaller
 from shared.identity.authentication import Authentication, Connections, open_connections_of_strangers
 from shared.identity.denials import DenialRecorder
 from shared.logs import report_loop_errors, say
+from shared.metrics_text import process_families
 from shared.settings import Settings, settings_or_exit
 from shared.stores.doctor import require_safe
 from shared.stores.postgres import open_postgres, require_durable_postgres
@@ -80,15 +82,10 @@ def store_checks(engine: AsyncEngine) -> dict[str, StoreCheck]:
 
 
 async def writer_metrics(request: Request, ledger_id: str) -> list[Metric]:
-    """Returns the metrics of the ledger's writer: how many commands wait, and how large its batches are."""
+    """Returns the metrics of the process and of the ledger's writer."""
     handler: CommandHandler = request.state.handler
-    writer = handler.writer(ledger_id)
-    waiting = GaugeMetricFamily("daybook_commands_waiting", "Commands that no batch has taken yet.", labels=["ledger"])
-    sizes = HistogramMetricFamily("daybook_batch_commands", "Commands in a transaction.", labels=["ledger"])
-    if writer:
-        waiting.add_metric([ledger_id], len(writer.queue))
-        sizes.add_metric([ledger_id], [*writer.batch_sizes.buckets()], writer.batch_sizes.total)
-    return [waiting, sizes]
+    process = process_families(request.state.engine, request.state.settings)
+    return [*process, *writer_families(ledger_id, handler.writer(ledger_id), request.state.settings.command_queue_max)]
 
 
 async def record_limits(engine: AsyncEngine, settings: Settings) -> None:

@@ -8,6 +8,7 @@ An expired hold counts nowhere, recorded or not; recording it lets the account f
 """
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -80,11 +81,34 @@ async def tell_due(stores: Stores, kind: DueKind) -> int:
     return found
 
 
-async def _due(stores: Stores, kind: DueKind, ledger_id: str, now: str) -> list[dict[str, Any]]:
+async def oldest_due_seconds(stores: Stores, kind: DueKind) -> dict[str, float]:
+    """Returns how long the oldest of what is due has waited to be recorded, by ledger; 0 if nothing waits.
+
+    Leaves out ledgers that never had anything of this kind.
+
+    Raises:
+        One of POSTGRES_AND_REDIS_ERRORS, PyMongoError: a store does not answer.
+    """
+    async with stores.engine.connect() as connection:
+        ledgers = (await connection.execute(_LEDGERS, {"prefix": kind.stream_prefix})).all()
+    waited: dict[str, float] = {}
+    for ledger_id, now in ledgers:
+        oldest = await _due(stores, kind, ledger_id, timestamp(now), 1)
+        waited[ledger_id] = (now - datetime.fromisoformat(_moment_of(kind, oldest[0]))).total_seconds() if oldest else 0.0
+    return waited
+
+
+def _moment_of(kind: DueKind, document: Any) -> str:
+    for name in kind.moment.split("."):
+        document = document[name]
+    return str(document)
+
+
+async def _due(stores: Stores, kind: DueKind, ledger_id: str, now: str, limit: int = DUE_MAX) -> list[dict[str, Any]]:
     try:
         generation = await live_generation(stores.mongo, stores.redis, kind.model, ledger_id)
     except Rebuilding:
         return []
     match = {"status": "active", kind.moment: {"$lte": now}}
     found = generation.collection(stores.mongo).find(match, dict.fromkeys((*kind.fields, kind.moment), 1))
-    return [document async for document in found.sort(kind.moment, 1).limit(DUE_MAX)]
+    return [document async for document in found.sort(kind.moment, 1).limit(limit)]

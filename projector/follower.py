@@ -4,10 +4,11 @@ Each read model has its own follower. A read model that fails or is slow does no
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from typing import Final
 
+import msgspec
 import structlog
 from pymongo.errors import PyMongoError
 
@@ -18,7 +19,7 @@ from projector.notifications import MovedNotifier
 from shared.backoff import backoff_seconds
 from shared.errors import DaybookError, EventNotApplied
 from shared.logs import kind_of
-from shared.read_models.worker_reports import ReadModelReport
+from shared.read_models.worker_reports import Phase, ReadModelReport
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
 
 log = structlog.get_logger()
@@ -36,6 +37,20 @@ EXAMINE_SECONDS: Final = 10.0
 """The time in seconds between two checks that the read model still exists and was made from this log."""
 
 
+class FollowerState(msgspec.Struct, frozen=True):
+    """How far a follower is. `position` is None until it has opened its read model. `events` were applied since the start."""
+
+    ledger_id: str
+    name: str
+    position: int | None
+    head: int
+    dead_letters: int
+    has_failed: bool
+    events: int
+    seconds: Mapping[Phase, float]
+    """The time in seconds since the start that the follower spent in each phase."""
+
+
 class Follower:
     """Follows the log until `stopping` is set."""
 
@@ -50,6 +65,7 @@ class Follower:
         self._feed = generations.feed
         self._model = generations.projection.model
         self._position = 0
+        self._is_opened = False
         self._failed = 0
         self._is_stopped = False
         self._overtaken = 0
@@ -59,6 +75,16 @@ class Follower:
         """Returns how the follower spends its time, whether the read model has dead letters, and whether it is failing."""
         progress = self._generations.stopwatch.progress()
         return ReadModelReport(self._feed.ledger_id, self._model.name, progress, self._letters > 0, self._is_stopped)
+
+    def state(self) -> FollowerState:
+        """Returns how far the follower is, and what it has done since the start."""
+        stopwatch = self._generations.stopwatch
+        position = self._position if self._is_opened else None
+        return FollowerState(
+            *(self._feed.ledger_id, self._model.name, position, self._feed.head, self._letters, self._is_stopped),
+            events=stopwatch.total_events,
+            seconds=stopwatch.total_seconds,
+        )
 
     async def run(self) -> None:
         while not self._stopping.is_set():
@@ -87,7 +113,7 @@ class Follower:
         doubts = self._feed.doubts
         opened = await self._generations.open()
         build = self._generations.resume(opened)
-        self._position = opened.generation.position
+        self._position, self._is_opened = opened.generation.position, True
         if not opened.live:
             await self._build(build)
             return

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from projector.dead_letters import ApplyAttempts
 from projector.failures import Failures
 from projector.feed import FEED_READS_AT_ONCE, Feed
-from projector.follower import Follower, wait
+from projector.follower import Follower, FollowerState, wait
 from projector.generations.generations import Generations
 from projector.notifications import MovedNotifier
 from projector.projections.projection import Projection
@@ -95,6 +95,10 @@ class Runner:
             heard.set()
         for feed in self._feeds.values():
             feed.nudge()
+
+    def states(self) -> list[FollowerState]:
+        """Returns the states of the followers of all ledgers."""
+        return [follower.state() for follower in self._followers]
 
     async def _look(self) -> None:
         """Reads the heads of all ledgers at regular intervals and after `wake`. Starts followers for new ledgers."""

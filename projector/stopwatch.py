@@ -12,11 +12,16 @@ FADING: Final = 0.8
 
 
 class Stopwatch:
-    """Measures how long one follower spends in each phase. Only one phase runs at a time."""
+    """Measures how long one follower spends in each phase. Only one phase runs at a time.
+
+    `total_seconds` and `total_events` are the sums since the start.
+    """
 
     def __init__(self) -> None:
         self._seconds: dict[Phase, float] = {"reading": 0.0, "folding": 0.0, "writing": 0.0}
         self._events = 0.0
+        self.total_seconds: dict[Phase, float] = dict.fromkeys(self._seconds, 0.0)
+        self.total_events = 0
         self._phase: Phase = "waiting"
         self._since = time.monotonic()
 
@@ -28,11 +33,13 @@ class Stopwatch:
         finally:
             now = time.monotonic()
             self._seconds[phase] += now - self._since
+            self.total_seconds[phase] += now - self._since
             self._phase, self._since = "waiting", now
 
     def count(self, events: int) -> None:
         """Adds a number of events that were written."""
         self._events += events
+        self.total_events += events
 
     def progress(self) -> PhaseTimes:
         """Returns the seconds of each phase and the number of events. Then multiplies these by `FADING` for the next report."""

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -28,11 +29,13 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from projector.due import EXPIRED_HOLDS, SCHEDULED_RUNS, tell_due
+from projector.metrics_server import MetricsServer, open_metrics_server
 from projector.projections.projection import Projection
 from projector.projections.registry import PROJECTIONS
 from projector.runner import Runner
 from projector.sealing.sealer import make_sealer
 from projector.webhooks.sender import CONNECTIONS_MAX, WebhookSender
+from projector.worker_metrics import worker_metrics_text
 from shared.errors import DaybookError, StoreUnavailable
 from shared.garbage_collection import calm_collector
 from shared.logs import configure_logs, kind_of, report_loop_errors, say
@@ -89,8 +92,10 @@ async def _require(store: str, check: Awaitable[Any], wait_seconds: int = 0) -> 
         raise StoreUnavailable(f"{store} does not answer ({type(error).__name__})") from error
 
 
-async def start(context: Context, settings: Settings, projections: Sequence[Projection[Any]]) -> None:
-    """Opens the stores and starts the runner."""
+async def start(
+    context: Context, settings: Settings, projections: Sequence[Projection[Any]], metrics_server: MetricsServer | None
+) -> None:
+    """Opens the stores, and starts the runner and the server of metrics."""
     configure_logs(settings.log_level)
     report_loop_errors()
     logging.getLogger("arq").setLevel(logging.WARNING)
@@ -110,6 +115,9 @@ async def start(context: Context, settings: Settings, projections: Sequence[Proj
     if main is not None:
         main.add_done_callback(lambda _: _drain(context))
     calm_collector()
+    if metrics_server:
+        metrics_server.start(partial(worker_metrics_text, runner, stores, settings))
+        stack.push_async_callback(asyncio.to_thread, metrics_server.stop)
     log.info("projector started")
 
 
@@ -202,10 +210,15 @@ def _cron_jobs(settings: Settings) -> list[CronJob]:
 
 
 def make_worker_settings(settings: Settings, projections: Sequence[Projection[Any]] = PROJECTIONS) -> type:
-    """Returns the class that the command `arq` needs. Its attributes are the arguments of `arq.Worker`."""
+    """Returns the class that the command `arq` needs. Its attributes are the arguments of `arq.Worker`.
+
+    Raises:
+        SettingsInvalid: the port of the metrics cannot be opened.
+    """
+    metrics_server = open_metrics_server(settings)
 
     async def on_startup(context: Context) -> None:
-        await start(context, settings, projections)
+        await start(context, settings, projections, metrics_server)
 
     attributes = {
         "redis_pool": make_pool(settings),
@@ -229,7 +242,8 @@ def __getattr__(name: str) -> type:
     try:
         settings = read_settings()
         asyncio.run(require_stores(settings))
+        worker_settings = make_worker_settings(settings)
     except DaybookError as error:
         sys.exit(f"daybook projector: {error}")
     asyncio.set_event_loop(uvloop.new_event_loop())
-    return make_worker_settings(settings)
+    return worker_settings

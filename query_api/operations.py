@@ -10,13 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from query_api.progress import list_progress
 from query_api.reading import Reader
+from shared.metrics_text import process_families, task_families
 from shared.proof.seal_store import last_sealed_at
+from shared.read_models.lag_metrics import LagFamilies
 from shared.read_models.worker_reports import UnhealthyReadModels, read_unhealthy_read_models
 from shared.stores.mongo import MongoDatabase
 from shared.supervision import tasks_in_words
 from shared.timestamps import timestamp
 from shared.web.health import StoreCheck, ask_postgres, ask_redis
-from shared.web.metrics import task_families
 
 UNKNOWN: Final = "unknown: no worker reports on them"
 
@@ -57,25 +58,15 @@ async def lag_metrics(request: Request, ledger_id: str) -> list[Metric]:
     reader: Reader = request.state.reader
     head, items = await list_progress(reader, ledger_id)
     report = await read_unhealthy_read_models(reader.redis)
-    labels = ["ledger", "projection"]
     position = GaugeMetricFamily("daybook_log_position", "The last position of the log.", labels=["ledger"])
     position.add_metric([ledger_id], head)
-    events = GaugeMetricFamily("daybook_projection_lag_events", "Events that a read model has not applied yet.", labels=labels)
-    seconds = GaugeMetricFamily(
-        "daybook_projection_lag_seconds", "Age of the oldest event that a read model has not applied yet.", labels=labels
-    )
-    failed = GaugeMetricFamily("daybook_projection_failed", "1 if an error has stopped the read model, else 0.", labels=labels)
-    help_ = "Events that could not be applied to a read model."
-    letters = GaugeMetricFamily("daybook_projection_dead_letters", help_, labels=labels)
     help_ = "Streams that a read model does not apply any further because of dead letters."
-    parked = GaugeMetricFamily("daybook_projection_parked_streams", help_, labels=labels)
+    parked = GaugeMetricFamily("daybook_projection_parked_streams", help_, labels=["ledger", "projection"])
+    lag = LagFamilies()
     for item in items:
-        about = [ledger_id, item["name"]]
-        letters.add_metric(about, item["dead_letters"])
-        parked.add_metric(about, item["parked_streams"])
-        failed.add_metric(about, float(item["state"] == "failed"))
-        if item["lag_events"] is not None:
-            events.add_metric(about, item["lag_events"])
-            seconds.add_metric(about, item["lag_seconds"])
+        failed = item["state"] == "failed"
+        lag.add(ledger_id, item["name"], item["lag_events"], item["lag_seconds"], item["dead_letters"], failed=failed)
+        parked.add_metric([ledger_id, item["name"]], item["parked_streams"])
     tasks = task_families("worker_task", report.tasks if report else {})
-    return [position, events, seconds, failed, letters, parked, *tasks]
+    process = process_families(reader.postgres, request.state.settings)
+    return [*process, position, *lag.families, parked, *tasks]

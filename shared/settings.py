@@ -216,6 +216,13 @@ class Settings(BaseSettings):
         ge=0,
         description="Dead letters that one read model may have. With one more, the read model stops. 0 stops it at the first.",
     )
+    worker_metrics_port: int | None = Field(
+        default=None, ge=1, le=65_535, description="The port at which the worker has its metrics. Without it, it listens nowhere."
+    )
+    worker_metrics_host: str = Field(
+        default="127.0.0.1",
+        description="The address at which the worker has its metrics, which need no key: only Prometheus should reach it.",
+    )
     mongo_timeout_ms: Milliseconds = Field(default=2_000, description="Longest wait for MongoDB in a query.")
     redis_timeout_ms: Milliseconds = Field(default=1_000, description="Longest wait for Redis in a query.")
     wake_timeout_ms: Milliseconds = Field(default=50, description="Longest time the command API spends on a wake-up.")

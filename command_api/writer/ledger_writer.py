@@ -22,10 +22,10 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from command_api.writer.command_request import CommandRequest, Reply
+from command_api.writer.measurements import LATE, OVERLOADED, WriterMeasurements
 from command_api.writer.queue import CommandQueue
 from command_api.writer.transaction import BatchTransaction
-from shared.errors import StoreUnavailable
-from shared.histogram import SIZES, Histogram
+from shared.errors import Overloaded, StoreUnavailable
 from shared.log.heads import read_head
 from shared.logs import kind_of
 from shared.privacy.person_keys import PersonKeys
@@ -165,9 +165,11 @@ class LedgerWriter:
         self.queue: CommandQueue[PendingCommand] = CommandQueue(
             settings.command_queue_max, settings.batch_commands_max, loop.time
         )
-        self.batch_sizes = Histogram(SIZES)
+        self.measurements = WriterMeasurements()
         self._person_keys = PersonKeys(settings)
-        self._transaction = BatchTransaction(ledger_id, engine, settings, self._person_keys, DatabaseClock(loop.time))
+        self._transaction = BatchTransaction(
+            ledger_id, engine, settings, self._person_keys, DatabaseClock(loop.time), self.measurements
+        )
         self._running: asyncio.Task[None] | None = None
         self._last = _no_batch()
         self._writing = 0
@@ -184,12 +186,16 @@ class LedgerWriter:
         """
         loop = asyncio.get_running_loop()
         commands = [PendingCommand(request, expires_at, loop.create_future()) for request in requests]
-        self.queue.add(commands)
+        try:
+            self.queue.add(commands)
+        except Overloaded:
+            self.measurements.count(requests, OVERLOADED)
+            raise
         if self.queue.has_enough(self._writing):
             self._may_begin.set()
         if self._running is None:
             self._running = keep_running("writer of commands", self._run)
-        deadline = loop.call_at(expires_at, _give_up, commands)
+        deadline = loop.call_at(expires_at, self._give_up, commands)
         try:
             return [await command.reply for command in commands]
         finally:
@@ -247,20 +253,30 @@ class LedgerWriter:
 
     async def _record(self, commands: Sequence[PendingCommand], before: BatchInFlight, sent: asyncio.Event) -> Verdicts:
         """Records a batch and returns its verdicts. Never raises, because an error would end the loop while callers wait."""
-        self.batch_sizes.observe(len(commands))
         requests = [command.request for command in commands]
+        self.measurements.batch_commands.observe(len(commands))
+        verdicts: Verdicts
         try:
             decided = await self._transaction.record(requests, before.verdicts, sent.set)
         except (*POSTGRES_AND_REDIS_ERRORS, *ASYNCPG_ERRORS) as error:
             log.warning("store unavailable", ledger_id=self._ledger_id, commands=len(commands), error=kind_of(error))
-            return [StoreUnavailable()] * len(commands)
+            verdicts = [StoreUnavailable()] * len(commands)
         except Exception as error:  # noqa: BLE001 # an error in our code goes to the callers, who log it
-            return [error] * len(commands)
+            verdicts = [error] * len(commands)
+        else:
+            verdicts = decided.verdicts
+            if decided.events:
+                self._wake_up(self._ledger_id)
         finally:
             sent.set()
-        if decided.events:
-            self._wake_up(self._ledger_id)
-        return decided.verdicts
+        self.measurements.count_verdicts(requests, verdicts)
+        return verdicts
+
+    def _give_up(self, commands: Sequence[PendingCommand]) -> None:
+        late = [command for command in commands if not command.is_answered()]
+        self.measurements.count([command.request for command in late], LATE)
+        for command in late:
+            command.answer(StoreUnavailable(TOO_LATE))
 
 
 def _no_batch() -> BatchInFlight:
@@ -269,8 +285,3 @@ def _no_batch() -> BatchInFlight:
     sent = asyncio.Event()
     sent.set()
     return BatchInFlight((), sent, ended)
-
-
-def _give_up(commands: Sequence[PendingCommand]) -> None:
-    for command in commands:
-        command.answer(StoreUnavailable(TOO_LATE))

@@ -9,6 +9,7 @@ look in the log for the batch. Never guess.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -22,6 +23,7 @@ from command_api.writer.basis import read_ahead, read_locked
 from command_api.writer.batch import NO_HEAD, Decided, decide, prepare
 from command_api.writer.command_request import CommandRequest, Reply
 from command_api.writer.ledger_view import LedgerView
+from command_api.writer.measurements import CONFLICT, CONNECTION, UNKNOWN_COMMIT, WriterMeasurements
 from shared.identity import password_resets, passwords
 from shared.log.append import append_prepared
 from shared.log.heads import Head, StreamHead, lock_head, open_ledger, read_stream_heads
@@ -36,8 +38,11 @@ from shared.stores.store_errors import ASYNCPG_ERRORS
 
 ATTEMPTS_MAX: Final = 5
 
+_CONFLICTS: Final = {"23505", "40001", "40P01"}
+"""Another transaction won: unique key, serialization failure, deadlock."""
+
 _RETRIED: Final = {
-    *("23505", "40001", "40P01"),  # another transaction won: unique key, serialization failure, deadlock
+    *_CONFLICTS,
     "0A000",  # a migration changed a table of a cached plan; the driver has now dropped the plan
     *("08000", "08003", "08006", "57P01"),  # the connection is lost
 }
@@ -60,13 +65,20 @@ class BatchTransaction:
     """Records the batches of one ledger, each in a transaction of its own."""
 
     def __init__(
-        self, ledger_id: str, engine: AsyncEngine, settings: Settings, person_keys: PersonKeys, clock: DatabaseClock
+        self,
+        ledger_id: str,
+        engine: AsyncEngine,
+        settings: Settings,
+        person_keys: PersonKeys,
+        clock: DatabaseClock,
+        measurements: WriterMeasurements,
     ) -> None:
         self._ledger_id = ledger_id
         self._engine = engine
         self._kept = KeptConnection(engine)
         self._view = LedgerView(settings.stream_cache_max, clock)
         self._person_keys = person_keys
+        self._measurements = measurements
 
     async def record(self, requests: Sequence[CommandRequest], before: Awaitable[object], sent: Callable[[], object]) -> Decided:
         """Decides the batch, commits it, and returns it.
@@ -81,6 +93,7 @@ class BatchTransaction:
                 return await self._decide_ahead(requests, before, sent) or await self._decide_on_locks(requests, before)
             except CommitUnknownError as unknown:
                 self._view.doubt()
+                self._measurements.retries[UNKNOWN_COMMIT] += 1
                 if await self._is_committed(unknown.decided):
                     return unknown.decided
                 if attempt == ATTEMPTS_MAX or not _can_retry(unknown.error):
@@ -89,6 +102,7 @@ class BatchTransaction:
                 self._view.doubt()
                 if attempt == ATTEMPTS_MAX or not _can_retry(error):
                     raise
+                self._measurements.retries[CONFLICT if _is_conflict(error) else CONNECTION] += 1
         raise AssertionError  # the last attempt returned or raised
 
     async def release(self) -> None:
@@ -113,7 +127,7 @@ class BatchTransaction:
         # finds another head and writes nothing.
         self._remember(requests, decided, prepared.head)
         await before
-        with _CommitWatch() as commit:
+        with _CommitWatch(self._measurements) as commit:
             async with self._kept.begin() as driver:
                 # In the next turn of the event loop, the driver has written the statement to its socket.
                 asyncio.get_running_loop().call_soon(sent)
@@ -140,7 +154,7 @@ class BatchTransaction:
 
     async def _decide_on_locks(self, requests: Sequence[CommandRequest], before: Awaitable[object]) -> Decided:
         await before
-        with _CommitWatch() as commit:
+        with _CommitWatch(self._measurements) as commit:
             async with self._engine.begin() as connection:
                 decided, end = await _bounded(connection, self._decide_and_append(connection, requests))
                 commit.comes_next(decided)
@@ -197,9 +211,14 @@ class BatchTransaction:
 
 
 class _CommitWatch:
-    """Turns an error of COMMIT into `CommitUnknownError`. Does not change errors that are raised before COMMIT."""
+    """Turns an error of COMMIT into `CommitUnknownError`. Does not change errors that are raised before COMMIT.
 
-    def __init__(self) -> None:
+    Also measures how long a transaction takes that writes something.
+    """
+
+    def __init__(self, measurements: WriterMeasurements) -> None:
+        self._measurements = measurements
+        self._began_at = time.monotonic()
         self._decided: Decided | None = None
 
     def comes_next(self, decided: Decided) -> None:
@@ -211,6 +230,8 @@ class _CommitWatch:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._decided is not None and isinstance(error, (DBAPIError, *ASYNCPG_ERRORS)):
             raise CommitUnknownError(self._decided, error) from error
+        if self._decided is not None and self._decided.writes and error is None:
+            self._measurements.commit_seconds.observe(time.monotonic() - self._began_at)
 
 
 async def _bounded(connection: AsyncConnection, work: Awaitable[tuple[Decided, Head]]) -> tuple[Decided, Head]:
@@ -225,6 +246,15 @@ async def _bounded(connection: AsyncConnection, work: Awaitable[tuple[Decided, H
 def _can_retry(error: BaseException) -> bool:
     """True if another attempt can help: another writer won, the connection died, or a cached plan was outdated."""
     invalidated = isinstance(error, DBAPIError) and error.connection_invalidated
-    sqlstate = getattr(getattr(error, "orig", error), "sqlstate", None)
+    sqlstate = _sqlstate_of(error)
     unknown_to_server = isinstance(error, ASYNCPG_ERRORS) and sqlstate is None
     return isinstance(error, LostRaceError) or invalidated or unknown_to_server or sqlstate in _RETRIED
+
+
+def _is_conflict(error: BaseException) -> bool:
+    return isinstance(error, LostRaceError) or _sqlstate_of(error) in _CONFLICTS
+
+
+def _sqlstate_of(error: BaseException) -> str | None:
+    sqlstate: str | None = getattr(getattr(error, "orig", error), "sqlstate", None)
+    return sqlstate

@@ -1,26 +1,21 @@
 """The route `/metrics` for Prometheus, which needs an API key with the scope `ops:admin`.
 
-Requests are counted in a `Histogram`, which is fast. Objects of the Prometheus client are made only when `/metrics` is read. A
-caller sees only the metrics of its own ledger and of the process.
+A caller sees only the metrics of its own ledger and of the process.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from importlib.metadata import version
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from shared.histogram import SECONDS, Histogram
 from shared.identity.access import only
-from shared.supervision import TaskHealth, task_health
+from shared.metrics_text import CONTENT_TYPE, metrics_text
 from shared.web.admission import authorize, own_ledger_id
 from shared.web.headers import SentRequest
 from shared.web.openapi import problem_responses
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 RULE: Final = only("ops:admin")
 OTHER: Final = "other"
 
@@ -70,41 +65,15 @@ def metrics_router(more: MoreFamilies) -> APIRouter:
         sent = SentRequest(request.scope)
         principal = await authorize(sent, RULE)
         ledger_id = own_ledger_id(sent, principal)
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Ready([*_of_process(request), *await more(request, ledger_id)]))
-        ProcessCollector(registry=registry)
-        GCCollector(registry=registry)
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE)
+        families = [*_of_requests(request), *await more(request, ledger_id)]
+        return Response(metrics_text(families), media_type=CONTENT_TYPE)
 
     return router
 
 
-def task_families(name: str, tasks: Mapping[str, TaskHealth]) -> list[Metric]:
-    """Returns how often the endless tasks of a process have failed, and how many are failing now."""
-    help_ = "How often an endless task failed and was started again."
-    failures = CounterMetricFamily(f"daybook_{name}_failures", help_, labels=["task"])
-    failing = GaugeMetricFamily(f"daybook_{name}_failing", "Endless tasks that failed a moment ago.", labels=["task"])
-    for task, health in tasks.items():
-        failures.add_metric([task], health.failures)
-        failing.add_metric([task], health.failing)
-    return [failures, failing]
-
-
-class _Ready(Collector):
-    """A Prometheus collector that returns a fixed list of metrics."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
-
-
-def _of_process(request: Request) -> Iterator[Metric]:
+def _of_requests(request: Request) -> Iterator[Metric]:
     state = request.state
-    yield InfoMetricFamily("daybook", "The version of Daybook.", {"version": version("daybook")})
     yield state.requests.family()
-    yield from task_families("task", task_health())
     denials = CounterMetricFamily(
         "daybook_refusals",
         "Denied attempts: recorded for auditors, of these merged without details, displaced by newer ones, or dropped.",

@@ -12,6 +12,7 @@ import command_api
 from command_api.app import create_app
 from command_api.domain.transfer import Deposit
 from command_api.writer.command_request import CommandRequest, Outcome, Reply
+from command_api.writer.measurements import WriterMeasurements
 from command_api.writer.transaction import BatchTransaction
 from shared.errors import Rejection
 from shared.ids import new_id
@@ -69,7 +70,7 @@ async def test_a_writer_whose_time_is_a_day_wrong_stamps_no_event_ahead_of_postg
     book, monotonic = Book(), Monotonic()
     account = book.open_account(book.new_id())
     await append(engine, [account])
-    transaction = BatchTransaction("main", engine, settings, PersonKeys(settings), DatabaseClock(monotonic))
+    transaction = BatchTransaction("main", engine, settings, PersonKeys(settings), DatabaseClock(monotonic), WriterMeasurements())
     ended = asyncio.get_running_loop().create_future()
     ended.set_result(None)
 

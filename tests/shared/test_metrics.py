@@ -9,9 +9,11 @@ from prometheus_client.parser import text_string_to_metric_families
 import command_api.app
 import query_api.app
 from shared.histogram import SIZES, Histogram
+from shared.log.heads import lock_head
 from shared.settings import Settings
+from shared.stores.postgres import open_postgres
 from tests.harness import questions
-from tests.harness.clients import Commands, client_of
+from tests.harness.clients import EUROS, Commands, client_of, created, served
 from tests.harness.keys import add_key, bearer
 from tests.harness.log import Book
 
@@ -22,6 +24,10 @@ async def scrape(client: httpx2.AsyncClient) -> Samples:
     answer = await client.get("/metrics")
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return samples_in(answer)
+
+
+def samples_in(answer: httpx2.Response) -> Samples:
     families = text_string_to_metric_families(answer.text)
     return {(sample.name, frozenset(sample.labels.items())): sample.value for family in families for sample in family.samples}
 
@@ -51,6 +57,65 @@ async def test_the_command_api_has_metrics_of_requests_batches_and_denials(setti
     assert value(samples, "daybook_refusals_total", outcome="recorded") == 1
     assert value(samples, "daybook_rate_limits_alone") == 0
     assert value(samples, "process_resident_memory_bytes") > 0
+
+
+async def test_commands_are_counted_by_how_they_end(settings: Settings) -> None:
+    async with client_of(command_api.app.create_app(settings)) as client:
+        api = Commands(client)
+        account_id = await api.account(balance=5)
+        await api.deposit(account_id, 1, idempotency_key="twice")
+        await api.deposit(account_id, 1, idempotency_key="twice")
+        await api.withdraw(account_id, 1_000)
+        await api.post("/v1/deposits?dry_run=true", {"account_id": account_id, "amount": 1, **EUROS})
+        await api.deposit(account_id, 2, idempotency_key="twice")
+        samples = await scrape(client)
+    outcomes = {
+        (dict(labels)["command"], dict(labels)["outcome"]): number
+        for (name, labels), number in samples.items()
+        if name == "daybook_commands_total"
+    }
+    assert outcomes == {
+        ("CreateUser", "accepted"): 1,
+        ("OpenAccount", "accepted"): 1,
+        ("Deposit", "accepted"): 2,
+        ("Deposit", "repeated"): 1,
+        ("Withdraw", "rejected"): 1,
+        ("Deposit", "rehearsed"): 1,
+        ("Deposit", "rejected"): 1,
+    }
+    # The rejection is stored under its key, so it is written too. A dry run and a repetition write nothing.
+    assert value(samples, "daybook_commit_seconds_count", ledger="main") == 5
+    assert value(samples, "daybook_commit_seconds_sum", ledger="main") > 0
+    assert value(samples, "daybook_commands_waiting_max", ledger="main") == 10_000
+    assert value(samples, "daybook_postgres_connections_max") == 8
+
+
+async def test_two_writers_that_meet_count_their_conflicts(settings: Settings) -> None:
+    """The first one decides ahead on what it remembers, until its append finds what the second one has written."""
+    app = command_api.app.create_app
+    async with client_of(app(settings)) as one, client_of(app(settings)) as two:
+        account_id = await Commands(one).account()
+        for client in (one, one, one, two, one):
+            created(await Commands(client).deposit(account_id, 1))
+        found = [await scrape(client) for client in (one, two)]
+    retries = [value(samples, "daybook_batch_retries_total", ledger="main", cause="conflict") for samples in found]
+    assert retries == [1, 0]
+    deposits = {"ledger": "main", "command": "Deposit", "outcome": "accepted"}
+    assert [value(samples, "daybook_commands_total", **deposits) for samples in found] == [4, 1]
+
+
+async def test_commands_that_come_too_late_are_counted(settings: Settings) -> None:
+    """The lock is held on the log's head, as by another process that hangs."""
+    hurried = settings.model_copy(update={"command_deadline_ms": 1_500})
+    async with client_of(command_api.app.create_app(hurried), is_patient=False) as client:
+        api = Commands(client)
+        created(await served(lambda: api.post("/v1/users", {"name": "A", "email": "a@example.com"}, idempotency_key="a")))
+        async with open_postgres(settings, "daybook_command") as engine, engine.begin() as connection:
+            await lock_head(connection, "main")
+            answers = await asyncio.gather(*(api.post("/v1/users", {"name": "A", "email": f"{n}@example.com"}) for n in range(3)))
+        assert {answer.status_code for answer in answers} == {503}
+        samples = await scrape(client)
+    assert value(samples, "daybook_commands_total", ledger="main", command="CreateUser", outcome="late") >= 3
 
 
 async def test_the_query_api_has_metrics_of_how_far_each_read_model_is(settings: Settings) -> None:
