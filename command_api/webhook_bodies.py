@@ -48,13 +48,13 @@ def _event_type(value: str) -> str:
 
 
 TypeName = Annotated[str, AfterValidator(_event_type), Field(json_schema_extra={"enum": list(EVENT_TYPES)})]
-Types = Annotated[list[TypeName], Field(max_length=TYPES_MAX, description="Only events of these types. Empty: of all types.")]
+TypeNames = Annotated[list[TypeName], Field(max_length=TYPES_MAX, description="Only events of these types. Empty: of all types.")]
 StreamName = Annotated[
     str,
     StringConstraints(pattern=r"^(ledger|days|[a-z]+-[0-9a-zA-Z-]{1,40})$", to_lower=True),
     Field(examples=["account-0198c5a0-0000-7000-8000-0000000000e1"]),
 ]
-Streams = Annotated[
+StreamNames = Annotated[
     list[StreamName], Field(max_length=STREAMS_MAX, description="Only events of these streams. Empty: of all streams.")
 ]
 
@@ -68,8 +68,8 @@ class NewWebhook(StrictFields):
 
     id: Id = Field(default_factory=new_id)
     url: Url
-    types: Types = Field(default_factory=list)
-    streams: Streams = Field(default_factory=list)
+    types: TypeNames = Field(default_factory=list)
+    streams: StreamNames = Field(default_factory=list)
 
 
 class WebhookChanges(StrictFields):
@@ -78,8 +78,8 @@ class WebhookChanges(StrictFields):
     model_config = ConfigDict(json_schema_extra={"example": {"status": "active"}})
 
     url: Url | None = None
-    types: Types | None = None
-    streams: Streams | None = None
+    types: TypeNames | None = None
+    streams: StreamNames | None = None
     status: Annotated[Literal["active", "disabled"] | None, Field(description="A disabled webhook gets nothing.")] = None
 
 

@@ -19,7 +19,7 @@ from shared.setting_values import read_networks
 from shared.settings import Settings
 from shared.webhook_errors import TooManyWebhooks
 from shared.webhooks import addresses, store
-from shared.webhooks.addresses import checked_target
+from shared.webhooks.addresses import checked_address
 from shared.webhooks.signatures import WebhookSecrets, new_secret, secret_text
 from shared.webhooks.store import Webhook, WebhookPlace
 
@@ -42,7 +42,7 @@ class Webhooks:
             IdTaken: the ledger has a webhook with this id.
             TooManyWebhooks: the ledger has `WEBHOOKS_MAX` already.
         """
-        await checked_target(new.url, self._networks, addresses.resolve)
+        await checked_address(new.url, self._networks, addresses.resolve)
         place, secret = WebhookPlace(ledger_id, new.id), new_secret()
         wrapped = self._secrets.wrapped(ledger_id, new.id, secret)
         async with self._engine.begin() as connection:
@@ -60,7 +60,7 @@ class Webhooks:
             WebhookUrlRefused: Daybook may not send to the new URL.
         """
         if changes.url is not None:
-            await checked_target(changes.url, self._networks, addresses.resolve)
+            await checked_address(changes.url, self._networks, addresses.resolve)
         async with self._engine.begin() as connection:
             before = await _found(connection, place)
             given: dict[str, Any] = {name: getattr(before, name) for name in ("url", "types", "streams", "status")}

@@ -15,7 +15,7 @@ from shared.log.read import StoredEvent
 from shared.setting_values import Network
 from shared.timestamps import timestamp
 from shared.webhook_errors import WebhookUrlRefused
-from shared.webhooks.addresses import Resolve, checked_target
+from shared.webhooks.addresses import Resolve, checked_address
 from shared.webhooks.signatures import signed_headers
 
 GONE: Final = 410
@@ -68,7 +68,7 @@ class Deliverer:
         """Sends a delivery once. Everything that can go wrong is in the answer."""
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                target = await checked_target(url, self._networks, self._resolve)
+                target = await checked_address(url, self._networks, self._resolve)
                 headers = signed_headers(secrets, delivery_id, sent_at, body)
                 headers |= {"Host": target.host_header, "Content-Type": "application/json", "User-Agent": "Daybook"}
                 async with (

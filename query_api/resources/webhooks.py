@@ -68,14 +68,14 @@ WEBHOOK_EXAMPLE: Final = {
     "url": "https://example.com/daybook",
     "types": ["FundsDeposited"],
     "streams": [],
-    "status": "active",
-    "notice": None,
+    "status": "disabled",
+    "notice": "disabled at position 42, because it has failed for 259231 s; the last attempt ended with: 503",
     "delivered_position": 41,
-    "failures": 2,
+    "failures": 23,
     "failing_since": MOMENT,
     "next_attempt_at": MOMENT,
     "created_at": MOMENT,
-    "old_secret_until": None,
+    "old_secret_until": MOMENT,
 }
 DELIVERY_EXAMPLE: Final = {
     "id": "0198c5a0-0000-7000-8000-0000000000c1",

@@ -29,7 +29,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Takes a host and a port, and returns the host's IP addresses."""
 
 
-class Target(NamedTuple):
+class CheckedAddress(NamedTuple):
     """An address that was checked, with what a request to it needs. `url` has the address in place of the name."""
 
     url: str
@@ -48,7 +48,7 @@ async def resolve(host: str, port: int) -> list[str]:
     return [str(address[4][0]) for address in found]
 
 
-async def checked_target(url: str, networks: Sequence[Network], resolve: Resolve) -> Target:
+async def checked_address(url: str, networks: Sequence[Network], resolve: Resolve) -> CheckedAddress:
     """Returns an address of the URL's host that Daybook may send to. `networks` are allowed although they are not public.
 
     Raises:
@@ -63,7 +63,7 @@ async def checked_target(url: str, networks: Sequence[Network], resolve: Resolve
         _require_allowed(parts.scheme, address, networks)
     chosen = addresses[0]
     literal = f"[{chosen}]" if ":" in chosen else chosen
-    return Target(parts._replace(netloc=f"{literal}:{port}").geturl(), parts.netloc, host)
+    return CheckedAddress(parts._replace(netloc=f"{literal}:{port}").geturl(), parts.netloc, host)
 
 
 def _parts(url: str) -> tuple[SplitResult, int]:
