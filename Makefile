@@ -1,7 +1,7 @@
 # Start with `make run`, `make test` or `make check`. `make` without a target lists all targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test prove check schema client bench lock clean
+.PHONY: help install run test prove chaos check schema client bench lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -35,6 +35,9 @@ test: install ## Run all tests, with real servers; the proofs run in their short
 prove: install ## Run the proofs with thousands of repetitions for about an hour; ARGS='-k tampering --minutes 60' passes options on
 	$(BIN)/pytest -v --prove $(ARGS)
 
+chaos: install ## Strike all parts of Daybook at random for ten minutes; SEED=7 repeats a run, MINUTES=2 shortens it
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+
 check: install ## Check format, lint, types and import contracts, and run the tests that need no server
 	@$(MAKE) --no-print-directory --jobs --keep-going --output-sync=target $(CHECKS)
 
@@ -55,7 +58,7 @@ check-imports:
 	$(BIN)/lint-imports
 
 check-tests:
-	$(BIN)/pytest -q -m "not services" -n 2 --dist worksteal
+	$(BIN)/pytest -q -m "not services and not long" -n 2 --dist worksteal
 
 schema: install ## Write the definition of the schema that `daybook verify` expects, after a change of the migrations
 	$(BIN)/python -m dev.write_schema

@@ -126,12 +126,24 @@ def _error_type_of(error: Any) -> type[BadRequest]:
     return CurrencyUnknown if error["type"] == "currency_unknown" else ValidationFailed
 
 
-def models_of(kind: Any) -> list[type[BaseModel]]:
+class BodyModels:
+    """The models that a body may be of, in order."""
+
+    def __init__(self, models: Sequence[type[BaseModel]]) -> None:
+        self._models = [(model, frozenset(model.model_fields)) for model in models]
+
+    def __bool__(self) -> bool:
+        return bool(self._models)
+
+    def with_most_of(self, members: dict[str, Any]) -> type[BaseModel]:
+        """Returns the model that knows most of the members, or the first of several that know as many."""
+        first, known = self._models[0]
+        if len(self._models) == 1 or members.keys() <= known:
+            return first
+        return max(self._models, key=lambda model: len(members.keys() & model[1]))[0]
+
+
+def models_of(kind: Any) -> BodyModels:
     """Returns the models that a body may be of, or none if the type is not that of a body."""
     kinds = get_args(kind) if isinstance(kind, UnionType) else [kind]
-    return [each for each in kinds if inspect.isclass(each) and issubclass(each, BaseModel)]
-
-
-def model_with(models: Sequence[type[BaseModel]], members: dict[str, Any]) -> type[BaseModel]:
-    """Returns the model that knows most of the members, or the first of several."""
-    return models[0] if len(models) == 1 else max(models, key=lambda model: len(members.keys() & model.model_fields.keys()))
+    return BodyModels([each for each in kinds if inspect.isclass(each) and issubclass(each, BaseModel)])

@@ -10,16 +10,17 @@ import hashlib
 import hmac
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import cache
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, get_type_hints
 
 import msgspec
 import orjson
 from fastapi import Request, Response
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from command_api.domain.command import Command
-from command_api.request_bodies import model_with, models_of, parse_json_object, read_body, validated
+from command_api.request_bodies import models_of, parse_json_object, read_body, validated
 from command_api.writer.command_request import CommandRequest, Outcome, Reply, results_body
 from shared.errors import (
     IdempotencyKeyInvalid,
@@ -101,12 +102,11 @@ class HttpRequest(SentRequest):
         if reply.position is None:
             return Response(reply.body, reply.status, headers, PROBLEM_JSON)
         headers["Daybook-Position"] = str(reply.position)
-        # Taken from the body, because a stored reply has no headers.
-        members = orjson.loads(reply.body)
+        members = _decode_members(reply.body)
         if new:
-            headers["Location"] = f"{self.state.settings.query_url}/v1/{new}/{members['id']}"
-        if "version" in members:
-            headers["ETag"] = f'"v{members["version"]}"'
+            headers["Location"] = f"{self.state.settings.query_url}/v1/{new}/{members.id}"
+        if members.version is not None:
+            headers["ETag"] = f'"v{members.version}"'
         return Response(reply.body, reply.status, headers, JSON)
 
     async def count_commands(self, commands: int) -> None:
@@ -159,7 +159,6 @@ class HttpRequest(SentRequest):
         request_hash = self._request_hash(expected_versions, secret) if key else b""
         caller = self.principal
         metadata = {
-            "command": TOGETHER if together else type(wanted[0].command).__name__,
             "request_id": self.state.request_id,
             "principal": caller.principal,
             "key_id": caller.key_id,
@@ -169,7 +168,7 @@ class HttpRequest(SentRequest):
             CommandRequest(
                 command=each.command,
                 reply_format=_JsonReplyFormat(*each, self.state.request_id),
-                metadata=metadata if together else metadata | {"command": type(each.command).__name__},
+                metadata={"command": TOGETHER if together else type(each.command).__name__, **metadata},
                 principal=caller.principal,
                 customer=caller.user_id,
                 idempotency_key=key,
@@ -226,6 +225,16 @@ class HttpRequest(SentRequest):
         return hmac.digest(secret, content, "sha256") if secret else hashlib.sha256(content).digest()
 
 
+class _HeaderMembers(msgspec.Struct):
+    """The members of a body that its headers repeat. They are taken from the body, because a stored reply has no headers."""
+
+    id: str | None = None
+    version: int | None = None
+
+
+_decode_members: Final = msgspec.json.Decoder(_HeaderMembers).decode
+
+
 def expected_versions_of(if_match: str | None) -> Sequence[int] | None:
     """Returns the versions that `If-Match` names (RFC 9110, 13.1.1), or None if the header is missing. `*` names all versions.
 
@@ -250,8 +259,14 @@ def _given(fields: Any) -> dict[str, Any]:
 
     So an id that Daybook made is left out, and a member that is added to a command later does not change older hashes.
     """
-    known = type(fields).model_fields
-    return {name: value for name in fields.model_fields_set if (value := getattr(fields, name)) != known[name].default}
+    model: type[BaseModel] = type(fields)
+    defaults = _defaults_of(model)
+    return {name: value for name in fields.model_fields_set if (value := getattr(fields, name)) != defaults[name]}
+
+
+@cache
+def _defaults_of(model: type[BaseModel]) -> dict[str, Any]:
+    return {name: field.default for name, field in model.model_fields.items()}
 
 
 _encode_meaning: Final = msgspec.json.Encoder(order="sorted", enc_hook=_given).encode
@@ -329,7 +344,7 @@ class CommandRoute(DirectRoute):
                 body = await read_body(request, request.state.settings)
                 request.expires_at += loop.time() - began
                 members = parse_json_object(body)
-                arguments[name] = validated(model_with(models, members), members)
+                arguments[name] = validated(models.with_most_of(members), members)
             request.arguments = arguments
             return await endpoint(request=request, **arguments)
 

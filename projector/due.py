@@ -58,7 +58,7 @@ EXPIRED_HOLDS: Final = DueKind("hold", HOLDS, "expires_at", (), DUE_HOLDS_CHANNE
 SCHEDULED_RUNS: Final = DueKind("schedule", SCHEDULES, "next_run.due_at", ("run_count",), DUE_RUNS_CHANNEL, _runs)
 
 # Finds each ledger with one look into the index, so ledgers without such streams cost nothing. A full stop sorts after a hyphen.
-_LEDGERS: Final = text("""
+READ_DUE_LEDGERS: Final = text("""
     SELECT ledger_id, clock_timestamp() FROM log_heads h
     WHERE EXISTS (
         SELECT FROM streams s WHERE s.ledger_id = h.ledger_id AND s.stream_id >= :prefix || '-' AND s.stream_id < :prefix || '.'
@@ -71,7 +71,7 @@ async def tell_due(stores: Stores, kind: DueKind) -> int:
     found = 0
     try:
         async with stores.engine.connect() as connection:
-            ledgers = (await connection.execute(_LEDGERS, {"prefix": kind.stream_prefix})).all()
+            ledgers = (await connection.execute(READ_DUE_LEDGERS, {"prefix": kind.stream_prefix})).all()
         for ledger_id, now in ledgers:
             if documents := await _due(stores, kind, ledger_id, timestamp(now)):
                 await stores.redis.publish(kind.channel, msgspec.json.encode(kind.message(ledger_id, documents)))
@@ -90,7 +90,7 @@ async def oldest_due_seconds(stores: Stores, kind: DueKind) -> dict[str, float]:
         One of POSTGRES_AND_REDIS_ERRORS, PyMongoError: a store does not answer.
     """
     async with stores.engine.connect() as connection:
-        ledgers = (await connection.execute(_LEDGERS, {"prefix": kind.stream_prefix})).all()
+        ledgers = (await connection.execute(READ_DUE_LEDGERS, {"prefix": kind.stream_prefix})).all()
     waited: dict[str, float] = {}
     for ledger_id, now in ledgers:
         oldest = await _due(stores, kind, ledger_id, timestamp(now), 1)

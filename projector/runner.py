@@ -6,7 +6,7 @@ a wake-up it reads the log at regular intervals, so nothing depends on a message
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -24,11 +24,13 @@ from projector.generations.generations import Generations
 from projector.notifications import MovedNotifier
 from projector.projections.projection import Projection
 from projector.projections.registry import PROJECTIONS
+from projector.sinks.protocols import Sink
 from projector.sinks.registry import make_sinks
 from shared.log.heads import read_heads
 from shared.logs import kind_of
 from shared.privacy.person_keys import PersonKeys
 from shared.read_models.channels import LOST_CHANNEL, WAKE_CHANNEL
+from shared.read_models.shapes import Store
 from shared.read_models.worker_reports import REPORT_INTERVAL_SECONDS, publish_reports
 from shared.settings import Settings
 from shared.stores.mongo import MongoDatabase
@@ -48,12 +50,14 @@ class Runner:
         redis: "Redis",
         settings: Settings,
         projections: Sequence[Projection[Any]] = PROJECTIONS,
+        sinks: Mapping[Store, Sink[Any]] | None = None,
     ) -> None:
+        """Makes a runner that follows nothing yet. `sinks` are those of MongoDB and Redis if they are not given."""
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._redis = redis
         self._id = uuid4().hex
         self._person_keys = PersonKeys(settings)
-        self._sinks = make_sinks(mongo, redis)
+        self._sinks = sinks or make_sinks(mongo, redis)
         self._failures = Failures(mongo, redis)
         self._notifier = MovedNotifier(redis)
         self._events_max = settings.projector_batch_events_max

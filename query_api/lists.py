@@ -119,7 +119,15 @@ async def read_list(
 async def read_list_of_texts(
     view: CallerView, model: ReadModel, match: MongoMatch, order: SortOrder, parameters: PageParameters, key: CursorKey | None
 ) -> AsOf[ListSlice]:
-    """Reads one page of documents that store their item of the answer as JSON text.
+    """Reads one page of documents that store their item of the answer as JSON text. See `read_texts`."""
+    found = await read_texts(view, model, match, order, parameters, key)
+    return found.holding(msgspec.structs.replace(found.data, items=[orjson.Fragment(text) for text in found.data.items]))
+
+
+async def read_texts(
+    view: CallerView, model: ReadModel, match: MongoMatch, order: SortOrder, parameters: PageParameters, key: CursorKey | None
+) -> AsOf[ListSlice]:
+    """Reads the texts of one page of documents that store their item of the answer as JSON text.
 
     MongoDB sends the page as a single document with a list for each field. The JSON texts are not decoded, which saves time.
 
@@ -136,7 +144,7 @@ async def read_list_of_texts(
     if len(texts) != len(unique):
         raise rebuilding(model)
     next_key = [values[limit - 1] for values in keys] if len(texts) > limit else None
-    return found.holding(ListSlice([orjson.Fragment(text) for text in texts[:limit]], next_key))
+    return found.holding(ListSlice(texts[:limit], next_key))
 
 
 def _stages(match: MongoMatch, order: SortOrder, parameters: PageParameters, key: CursorKey | None) -> list[JsonObject]:

@@ -15,7 +15,17 @@ from xml.sax.saxutils import escape as escape_xml
 from shared.money import exponent
 
 FORMULA_SIGNS: Final = ("=", "+", "-", "@", "\t", "\r")
-COLUMNS: Final = ("position", "occurred_at", "recorded_at", "kind", "counterparty_account_id", "reference", "amount", "balance")
+COLUMNS: Final = (
+    "position",
+    "occurred_at",
+    "recorded_at",
+    "kind",
+    "counterparty_account_id",
+    "reference",
+    "amount",
+    "balance",
+    "after_close",
+)
 _TEXTS: Final = frozenset({"reference"})
 _CAMT: Final = "urn:iso:std:iso:20022:tech:xsd:camt.053.001.08"
 
@@ -43,6 +53,8 @@ def _balance_row(moment: str, kind: str, balance: int) -> list[Any]:
 def _cell(name: str, value: Any) -> Any:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"'{value}" if name in _TEXTS and value.startswith(FORMULA_SIGNS) else value
 
 

@@ -42,6 +42,9 @@ def evolve_states(states: MutableMapping[str, Any], event: Event) -> None:
         states[stream_id] = fold_of(stream_id).evolve(states[stream_id], event)
 
 
+_DATED: Final = frozenset((HoldState, DaysState, ScheduleState))
+
+
 def at_moment(state: Any, now: str) -> Any:
     """Returns a state as of a moment: holds that have expired by then, and what was spent on earlier days, no longer count.
 
@@ -49,9 +52,9 @@ def at_moment(state: Any, now: str) -> Any:
 
     Decisions are made on such states. They are never stored, because a snapshot is the fold of the events and of nothing else.
     """
-    if isinstance(state, AccountState):
-        return msgspec.structs.replace(state, now=now) if state.holds or state.limits else state
-    return msgspec.structs.replace(state, now=now) if isinstance(state, HoldState | DaysState | ScheduleState) else state
+    kind = type(state)
+    is_dated = (state.holds or state.limits) if kind is AccountState else kind in _DATED
+    return msgspec.structs.replace(state, now=now) if is_dated else state
 
 
 def owner_of(stream_id: str, state: Any) -> str | None:

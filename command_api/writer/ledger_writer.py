@@ -66,8 +66,10 @@ class CommandHandler:
             TimeoutError: the deadline passed while the ledger was looked up.
         """
         expires_at = expires_at or asyncio.get_running_loop().time() + self._settings.command_deadline_ms / 1000
-        is_new = any(request.creates_ledger for request in requests)
-        writer = self._writers.get(ledger_id) or await self._open_writer(ledger_id, expires_at, is_new=is_new)
+        writer = self._writers.get(ledger_id)
+        if writer is None:
+            is_new = any(request.creates_ledger for request in requests)
+            writer = await self._open_writer(ledger_id, expires_at, is_new=is_new)
         return await writer.submit(requests, expires_at)
 
     async def pepper(self, ledger_id: str, expires_at: float | None = None) -> bytes:

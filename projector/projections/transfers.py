@@ -6,7 +6,7 @@ from projector.projections.changes import DocumentChanges
 from projector.projections.money_movements import transfer_fields
 from projector.projections.projection import Projection
 from shared.log.events import RecordedEvent
-from shared.log.money_events import FundsExchanged, FundsMoved, HoldCaptured, MoneyEvent, TransferReversed
+from shared.log.money_events import FundsExchanged, FundsMoved, FundsTransferred, HoldCaptured, MoneyEvent, TransferReversed
 from shared.log.streams import transfer_stream
 from shared.read_models.shapes import TRANSFERS, found_by
 
@@ -26,6 +26,8 @@ def project_transfers(changes: DocumentChanges, recorded: RecordedEvent, event: 
         terms |= {"remainder_account_id": event.remainder_account_id, "remainder": event.remainder}
     texts = found_by(ends, kind=fields["kind"], reference=event.reference, metadata=event.metadata)
     more = {"found_by": texts, "metadata": event.metadata, "hold_id": hold_id, "reverses": reverses, "postings": legs}
+    if isinstance(event, FundsTransferred) and event.run:
+        more["schedule_id"] = event.run.schedule_id
     changes.insert(event.transfer_id, fields | more | ({"exchange": terms} if terms else {}))
 
 

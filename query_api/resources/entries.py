@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final, Literal
 
+import msgspec
 import orjson
 from fastapi import Query, Response
 from pydantic import Field
 
+from query_api.closed_days import Recording, find_late
 from query_api.cursors import CursorKey
 from query_api.documentation import READ_MODEL, documented_page
 from query_api.lists import (
@@ -14,8 +16,8 @@ from query_api.lists import (
     MongoMatch,
     range_match,
     read_list,
-    read_list_of_texts,
     read_one,
+    read_texts,
     reference_match,
     sort_orders,
 )
@@ -56,6 +58,7 @@ class EntryResource(ResponseModel):
     recorded_at: TimestampText
     reference: str | None
     position: FactPosition
+    after_close: Annotated[bool, Field(description="True if it was recorded after the day was closed in which it occurred.")]
 
 
 ENTRY_EXAMPLE: Final = {
@@ -70,6 +73,7 @@ ENTRY_EXAMPLE: Final = {
     "recorded_at": MOMENT,
     "reference": "rent",
     "position": 5,
+    "after_close": False,
 }
 
 
@@ -125,7 +129,7 @@ async def find_entries(
     if view.customer is not None and (own := await read_one(view, ACCOUNTS, account_id, dict, view.own("owner_id"))).data is None:
         return own
     read = _entries_of_transfers if parameters.asks_for_transfers else _entries
-    found = await read(view, account_id, parameters, key)
+    found = await _marked(view, await read(view, account_id, parameters, key))
     if found.data.items or key is not None:
         return found.holding(found.data)
     # If there are no entries, the account may still exist.
@@ -141,7 +145,7 @@ async def _entries(view: CallerView, account_id: str, parameters: EntryParameter
         match = {"account_id": account_id}
     match |= range_match(parameters, "recorded_at", "occurred_at", "amount")
     match |= reference_match(parameters.reference_prefix, parameters.sort)
-    return await read_list_of_texts(view, ENTRIES, match, order, parameters, key)
+    return await read_texts(view, ENTRIES, match, order, parameters, key)
 
 
 async def _entries_of_transfers(
@@ -157,8 +161,23 @@ async def _entries_of_transfers(
     transfers = await read_list(view, TRANSFERS, match, order, parameters, key, _position)
     ids = [entry_id(account_id, position) for position in transfers.data.items]
     entries = await view.documents(ENTRIES, [{"$match": {"_id": {"$in": ids}}}, {"$project": {"item": 1}}])
-    texts = {entry["_id"]: orjson.Fragment(entry["item"]) for entry in entries.data}
+    texts = {entry["_id"]: entry["item"] for entry in entries.data}
     return transfers.limiting(entries.holding(ListSlice([texts[each] for each in ids if each in texts], transfers.data.next_key)))
+
+
+_decode_recording: Final = msgspec.json.Decoder(Recording).decode
+
+
+async def _marked(view: CallerView, found: AsOf[ListSlice]) -> AsOf[ListSlice]:
+    """Adds to the texts of entries the last member: if the entry came after the day was closed in which it occurred."""
+    recordings = [_decode_recording(text) for text in found.data.items]
+    late, as_of_days = await find_late(view, recordings)
+    items = [
+        orjson.Fragment(text[:-1] + (',"after_close":true}' if recording.position in late else ',"after_close":false}'))
+        for text, recording in zip(found.data.items, recordings, strict=True)
+    ]
+    marked = found.holding(msgspec.structs.replace(found.data, items=items))
+    return as_of_days.limiting(marked) if as_of_days else marked
 
 
 def _position(transfer: JsonObject) -> int:

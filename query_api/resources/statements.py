@@ -13,6 +13,7 @@ from fastapi import Query, Response
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from query_api.closed_days import Recording, find_late
 from query_api.documentation import READ_MODEL, documented
 from query_api.parameters import Axis, Parameters
 from query_api.past_balances import PastMoment, find_moment, find_posted
@@ -96,6 +97,9 @@ async def find_statement(view: CallerView, account_id: str, period: StatementPar
     for entry in await _read_entries(view, account_id, period, before, last, known):
         total += entry.amount
         lines.append(msgspec.structs.asdict(entry) | {"balance": total})
+    late, _ = await find_late(view.reaching(known), msgspec.convert(lines, list[Recording]))
+    for line in lines:
+        line["after_close"] = line["position"] in late
     return AsOf(
         known,
         {

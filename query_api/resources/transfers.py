@@ -6,10 +6,11 @@ A transfer and its reversals have the same accounts, so a caller who sees one of
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Final, Literal, TypeVar
 
+import msgspec
 from fastapi import Query, Response
 from pydantic import Field
 
-from query_api.closed_days import mark_late
+from query_api.closed_days import Recording, find_late
 from query_api.cursors import CursorKey
 from query_api.documentation import READ_MODEL, documented, documented_page
 from query_api.lists import ListSlice, MongoMatch, both, members_of, range_match, read_list, read_one, sort_orders
@@ -88,6 +89,7 @@ class TransferResource(ActivityResource):
     ]
     metadata: dict[str, str] | None
     hold_id: Annotated[str | None, Field(description="The hold that was captured. null if there was none.")]
+    schedule_id: Annotated[str | None, Field(description="The schedule whose run this is. null if it is not a run.")]
     reverses: Annotated[str | None, Field(description="The transfer that this one reverses. null if it reverses none.")]
     reversed: Annotated[int, Field(description="What of this transfer has moved back, in minor units.")]
     reversals: Annotated[list[ReversalMember], Field(description="The transfers that reverse this one, oldest first.")]
@@ -110,6 +112,7 @@ TRANSFER_EXAMPLE: Final = {
     **ACTIVITY_EXAMPLE,
     "metadata": {"order": "1042"},
     "hold_id": "0198c5a0-0000-7000-8000-000000000077",
+    "schedule_id": "0198c5a0-0000-7000-8000-000000000055",
     "postings": [{"account_id": EUROS, "amount": -1250, "currency": "EUR"}],
     "exchange": {
         "to_amount": 1355,
@@ -229,8 +232,10 @@ async def _with_later_facts(view: CallerView, found: AsOf[Found], transfers: Seq
     for transfer in transfers:
         own = reversals[transfer["id"]]
         transfer |= {"reversed": sum(each["amount"] for each in own), "reversals": own}
-    late = await mark_late(view, transfers)
-    return documents.limiting(late.limiting(found) if late else found)
+    late, as_of_days = await find_late(view, msgspec.convert(transfers, list[Recording]))
+    for transfer in transfers:
+        transfer["after_close"] = transfer["position"] in late
+    return documents.limiting(as_of_days.limiting(found) if as_of_days else found)
 
 
 async def _used_currencies(view: CallerView) -> AsOf[list[str]]:
@@ -252,7 +257,7 @@ def _transfer(document: JsonObject) -> JsonObject:
         raise rebuilding(TRANSFERS)
     names = ("kind", "from_account_id", "to_account_id", "amount", "currency", "occurred_at", "recorded_at")
     members = members_of(document, *names, "reference", "metadata", "hold_id", "reverses", "postings", "position")
-    return members | {"exchange": document.get("exchange")}
+    return members | {"schedule_id": document.get("schedule_id"), "exchange": document.get("exchange")}
 
 
 @router.get(

@@ -65,7 +65,9 @@ class Authentication:
         state = scope["state"]
         state["address"] = address = self._addresses.of(scope)
         try:
-            state["principal"] = principal = await self._principal_of(state, site_of(address), authorization)
+            remembered = self._credentials.remembered(authorization)
+            principal = remembered or await self._principal_of(state, site_of(address), authorization)
+            state["principal"] = principal
             state["limit_headers"] = await self._caller_limits.take(_limit_key(principal))
         except RateLimited as denial:
             state["limit_headers"] = denial.limit_headers

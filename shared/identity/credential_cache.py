@@ -85,6 +85,14 @@ class CredentialCache:
         self._cached: OrderedDict[bytes, _CachedPrincipal] = OrderedDict()
         self._verifying: dict[bytes, asyncio.Task[Principal]] = {}
 
+    def remembered(self, authorization: Sequence[str]) -> Principal | None:
+        """Returns the principal of the credential in these headers, or None if the credential must be verified first."""
+        try:
+            cached = self._cached.get(hash_token(_token(authorization)))
+        except Unauthorized:
+            return None
+        return cached.principal if cached is not None and time.monotonic() < cached.until else None
+
     async def principal(self, authorization: Sequence[str]) -> Principal:
         """Returns the principal of the credential in these `Authorization` headers.
 

@@ -48,6 +48,8 @@ OPEN_LEDGER: Final = text("""
     ON CONFLICT ON CONSTRAINT log_heads_pkey DO NOTHING
 """)
 
+READ_HEADS: Final = text("SELECT ledger_id, position, recorded_at FROM log_heads ORDER BY ledger_id")
+
 READ_ENDS: Final = text("""
     SELECT h.position,
            coalesce((SELECT min(e.position) FROM events e WHERE e.ledger_id = :ledger_id), 1),
@@ -130,7 +132,7 @@ async def open_ledger(connection: AsyncConnection, ledger_id: str) -> Head:
 
 async def read_heads(connection: AsyncConnection) -> dict[str, tuple[int, datetime]]:
     """Returns the last position of every ledger and the time when that event was recorded, by ledger id."""
-    rows = await connection.execute(text("SELECT ledger_id, position, recorded_at FROM log_heads ORDER BY ledger_id"))
+    rows = await connection.execute(READ_HEADS)
     return {row[0]: (row[1], row[2]) for row in rows}
 
 

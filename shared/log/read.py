@@ -102,6 +102,10 @@ READ_MEMBERS: Final = text("""
     ORDER BY s.stream_id, s.version
 """)
 
+HAS_EVENT: Final = text("""
+    SELECT EXISTS (SELECT FROM events WHERE ledger_id = :ledger_id AND event_id = :event_id)
+""")
+
 READ_STREAM_IDS: Final = text("""
     SELECT h.stream_id, EXISTS (
         SELECT FROM stream_events s WHERE s.ledger_id = h.ledger_id AND s.stream_id = h.stream_id AND s.version = 1
@@ -313,12 +317,7 @@ async def read_recorded_at(connection: AsyncConnection, ledger_id: str, position
 
 async def has_event(connection: AsyncConnection, ledger_id: str, event_id: str) -> bool:
     """Returns True if the event is committed. If this transaction called `lock_head` first, the answer cannot change any more."""
-    return bool(
-        await connection.scalar(
-            text("SELECT EXISTS (SELECT FROM events WHERE ledger_id = :ledger_id AND event_id = :event_id)"),
-            {"ledger_id": ledger_id, "event_id": event_id},
-        )
-    )
+    return bool(await connection.scalar(HAS_EVENT, {"ledger_id": ledger_id, "event_id": event_id}))
 
 
 def people_in_events(events: Iterable[StoredEvent]) -> set[str]:

@@ -73,7 +73,7 @@ account with metadata has also `metadata`, as JSON, and `found_by`. Its limits a
 TRANSFERS: Final = ReadModel(
     "transfers",
     "mongo",
-    version=5,
+    version=6,
     written_once=True,
     indexes=(
         # A later position never has an earlier `recorded_at`, so the order by position also serves filters by time.
@@ -89,8 +89,8 @@ currency, occurred_at, recorded_at, reference, metadata, hold_id, reverses, post
 `found_by` is the ids of its accounts, the stream of the transfer that it reverses, and its kind, reference and metadata: see
 `found_by`. A transfer with `postings` names no other accounts, and its `amount` is what moved in the currency of the first.
 `occurred_at` is `recorded_at` if the event names no other moment. An exchange has `postings`, both ends, and also `exchange`:
-{to_amount, to_currency, rate, remainder_account_id, remainder}. A document is written once and never changed: its reversals say
-what of a transfer was reversed."""
+{to_amount, to_currency, rate, remainder_account_id, remainder}. A run of a schedule also has `schedule_id`. A document is written
+once and never changed: its reversals say what of a transfer was reversed."""
 
 ENTRIES: Final = ReadModel(
     "entries",

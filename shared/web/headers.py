@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from fastapi import Request
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, State
 from starlette.types import Scope
 
 from shared.errors import MalformedRequest
@@ -45,11 +45,15 @@ class SentHeaders(Headers):
 
 
 class SentRequest(Request):
-    """A request with `SentHeaders`."""
+    """A request with `SentHeaders`. Its state is looked up once, because every request reads it many times."""
 
     @cached_property
     def headers(self) -> SentHeaders:
         return SentHeaders(self.scope)
+
+    @cached_property
+    def state(self) -> State:
+        return super().state
 
 
 def qualities(accepted: Sequence[str]) -> dict[str, float]:

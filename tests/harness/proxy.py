@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts connections when a test tells it to."""
+"""A TCP proxy that cuts, delays and loses what it passes when a test tells it to."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,6 +21,17 @@ class Proxy:
         self.lingering = False
         """True if the proxy keeps the client's connection open after the server has closed its side, like a delayed close."""
         self.port = 0
+        self.delay_seconds = 0.0
+        """How long each piece of data is kept back, in both directions."""
+        self.losing = False
+        """True if the proxy takes data and passes none, like a network that drops everything. Connections stay open."""
+        self._open: set[asyncio.StreamWriter] = set()
+
+    def cut_all(self) -> None:
+        """Cuts all connections at once."""
+        self.cuts += len(self._open) // 2
+        for writer in self._open:
+            writer.transport.abort()
 
     def arm(self, pattern: bytes, *, before: bool = False, silent: bool = False) -> None:
         """Prepares to cut the next connection that sends `pattern`. With `silent`, it stays open but passes no more bytes."""
@@ -36,15 +47,27 @@ class Proxy:
             server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_connection(*self._target)
+        try:
+            server_reader, server_writer = await asyncio.open_connection(*self._target)
+        except OSError:
+            writer.close()
+            return
         cut = asyncio.Event()
+        ends = {writer, server_writer}
+        self._open |= ends
         try:
             await asyncio.gather(self._upstream(reader, server_writer, cut), self._downstream(server_reader, writer, cut))
         except OSError:
             pass
         finally:
+            self._open -= ends
             writer.close()
             server_writer.close()
+
+    async def _may_pass(self) -> bool:
+        if self.delay_seconds:
+            await asyncio.sleep(self.delay_seconds)
+        return not self.losing
 
     async def _upstream(self, client: asyncio.StreamReader, server: asyncio.StreamWriter, cut: asyncio.Event) -> None:
         while data := await client.read(65536):
@@ -56,8 +79,9 @@ class Proxy:
                     pass
                 if self._before:
                     break
-            server.write(data)
-            await server.drain()
+            if await self._may_pass():
+                server.write(data)
+                await server.drain()
         server.close()
 
     async def _downstream(self, server: asyncio.StreamReader, client: asyncio.StreamWriter, cut: asyncio.Event) -> None:
@@ -65,8 +89,9 @@ class Proxy:
         while data := await server.read(65536):
             if cut.is_set():
                 break
-            client.write(data)
-            await client.drain()
+            if await self._may_pass():
+                client.write(data)
+                await client.drain()
         if not self.lingering:
             client.close()
 

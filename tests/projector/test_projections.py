@@ -314,8 +314,9 @@ def test_an_entry_holds_what_it_is_found_by_and_the_item_as_it_is_documented() -
     odd = 'quote " back \\ line \n null \u0001 é 中 𝄞'
     moved: list[Event] = [one, other, book.transfer(one.account_id, other.account_id, 10**15, reference=odd)]
     for entry in (*project("entries", *MONEY).values(), *project("entries", *moved).values()):
-        item = EntryResource.model_validate_json(entry["item"], strict=True)
-        assert [*json.loads(entry["item"])] == [*EntryResource.model_fields]
+        text = entry["item"][:-1] + ',"after_close":false}'  # the query API adds it when it answers
+        item = EntryResource.model_validate_json(text, strict=True)
+        assert [*json.loads(text)] == [*EntryResource.model_fields]
         names = ("account_id", "amount", "occurred_at", "reference", "recorded_at", "position")
         found_by = {name: getattr(item, name) for name in names}
         assert entry == {"_id": entry_id(item.account_id, item.position), **found_by, "item": entry["item"]}

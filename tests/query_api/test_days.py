@@ -122,6 +122,9 @@ async def test_what_is_back_dated_into_a_closed_day_is_taken_and_marked(api: Bot
     marks = {each["id"]: each["after_close"] for each in (await api.queries.get("/v1/transfers"))["items"]}
     assert marks == {before: False, late[0]: True, late[1]: True, other: False, now: False}
     assert (await api.queries.get(f"/v1/transfers/{late[0]}"))["after_close"] is True
+    for path, name in (("entries", "items"), ("statement?axis=occurred_at", "lines"), ("entries?kind=deposit", "items")):
+        found = (await api.queries.get(f"/v1/accounts/{account_id}/{path}"))[name]
+        assert {each["transfer_id"]: each["after_close"] for each in found} == marks, path
     day = await api.queries.get(f"/v1/days/{YESTERDAY}")
     assert (day["events"], day["after_close"]) == (1, {"count": 2, "transfer_ids": late})
     assert await fault_of_log(settings) == ""

@@ -56,6 +56,8 @@ async def test_a_schedule_shows_its_next_run_and_all_its_runs_also_those_that_we
         (2, run_of(2).due_at, None, "account-frozen"),
         (1, run_of(1).due_at, made.transfer_id, None),
     ]
+    transfers = (await api.get("/v1/transfers"))["items"]
+    assert [each["schedule_id"] for each in transfers] == [daily.schedule_id, None]
     first = await api.get(f"/v1/schedules/{daily.schedule_id}", {"limit": 1})
     second = await api.get(f"/v1/schedules/{daily.schedule_id}", {"limit": 1, "cursor": first["next"]})
     assert [run["number"] for run in first["runs"] + second["runs"]] == [2, 1]

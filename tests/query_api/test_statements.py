@@ -95,7 +95,8 @@ def test_amounts_in_major_units_are_exact() -> None:
 def test_a_cell_that_would_be_a_formula_is_a_text() -> None:
     line: dict[str, Any] = dict.fromkeys(("position", "amount", "balance"), 1)
     line |= dict.fromkeys(("occurred_at", "recorded_at", "kind"), "x") | {"counterparty_account_id": None}
+    line["after_close"] = True
     for sign in ("=", "+", "-", "@", "\t", "\r"):
         statement = {"from": "a", "to": "b", "opening_balance": 0, "closing_balance": 1, "lines": [line | {"reference": sign}]}
         rows = list(csv.reader(io.StringIO(as_csv(statement), newline="")))
-        assert rows[2][5] == f"'{sign}"
+        assert (rows[2][5], rows[2][8], rows[1][8]) == (f"'{sign}", "true", "")

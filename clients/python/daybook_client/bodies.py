@@ -1186,6 +1186,7 @@ class EntryResource(TypedDict):
     recorded_at: "str"
     reference: "str | None"
     position: "int"
+    after_close: "bool"
 
 
 class EventResource(TypedDict):
@@ -1522,6 +1523,7 @@ class TransferResource(TypedDict):
     exchange: "ExchangeMember | None"
     metadata: "dict[str, str] | None"
     hold_id: "str | None"
+    schedule_id: "str | None"
     reverses: "str | None"
     reversed: "int"
     reversals: "list[ReversalMember]"

@@ -1,0 +1,80 @@
+"""A short run of chaos, which `make chaos` does for longer, and proof that its checker sees what it is for."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.chaos.checker import Findings, LoggedEvent, check_attempts, check_reads
+from tests.chaos.cluster import running_cluster
+from tests.chaos.load import Attempted, BalanceRead
+from tests.chaos.run import run_chaos
+
+SECONDS: Final = 5.0
+
+
+@pytest.mark.services
+async def test_faults_in_random_order_lose_double_and_skip_nothing(migrated_postgres: Path, tmp_path: Path) -> None:
+    async with running_cluster(tmp_path, migrated_postgres) as cluster:
+        report = await run_chaos(cluster, seed=1, seconds=SECONDS)
+    assert report.findings.lines() == [], report.line()
+    assert report.struck
+    assert report.outcomes["ok"] > 10
+    assert report.reads
+
+
+DEPOSIT: Final[dict[str, Any]] = {"transfer_id": "t", "account_id": "a", "amount": 5, "balance": 5}
+RECORDED: Final = [LoggedEvent(1, "AccountOpened", {"account_id": "a"}), LoggedEvent(2, "FundsDeposited", DEPOSIT)]
+OK: Final = Attempted("key", "/v1/deposits", "t", "ok", 201, b"", 2)
+
+
+def found(attempted: Attempted, *more: LoggedEvent, events: list[LoggedEvent] = RECORDED) -> Findings:
+    findings = Findings([], [], [], [])
+    check_attempts([attempted], [*events, *more], findings)
+    return findings
+
+
+def test_the_checker_takes_what_is_right() -> None:
+    assert found(OK).is_good
+    assert found(Attempted("key", "/v1/deposits", "t")).is_good, "what is unknown may be in the log"
+    assert found(Attempted("key", "/v1/deposits", "other")).is_good, "or not"
+
+
+def test_the_checker_finds_an_acknowledged_command_that_is_not_in_the_log() -> None:
+    assert found(OK, events=RECORDED[:1]).lost
+
+
+def test_the_checker_finds_an_effect_that_came_twice() -> None:
+    assert found(OK, LoggedEvent(3, "FundsDeposited", DEPOSIT)).doubled
+
+
+def test_the_checker_finds_a_refused_command_that_is_in_the_log() -> None:
+    assert found(Attempted("key", "/v1/deposits", "t", "refused", 409)).other
+
+
+def test_the_checker_finds_a_run_that_was_made_twice() -> None:
+    runs = [
+        LoggedEvent(
+            position, "FundsTransferred", DEPOSIT | {"transfer_id": str(position), "run": {"schedule_id": "s", "number": 1}}
+        )
+        for position in (3, 4)
+    ]
+    assert found(OK, *runs).doubled
+
+
+@pytest.mark.parametrize(
+    ("read", "is_right"),
+    [
+        (BalanceRead("a", 0, 1), True),
+        (BalanceRead("a", 5, 2), True),
+        (BalanceRead("all", 5, 2), True),
+        (BalanceRead("a", 5, 1), False),
+        (BalanceRead("a", 0, 2), False),
+        (BalanceRead("all", 4, 2), False),
+        (BalanceRead("a", 5, 3), False),
+    ],
+)
+def test_the_checker_finds_a_balance_that_was_never_true(read: BalanceRead, is_right: bool) -> None:  # noqa: FBT001
+    findings = Findings([], [], [], [])
+    check_reads([read], RECORDED, findings)
+    assert findings.is_good == is_right

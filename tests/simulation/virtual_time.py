@@ -1,0 +1,150 @@
+"""An event loop whose clock advances only when every task waits, and processes that can be killed at any await.
+
+A simulation of a minute takes some milliseconds, and the same seed gives the same history: nothing depends on the machine.
+A killed process does what kill -9 does: none of its tasks takes another step, and no `finally` runs. What it has sent is sent.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from contextvars import Context, ContextVar
+from types import SimpleNamespace
+from typing import Any, Final
+
+
+class Process:
+    """A process of the simulation. All tasks and timers that it starts are its own."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.alive = True
+        self.at_death: dict[object, Callable[[], None]] = {}
+        """What the kernel of the machine does when the process is killed: it closes its connections."""
+        self._context = Context()
+        self._context.run(_PROCESS.set, self)
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def kill(self) -> None:
+        self.alive = False
+        while self.at_death:
+            self.at_death.popitem()[1]()
+
+    def call_later(self, seconds: float, act: Callable[..., None], *arguments: Any) -> None:
+        """Sets a timer of this process, whichever process runs now."""
+        asyncio.get_running_loop().call_later(seconds, act, *arguments, context=self._context)
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Starts a task of this process, whichever process runs now."""
+        return asyncio.get_running_loop().create_task(work, context=self._context.copy())
+
+
+_PROCESS: ContextVar[Process] = ContextVar("process")
+
+
+def this_process() -> Process:
+    """Returns the process that runs now."""
+    return _PROCESS.get()
+
+
+class StuckError(Exception):
+    """Every task waits for another one, and no timer is set: nothing would ever happen again."""
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """An event loop without I/O. `time` is virtual, in seconds from 0."""
+
+    _ready: deque[asyncio.Handle]
+    _scheduled: list[asyncio.TimerHandle]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = 0.0
+        self._clock_resolution = 1e-9
+        self._selector = SimpleNamespace(select=self._advance)
+
+    def time(self) -> float:
+        return self._now
+
+    def _advance(self, timeout: float | None) -> tuple[()]:
+        """Stands for waiting for sockets: moves the clock to the next timer."""
+        if timeout is None:
+            raise StuckError
+        if timeout > 0:
+            self._now = max(self._now, self._scheduled[0].when())
+        return ()
+
+    def _process_events(self, _events: Any) -> None:
+        pass
+
+    def _write_to_self(self) -> None:
+        pass
+
+    def call_soon(  # type: ignore[override]  # its types say what the arguments of a callback are
+        self, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        if _is_dead(context):
+            return _cancelled(asyncio.Handle(callback, args, self, context))
+        return super().call_soon(callback, *args, context=context)
+
+    def kill(self, process: Process) -> None:
+        """Kills a process: whatever it would do next does not happen."""
+        process.kill()
+        for handle in (*self._ready, *self._scheduled):
+            if _is_dead(handle._context):  # type: ignore[attr-defined]  # noqa: SLF001 # asyncio has no other way to ask for it
+                handle.cancel()
+
+
+def _is_dead(context: Context | None) -> bool:
+    process = context.get(_PROCESS) if context is not None else None
+    return process is not None and not process.alive
+
+
+def _cancelled(handle: asyncio.Handle) -> asyncio.Handle:
+    handle.cancel()
+    return handle
+
+
+CLOSINGS_MAX: Final = 20
+
+
+def run_virtually(main: Callable[[VirtualLoop], Coroutine[Any, Any, Any]], seconds_max: float) -> Any:
+    """Runs a coroutine on a new virtual loop, and then throws away all tasks that are left. They must not wait any more.
+
+    Raises:
+        TimeoutError: it has not ended after `seconds_max` of virtual time.
+        StuckError: nothing would happen any more.
+    """
+    loop = VirtualLoop()
+    asyncio.set_event_loop(loop)
+    tasks: list[asyncio.Task[Any]] = []
+    loop.set_task_factory(lambda loop, work, **more: _noted(tasks, asyncio.Task(work, loop=loop, **more)))
+    try:
+        return loop.run_until_complete(asyncio.wait_for(main(loop), seconds_max))
+    finally:
+        for task in tasks:
+            _throw_away(task)
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+def _noted(tasks: list[asyncio.Task[Any]], task: asyncio.Task[Any]) -> asyncio.Task[Any]:
+    tasks.append(task)
+    return task
+
+
+def _throw_away(task: asyncio.Task[Any]) -> None:
+    """Ends a task without another step of it, also if it catches what would end it."""
+    if task.done():
+        if not task.cancelled():
+            task.exception()
+        return
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 # what asyncio's own gather does
+    work: Any = task.get_coro()
+    for _ in range(CLOSINGS_MAX):
+        with suppress(BaseException):
+            work.close()
+        if work.cr_frame is None:
+            return
