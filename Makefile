@@ -1,13 +1,13 @@
 # Start with `make run`, `make test` or `make check`. `make` without a target lists all targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test prove chaos check schema client bench lock clean
+.PHONY: help install run test prove chaos check schema client screenshots bench lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: .venv/.installed ## Create .venv and install the locked requirements, whose hashes are checked
 
@@ -65,6 +65,9 @@ schema: install ## Write the definition of the schema that `daybook verify` expe
 
 client: install ## Write what clients/python has for each operation, after a change of a route, a body or a problem code
 	$(BIN)/python -m dev.write_client
+
+screenshots: install ## Take the pictures of docs/console.md again, with Chromium
+	$(BIN)/python -m dev.console_screenshots
 
 bench: install .venv/bench/.installed ## Run all benchmarks in about ten minutes, and write docs/benchmarks.md
 	$(BIN)/python -m bench --write docs

@@ -94,6 +94,7 @@ def _print_stack(running: RunningStack, folder: Path) -> None:
     rows = (
         ("command API", command_url),
         ("query API", query_url),
+        ("console", f"{query_url}/console"),
         ("documentation", f"{command_url}/docs\n{query_url}/docs"),
         ("API key", f"{api_key} (all scopes; `daybook env` exports it)"),
         ("data and logs", folder),

@@ -25,6 +25,9 @@ KILL_SECONDS: Final = 2.0
 LINE_MAX: Final = 300
 LAST_BYTES_MAX: Final = 65_536
 
+_IF_PARENT_LIVES: Final = '[ "$PPID" = "$0" ] && exec "$@"'
+"""Runs the command only if the parent still lives. One that died before the child asked for its death signal sends none."""
+
 ProgramArguments = Sequence[str | Path]
 
 
@@ -63,7 +66,10 @@ class Child:
         out = open_private_log(self.log)
         try:
             self.process = subprocess.Popen(
-                [setpriv, "--pdeathsig", self.stop_signal.name[3:], *(drop_root() if self.shuns_root else ()), *command],
+                [
+                    *(setpriv, "--pdeathsig", self.stop_signal.name[3:], *(drop_root() if self.shuns_root else ())),
+                    *("sh", "-c", _IF_PARENT_LIVES, str(os.getpid()), *command),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -26,7 +26,7 @@ from dev.seed import seed
 from dev.servers import Mongo, Postgres, Redis, Server, start_all, stop_all
 from shared.errors import SettingsInvalid, StackError
 from shared.proof.seals import new_seed
-from shared.settings import MISSING, read_settings
+from shared.settings import MISSING, is_origin, read_settings
 from shared.web.api_client import wait_until_caught_up
 
 SERVERS: Final[dict[str, tuple[str, type[Server]]]] = {
@@ -171,13 +171,26 @@ async def _start_processes(
     exits: AsyncExitStack, options: StackOptions, environment: Mapping[str, str], lock: int
 ) -> tuple[Child, ...]:
     processes = (
-        command_api(options.folder, _port(environment["DAYBOOK_COMMAND_URL"]), environment, [lock], options.host),
+        command_api(
+            options.folder,
+            _port(environment["DAYBOOK_COMMAND_URL"]),
+            {**environment, "DAYBOOK_CORS_ORIGINS": _origins(environment["DAYBOOK_QUERY_URL"])},
+            [lock],
+            options.host,
+        ),
         query_api(options.folder, _port(environment["DAYBOOK_QUERY_URL"]), environment, [lock], options.host),
         worker(options.folder, environment, [lock]),
     )
     exits.push_async_callback(stop_all, *processes)
     await start_processes(*processes)
     return processes
+
+
+def _origins(query_url: str) -> str:
+    """Returns the origins whose pages may send commands: configured ones, and the console under each of its names here."""
+    configured = os.environ.get("DAYBOOK_CORS_ORIGINS", "")
+    console = [query_url, f"http://localhost:{_port(query_url)}"]
+    return ",".join(dict.fromkeys([*filter(None, configured.split(",")), *filter(is_origin, console)]))
 
 
 def _port(url: str) -> int:

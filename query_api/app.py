@@ -13,6 +13,7 @@ from typing import Final, TypedDict
 
 from fastapi import APIRouter, FastAPI
 
+from query_api.console import add_console
 from query_api.cursors import Cursors
 from query_api.log_tail import LogTails
 from query_api.operations import lag_metrics, readiness_notes, store_checks
@@ -21,6 +22,7 @@ from query_api.resources import (
     accounts,
     activity,
     audit_records,
+    caller,
     currencies,
     days,
     denials,
@@ -82,6 +84,7 @@ RESOURCES: Final = (
     denials,
     audit_records,
     webhooks,
+    caller,
 )
 router = APIRouter(routes=[route for resource in RESOURCES for route in resource.router.routes])
 
@@ -158,6 +161,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_direct_routes(router, configured.cors_origins)
     app.include_router(health_router())
     app.include_router(metrics_router(lag_metrics))
+    add_console(app, configured)
     prepare_app(app, configured.log_level)
     return app
 

@@ -65,8 +65,13 @@ def _jwt_keys(value: str, others: ValidationInfo) -> str:
     return value
 
 
+def is_origin(text: str) -> bool:
+    """True if the text is an origin that `DAYBOOK_CORS_ORIGINS` takes."""
+    return bool(_ORIGIN.fullmatch(text))
+
+
 def _origins(value: str) -> str:
-    if not all(_ORIGIN.fullmatch(origin) for origin in value.split(",") if value):
+    if not all(is_origin(origin) for origin in value.split(",") if value):
         raise ValueError("must be origins such as https://app.example.com, with commas and nothing else between")
     return value
 

@@ -178,9 +178,23 @@ async def settings(servers: Servers, databases: Databases) -> AsyncIterator[Sett
         yield fresh
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_settings(servers: Servers, databases: Databases) -> AsyncIterator[Settings]:
+    """The same for a process that all tests of a module share, because each of them leaves it as it was."""
+    async with _fresh_settings(servers, databases) as fresh:
+        yield fresh
+
+
 @pytest_asyncio.fixture
 async def elsewhere(servers: Servers, databases: Databases) -> AsyncIterator[Settings]:
     """A second set of `settings` that points to other empty databases."""
+    async with _fresh_settings(servers, databases) as fresh:
+        yield fresh
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def module_settings(servers: Servers, databases: Databases) -> AsyncIterator[Settings]:
+    """As `settings`, once for all tests of a module, which must then not disturb each other."""
     async with _fresh_settings(servers, databases) as fresh:
         yield fresh
 

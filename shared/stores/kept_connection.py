@@ -20,12 +20,13 @@ class KeptConnection:
     """A connection from the pool that is kept between transactions and is used without SQLAlchemy.
 
     Use it for many short transactions. For these, the pool and SQLAlchemy's part in BEGIN, a statement and COMMIT cost more than
-    the transaction itself. The connection goes back to the pool after `KEPT_SECONDS` without use. If more than half of the pool
+    the transaction itself. The connection goes back to the pool after `kept_seconds` without use. If more than half of the pool
     is in use, it goes back right after each transaction.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, kept_seconds: float = KEPT_SECONDS) -> None:
         self._engine = engine
+        self._kept_seconds = kept_seconds
         self._connection: AsyncConnection | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._releasing: asyncio.Task[None] | None = None
@@ -77,7 +78,7 @@ class KeptConnection:
         if driver.is_closed() or pool.checkedout() > pool.size() // 2:
             await self.release()
         else:
-            self._idle = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._release_soon)
+            self._idle = asyncio.get_running_loop().call_later(self._kept_seconds, self._release_soon)
 
     def _release_soon(self) -> None:
         self._releasing = asyncio.create_task(self._give_back(self._take()))

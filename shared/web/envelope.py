@@ -5,6 +5,7 @@ from time import perf_counter
 from typing import Final
 
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.identity.denials import DENIAL_CODES
@@ -16,14 +17,14 @@ _EVERYWHERE: Final = (
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
 )
-_SECURITY_HEADERS: Final = (*_EVERYWHERE, (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"))
-_PAGE_POLICY: Final = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "worker-src 'self' blob:; frame-ancestors 'none'"
+_POLICY: Final = b"content-security-policy"
+_STRICT_POLICY: Final = b"default-src 'none'; frame-ancestors 'none'"
+_DOCUMENTATION_POLICY: Final = (
+    b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    b"worker-src 'self' blob:; frame-ancestors 'none'"
 )
-_PAGE_HEADERS: Final = (*_EVERYWHERE, (b"content-security-policy", _PAGE_POLICY.encode()))
 """The documentation pages start their scripts inline, and load everything from the API itself."""
-_PAGES: Final = {"/docs", "/redoc"}
+_POLICIES: Final = {"/docs": _DOCUMENTATION_POLICY, "/redoc": _DOCUMENTATION_POLICY}
 _TLS_HEADERS: Final = ((b"strict-transport-security", b"max-age=31536000"),)
 
 
@@ -78,13 +79,19 @@ def enveloped(scope: Scope, send: Send) -> Send:
                 state["denials"].record(scope, status)
             if "requests" in state:
                 state["requests"].note(scope, status, perf_counter() - began)
-            always = _PAGE_HEADERS if scope["path"] in _PAGES else _SECURITY_HEADERS
-            message["headers"] = [*message.get("headers", ()), (b"request-id", request_id.encode()), *limits, *always]
+            policy = state.get("content_policy") or _POLICIES.get(scope["path"], _STRICT_POLICY)
+            added = ((b"request-id", request_id.encode()), *limits, *_EVERYWHERE, (_POLICY, policy))
+            message["headers"] = [*message.get("headers", ()), *added]
             if scope["scheme"] == "https":
                 message["headers"] += _TLS_HEADERS
         await send(message)
 
     return send_with_headers
+
+
+def set_content_policy(request: Request, policy: str) -> None:
+    """Gives the answer to this request a `Content-Security-Policy` of its own, in place of the one that allows nothing."""
+    request.state.content_policy = policy.encode()
 
 
 def across_origins(app: ASGIApp, origins: str) -> ASGIApp:

@@ -40,8 +40,18 @@ class Readiness:
     One task asks them. Nobody who asks `/readyz` causes work, so no stranger can take connections from callers by asking it.
     """
 
-    def __init__(self, checks: Mapping[str, StoreCheck], notes: ReadinessNotes = _no_notes) -> None:
-        """`checks` has a check for each store that the app needs. `notes` returns more members for the answer of `/readyz`."""
+    def __init__(
+        self,
+        checks: Mapping[str, StoreCheck],
+        notes: ReadinessNotes = _no_notes,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`checks` has a check for each store that the app needs. `notes` returns more members for the answer of `/readyz`.
+
+        `clock` returns seconds.
+        """
+        self._clock = clock
         self._checks = checks
         self._notes = notes
         self._answers = dict.fromkeys(checks, False)
@@ -62,11 +72,11 @@ class Readiness:
         self._answers = {name: answer is not None for name, answer in zip(self._checks, answers, strict=True)}
         self._noted = {} if noted is None else noted[0]
         self._is_noted = noted is not None
-        self._looked_at = time.monotonic()
+        self._looked_at = self._clock()
 
     def body(self) -> tuple[bool, dict[str, Any]]:
         """Returns if the app is ready, and the members of the answer of `/readyz`."""
-        is_fresh = time.monotonic() - self._looked_at < STALE_SECONDS
+        is_fresh = self._clock() - self._looked_at < STALE_SECONDS
         ready = is_fresh and self._is_noted
         body: dict[str, Any] = {
             "status": "ok" if ready else "unavailable",

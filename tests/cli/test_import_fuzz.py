@@ -187,7 +187,7 @@ def facts(lines: bytes) -> tuple[list[bytes], list[tuple[Any, ...]]]:
     return [row.hash for row in rows if isinstance(row, StoredEvent)], sorted(replies, key=repr)
 
 
-@pytest.mark.proof(60, 5_000)
+@pytest.mark.proof(24, 5_000)
 async def test_a_random_file_is_refused_or_is_a_right_ledger(
     settings: Settings, elsewhere: Settings, superuser: asyncpg.Connection, tmp_path: Path, seeds: Iterator[int]
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.settings import Settings
-from shared.stores import kept_connection, store_errors
+from shared.stores import store_errors
 from shared.stores.kept_connection import KeptConnection
 from shared.stores.postgres import open_postgres
 from tests.harness.projecting import eventually
@@ -38,9 +38,8 @@ async def test_it_is_the_same_from_one_transaction_to_the_next(engine: AsyncEngi
     assert checked_out(engine) == 0
 
 
-async def test_it_is_given_back_when_it_was_not_used(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_connection, "KEPT_SECONDS", 0.05)
-    kept = KeptConnection(engine)
+async def test_it_is_given_back_when_it_was_not_used(engine: AsyncEngine) -> None:
+    kept = KeptConnection(engine, kept_seconds=0.05)
     await backend(kept)
 
     async def is_back() -> bool:
@@ -49,10 +48,9 @@ async def test_it_is_given_back_when_it_was_not_used(engine: AsyncEngine, monkey
     await eventually(is_back)
 
 
-async def test_who_comes_as_it_is_given_back_gets_another(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_comes_as_it_is_given_back_gets_another(engine: AsyncEngine) -> None:
     """Else a transaction would go on over a connection that the pool has given to somebody else."""
-    monkeypatch.setattr(kept_connection, "KEPT_SECONDS", 0.0)
-    kept = KeptConnection(engine)
+    kept = KeptConnection(engine, kept_seconds=0.0)
     for turn in range(200):
         async with kept.begin() as driver:
             assert driver.is_in_transaction()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -191,6 +192,36 @@ asyncio.run(main())
     async with asyncio.timeout(120):
         while any(alive(pid) for pid in pids):
             await asyncio.sleep(0.05)
+
+
+async def test_a_child_ends_also_if_its_parent_dies_before_it_asked_for_a_death_signal(tmp_path: Path) -> None:
+    """A slow `setpriv` asks for it. On a busy machine, the real one can be as late."""
+    program = """
+import asyncio, os, sys
+from pathlib import Path
+from dev.child_processes import Child
+
+child = Child("orphan", Path(sys.argv[1]) / "log", ["sleep", "600"])
+asyncio.run(child.start())
+print(child.pid, flush=True)
+os._exit(0)
+"""
+    slow = tmp_path / "setpriv"
+    slow.write_text(f'#!/bin/sh\nwhile [ ! -e {tmp_path}/orphaned ]; do sleep 0.01; done\nexec {shutil.which("setpriv")} "$@"\n')
+    slow.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, tmp_path, stdout=subprocess.PIPE, env=environment
+    )
+    pid = int((await parent.communicate())[0])
+    (tmp_path / "orphaned").touch()
+    try:
+        async with asyncio.timeout(120):
+            while alive(pid):
+                await asyncio.sleep(0.05)
+    finally:
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
 
 
 # ── children ─────────────────────────────────────────────────────────────────────────────────────────────────────────

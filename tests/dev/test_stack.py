@@ -88,8 +88,22 @@ def balance(running: RunningStack) -> int:
 
 
 @pytest.mark.services
-def test_one_command_starts_everything_and_another_ends_it_and_a_second_run_finds_the_data(tmp_path: Path) -> None:
-    started = start(tmp_path)
+def test_a_stack_serves_ends_without_a_trace_and_comes_back_whatever_was_killed(tmp_path: Path) -> None:
+    """One data folder has three stacks in turn, because most of the time goes into making the data of the first."""
+    before = serve_and_end(tmp_path)
+    with stack_on(tmp_path) as second:
+        assert balance(second) == before
+        kill_its_children(tmp_path, second)
+        assert balance(second) == before
+        os.kill(second.pid, signal.SIGKILL)
+        with stack_on(tmp_path) as third:
+            assert third.pid != second.pid
+            assert balance(third) == before
+
+
+def serve_and_end(folder: Path) -> int:
+    """One command starts everything, and another ends it. Returns a balance."""
+    started = start(folder)
     assert started.returncode == 0, started.stderr
     create, transfer, read_back = re.findall(r"^curl .*$", started.stdout, re.MULTILINE)
     for line in (create, transfer):
@@ -98,63 +112,46 @@ def test_one_command_starts_everything_and_another_ends_it_and_a_second_run_find
     answer = subprocess.run(["bash", "-c", read_back], capture_output=True, check=True)
     assert json.loads(answer.stdout)["posted"] == 1250
 
-    status = daybook("status", folder=tmp_path)
+    status = daybook("status", folder=folder)
     assert status.returncode == 0, status.stdout
     assert status.stdout.count("ready") == 3
-    first = find_running(tmp_path)
-    assert first is not None
-    assert set(first.environment) == set(STACK_VARIABLES), "what `daybook env --unset` removes"
-    before = balance(first)
-    pids = family(first.pid)
+    running = find_running(folder)
+    assert running is not None
+    assert set(running.environment) == set(STACK_VARIABLES), "what `daybook env --unset` removes"
+    pids = family(running.pid)
     assert len(pids) == 7
 
-    assert daybook("down", folder=tmp_path).returncode == 0
-    assert held_by(tmp_path) is None
-    assert not (tmp_path / "stack.json").exists()
+    refused = start(folder)
+    assert refused.returncode == 1
+    assert f"a stack already runs on {folder} (process {running.pid})" in refused.stderr
+    before = balance(running)
+    assert before > 0
+
+    assert daybook("down", folder=folder).returncode == 0
+    assert held_by(folder) is None
+    assert not (folder / "stack.json").exists()
     assert not [pid for pid in pids if alive(pid)]
-
-    with stack_on(tmp_path) as second:
-        assert balance(second) == before
+    return before
 
 
-@pytest.mark.services
-def test_a_second_stack_on_the_same_data_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
-    with stack_on(tmp_path) as running:
-        second = start(tmp_path)
-        assert second.returncode == 1
-        assert f"a stack already runs on {tmp_path} (process {running.pid})" in second.stderr
-        assert balance(running) > 0
+def kill_its_children(folder: Path, running: RunningStack) -> None:
+    """Each server and process that dies is started again."""
+    children = set(family(running.pid)) - {running.pid}
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
 
+    def all_back() -> bool:
+        now = set(family(running.pid)) - {running.pid}
+        return len(now) == len(children) and not now & children
 
-@pytest.mark.services
-def test_killing_the_supervisor_leaves_nothing_and_the_next_stack_starts(tmp_path: Path) -> None:
-    with stack_on(tmp_path) as running:
-        before = balance(running)
-        os.kill(running.pid, signal.SIGKILL)
-        with stack_on(tmp_path) as next_one:
-            assert next_one.pid != running.pid
-            assert balance(next_one) == before
+    def serves() -> bool:
+        return daybook("status", folder=folder).returncode == 0
 
-
-@pytest.mark.services
-def test_a_server_or_process_that_dies_is_started_again(tmp_path: Path) -> None:
-    with stack_on(tmp_path) as running:
-        children = set(family(running.pid)) - {running.pid}
-        for pid in children:
-            os.kill(pid, signal.SIGKILL)
-
-        def all_back() -> bool:
-            now = set(family(running.pid)) - {running.pid}
-            return len(now) == len(children) and not now & children
-
-        def serves() -> bool:
-            return daybook("status", folder=tmp_path).returncode == 0
-
-        assert within(30, all_back)
-        assert within(30, serves)
-        said = (tmp_path / "stack.log").read_text()
-        for name in ("postgres", "mongo", "redis", "command-api", "query-api", "worker"):
-            assert f"{name} ended (SIGKILL) and is started again" in said
+    assert within(30, all_back)
+    assert within(30, serves)
+    said = (folder / "stack.log").read_text()
+    for name in ("postgres", "mongo", "redis", "command-api", "query-api", "worker"):
+        assert f"{name} ended (SIGKILL) and is started again" in said
 
 
 @pytest.mark.services

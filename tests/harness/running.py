@@ -57,12 +57,12 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def run_stack(settings: Settings, folder: Path, **more: str) -> AsyncIterator[Stack]:
+async def run_stack(settings: Settings, folder: Path, query_port: int | None = None, **more: str) -> AsyncIterator[Stack]:
     """Starts the processes and yields when both APIs are ready. `more` are additional environment variables.
 
-    The log lines are written to `folder`.
+    The log lines are written to `folder`. Without `query_port`, the query API takes a free port.
     """
-    ports = free_port(), free_port()
+    ports = free_port(), query_port or free_port()
     urls = {name: f"http://127.0.0.1:{port}" for name, port in zip(("command_url", "query_url"), ports, strict=True)}
     settings = settings.model_copy(update=urls)
     environment: Mapping[str, str] = environment_of(settings) | more

@@ -39,7 +39,7 @@ async def runs(engine: AsyncEngine) -> list[tuple[int, str]]:
         return [(number, due_at) for number, due_at in (await connection.execute(RUNS)).all()]
 
 
-@pytest.mark.proof(4, 40)
+@pytest.mark.proof(2, 40)
 async def test_no_run_is_lost_doubled_or_out_of_order_when_processes_die(stack: Stack, repetitions: int) -> None:
     """A daily schedule has missed years of runs. While they are caught up, both processes die again and again."""
     book = Book(7)

@@ -192,7 +192,7 @@ async def verified(settings: Settings) -> bool:
         return verdicts != {CheckVerdict.OK}
 
 
-@pytest.mark.proof(25, 1_000)
+@pytest.mark.proof(10, 1_000)
 async def test_a_change_anywhere_is_found(settings: Settings, servers: Servers, tmp_path: Path, seeds: Iterator[int]) -> None:
     await fill(settings)
     sealed = sealing(settings, tmp_path)

@@ -139,7 +139,7 @@ async def test_real_answers_match_the_openapi_document(settings: Settings) -> No
 
 
 @pytest.mark.services
-@pytest.mark.proof(12, 500)
+@pytest.mark.proof(5, 500)
 async def test_no_request_is_answered_with_a_500(settings: Settings, tmp_path: Path, repetitions: int) -> None:
     async with run_stack(settings, tmp_path, DAYBOOK_QUERY_WAIT_MAX_MS="20") as stack:
         failures = await asyncio.to_thread(fuzz, stack.query.url, repetitions)

@@ -92,7 +92,7 @@ async def writers_on(stack: Stack) -> AsyncIterator[list[Writer]]:
         yield writers
 
 
-@pytest.mark.proof(600, 10_000)
+@pytest.mark.proof(200, 10_000)
 async def test_a_read_with_a_minimum_position_is_never_older_than_the_write(stack: Stack, repetitions: int) -> None:
     async with writers_on(stack) as writers:
         await asyncio.gather(*(writer.pairs(repetitions // WRITERS, says_position=True) for writer in writers))

@@ -317,15 +317,17 @@ async def test_readiness_is_asked_once_however_many_ask_for_it() -> None:
     await readiness.close()
 
 
-async def test_readiness_that_was_not_looked_at_for_long_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_readiness_that_was_not_looked_at_for_long_is_none() -> None:
+    now = 100.0
+
     async def answer() -> None: ...
 
-    readiness = health.Readiness({"store": answer})
+    readiness = health.Readiness({"store": answer}, clock=lambda: now)
     assert not readiness.body()[0], "nothing was asked yet"
     await readiness.look()
     ready, body = readiness.body()
     assert (ready, body["stores"]) == (True, {"store": "ok"})
-    monkeypatch.setattr(health, "STALE_SECONDS", 0.0)
+    now += health.STALE_SECONDS
     ready, body = readiness.body()
     assert (ready, body["stores"]) == (False, {"store": "unavailable"})
 

@@ -26,10 +26,11 @@ from tests.harness.running import environment_of
 HEAD = f"POST /v1/users HTTP/1.1\r\nHost: daybook\r\nAuthorization: Bearer {OPERATOR}\r\nContent-Type: application/json\r\n"
 
 
-@pytest_asyncio.fixture
-async def api(settings: Settings, tmp_path: Path) -> AsyncIterator[ApiProcess]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def api(shared_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ApiProcess]:
     """A command API that runs as in production, with a read timeout of half a second."""
-    process = command_process(tmp_path, free_port(), environment_of(settings) | {"DAYBOOK_READ_TIMEOUT_MS": "500"})
+    environment = environment_of(shared_settings) | {"DAYBOOK_READ_TIMEOUT_MS": "500"}
+    process = command_process(tmp_path_factory.mktemp("api"), free_port(), environment)
     try:
         await start_processes(process)
         yield process

@@ -1073,6 +1073,14 @@ class BusyAccount(TypedDict):
     transfers: "int"
 
 
+class CallerResource(TypedDict):
+    principal: "str"
+    ledger_id: "str"
+    all_ledgers: "bool"
+    user_id: "str | None"
+    scopes: "list[Literal['users:write', 'credentials:write', 'accounts:write', 'transfers:write', 'ledger:read', 'events:read', 'ops:admin']]"
+
+
 ConsistencyResponse = TypedDict(
     "ConsistencyResponse", {"from": "SealResource", "to": "SealResource", "path": "list[str]", "position": "int"}
 )
@@ -1886,4 +1894,8 @@ class GetWebhookArguments(TypedDict):
 class ListDeliveriesArguments(TypedDict):
     limit: "NotRequired[int]"
     cursor: "NotRequired[str | None]"
+    ledger: "NotRequired[str]"
+
+
+class GetCallerArguments(TypedDict):
     ledger: "NotRequired[str]"

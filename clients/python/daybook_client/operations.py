@@ -12,6 +12,7 @@ from daybook_client.bodies import (
     ActivityResource,
     AuditRecordResource,
     BalanceResponse,
+    CallerResource,
     CancelScheduleArguments,
     CaptureBody,
     CaptureHoldArguments,
@@ -54,6 +55,7 @@ from daybook_client.bodies import (
     FreezeAccountArguments,
     GetAccountArguments,
     GetBalanceArguments,
+    GetCallerArguments,
     GetConsistencyArguments,
     GetDayArguments,
     GetHoldArguments,
@@ -527,6 +529,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "list_deliveries": Operation(
         "query", "GET", "/v1/webhooks/{webhook_id}/deliveries", query={"limit": "limit", "cursor": "cursor"}
     ),
+    "get_caller": Operation("query", "GET", "/v1/caller"),
 }
 
 
@@ -848,6 +851,10 @@ class Operations(ABC):
     def list_deliveries(self, webhook_id: str | UUID, **arguments: Unpack[ListDeliveriesArguments]) -> Page[DeliveryResource]:
         """List Deliveries."""
         return self._call("list_deliveries", {"webhook_id": str(webhook_id)}, arguments)
+
+    def get_caller(self, **arguments: Unpack[GetCallerArguments]) -> CallerResource:
+        """Get Caller."""
+        return self._call("get_caller", {}, arguments)
 
     @abstractmethod
     def _call(self, name: str, path_arguments: Mapping[str, str], arguments: Mapping[str, Any]) -> Any: ...
@@ -1177,6 +1184,10 @@ class AsyncOperations(ABC):
     ) -> Page[DeliveryResource]:
         """List Deliveries."""
         return await self._call("list_deliveries", {"webhook_id": str(webhook_id)}, arguments)
+
+    async def get_caller(self, **arguments: Unpack[GetCallerArguments]) -> CallerResource:
+        """Get Caller."""
+        return await self._call("get_caller", {}, arguments)
 
     @abstractmethod
     async def _call(self, name: str, path_arguments: Mapping[str, str], arguments: Mapping[str, Any]) -> Any: ...
