@@ -23,8 +23,8 @@ install: .venv/.installed ## Create .venv and install the locked requirements, w
 	@touch $@
 	@echo 'Daybook is installed. `make run` starts everything; `. .venv/bin/activate` puts `daybook` on PATH.'
 
-run: install ## Start Daybook, and each database server that is not configured; ARGS="--no-seed" passes options on
-	$(BIN)/daybook dev $(ARGS)
+run: install ## Start Daybook, and each database server that is not configured; ENGINES=sql adds optional stores
+	$(BIN)/daybook dev $(if $(ENGINES),--engines $(ENGINES)) $(ARGS)
 
 # The number of test processes. Each has its own PostgreSQL, MongoDB and Redis. Tests spend most of their time waiting.
 TEST_PROCESSES ?= 3
@@ -78,7 +78,7 @@ bench: install .venv/bench/.installed ## Run all benchmarks in about ten minutes
 	@touch $@
 
 lock: install ## Update the locked requirements, with hashes and without the URL of an index
-	@for list in requirements requirements-statements requirements-dev requirements-bench; do \
+	@for list in requirements requirements-sql requirements-statements requirements-dev requirements-bench; do \
 		$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 			--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $$list.in -o $$list.txt; \
 	done

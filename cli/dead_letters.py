@@ -7,7 +7,7 @@ import typer
 from pydantic import ValidationError
 
 from cli.arguments import LedgerOption, PositionArgument, utf8
-from cli.read_model_operations import NameArgument, OperationsOf, run_operations, show_rebuild
+from cli.read_model_operations import NameArgument, OperationsOf, names_in_use, run_operations, show_rebuild
 from cli.tables import print_table
 from command_api.domain.projection import SkipProjectionEvent
 from command_api.operator_commands import run_operator_command
@@ -19,7 +19,6 @@ from projector.generations.dead_letter_operations import (
     retry_dead_letters,
     skip_event,
 )
-from projector.projections.registry import PROJECTIONS_BY_NAME
 from shared.errors import Unavailable
 from shared.log.read import StoredEvent
 from shared.login_name import login_name
@@ -38,7 +37,7 @@ def list_(*, ledger: LedgerOption = "main", json: AsJson = False) -> None:
     """
 
     async def read(operations_of: OperationsOf) -> list[ListedDeadLetter]:
-        return [listed for name in PROJECTIONS_BY_NAME for listed in await list_dead_letters(operations_of(name))]
+        return [listed for name in names_in_use() for listed in await list_dead_letters(operations_of(name))]
 
     found = run_operations(ledger, read)
     if json:

@@ -11,7 +11,7 @@ from cli.tables import print_table
 from dev.data_folder import DATA_FOLDER, RunningStack, find_running
 from dev.detached_stack import end_stack, start_detached
 from dev.example_requests import curl_lines
-from dev.stack import STACK_VARIABLES, StackOptions, run
+from dev.stack import ENGINES, STACK_VARIABLES, StackOptions, run
 from shared.errors import StackError
 from shared.setting_values import PORT_MAX
 
@@ -31,6 +31,13 @@ def _host(value: str) -> str:
         raise typer.BadParameter("give an IP address, such as 127.0.0.1 or 0.0.0.0") from None
 
 
+def _engines(value: str) -> frozenset[str]:
+    named = frozenset(each.strip() for each in value.split(",") if each.strip())
+    if unknown := sorted(named - {*ENGINES}):
+        raise typer.BadParameter(f"there is no {unknown[0]!r}; there is {', '.join(ENGINES)}", param_hint="--engines")
+    return named
+
+
 def dev(
     *,
     detach: Annotated[bool, typer.Option("--detach", help="Return when Daybook is ready. `daybook down` ends it.")] = False,
@@ -40,6 +47,7 @@ def dev(
     host: Annotated[
         str, typer.Option(envvar="DAYBOOK_HOST", help="The IP address that both APIs listen on.", callback=_host)
     ] = StackOptions.host,
+    engines: Annotated[str, typer.Option(help=f"Optional stores to use, separated by commas: {', '.join(ENGINES)}.")] = "",
     seed: Annotated[
         bool, typer.Option(help="If the ledger is empty, create example users, accounts and transfers.")
     ] = StackOptions.seed,
@@ -50,7 +58,7 @@ def dev(
     """
     if command_port == query_port != 0:
         raise typer.BadParameter(f"both APIs have port {query_port}: give them different ports", param_hint="--query-port")
-    options = StackOptions(data_dir.absolute(), command_port, query_port, seed, host)
+    options = StackOptions(data_dir.absolute(), command_port, query_port, seed, host, _engines(engines))
     if detach:
         _print_stack(start_detached(options), options.folder)
     else:

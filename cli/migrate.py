@@ -1,4 +1,7 @@
-"""`daybook migrate`: brings PostgreSQL to the schema that this code needs."""
+"""`daybook migrate`: brings PostgreSQL, and the reporting database if there is one, to the schemas that this code needs."""
+
+import os
+from importlib import import_module
 
 import typer
 from alembic import command
@@ -7,7 +10,7 @@ from alembic.runtime.migration import MigrationInfo
 from alembic.util import CommandError
 
 from dev.data_folder import ROOT
-from shared.errors import SchemaMismatch
+from shared.errors import SchemaMismatch, SettingsInvalid
 
 
 def _print_migration(*, step: MigrationInfo, **_: object) -> None:
@@ -17,13 +20,32 @@ def _print_migration(*, step: MigrationInfo, **_: object) -> None:
 def migrate() -> None:
     """Run the missing migrations. Uses DAYBOOK_MIGRATION_DATABASE_URL, or DAYBOOK_DATABASE_URL if that is not set.
 
+    If DAYBOOK_REPORTING_URL is set, also makes or changes the tables of SQL reporting.
+
     Example: daybook migrate
     """
     config = Config()
     config.set_main_option("script_location", str(ROOT / "migrations").replace("%", "%%"))
     config.attributes["on_version_apply"] = _print_migration
+    _upgrade(config)
+    typer.echo("the schema is up to date")
+    if url := os.environ.get("DAYBOOK_REPORTING_URL"):
+        _upgrade(_reporting_migrations(url))
+        typer.echo("the reporting tables are up to date")
+
+
+def _upgrade(config: Config) -> None:
     try:
         command.upgrade(config, "head")
     except CommandError as error:
         raise SchemaMismatch(f"cannot migrate: {error}") from error
-    typer.echo("the schema is up to date")
+
+
+def _reporting_migrations(url: str) -> Config:
+    try:
+        schema = import_module("shared.reporting.schema")
+        found: Config = schema.reporting_migrations(url, on_version_apply=_print_migration)
+    except ModuleNotFoundError as missing:
+        problem = f"needs the package {missing.name}, which is not installed: run `pip install 'daybook[sql]'`"
+        raise SettingsInvalid([f"DAYBOOK_REPORTING_URL: {problem}"]) from None
+    return found

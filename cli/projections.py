@@ -12,14 +12,14 @@ import typer
 from rich.console import Console
 
 from cli.arguments import POSITION_MAX, LedgerOption
-from cli.read_model_operations import NameArgument, OperationsOf, run_operations, show_rebuild
+from cli.read_model_operations import NameArgument, OperationsOf, names_in_use, run_operations, show_rebuild
 from cli.tables import print_table
 from projector.generations.comparison import Comparison
 from projector.generations.generations import SHOWN_MAX
 from projector.generations.operations import LABEL, GenerationDiff, GenerationSummary, ReadModelStatus, RebuildEstimate
 from projector.generations.operator_rebuilds import LiveRebuild, rebuild_copy, rebuild_live, retry_while_overtaken
 from projector.projections.projection import Projection
-from projector.projections.registry import PROJECTIONS_BY_NAME
+from projector.projections.registry import ALL_PROJECTIONS_BY_NAME
 
 app = typer.Typer(help="Show, rebuild, roll back, compare, pause and prune read models.", no_args_is_help=True)
 
@@ -54,7 +54,7 @@ def list_(ledger: LedgerOption = "main") -> None:
     """
 
     async def read(operations_of: OperationsOf) -> list[GenerationSummary]:
-        return [summary for name in PROJECTIONS_BY_NAME for summary in await operations_of(name).summaries()]
+        return [summary for name in names_in_use() for summary in await operations_of(name).summaries()]
 
     summaries = run_operations(ledger, read)
     print_table(
@@ -85,7 +85,7 @@ def status(
 
 async def _print_status(operations_of: OperationsOf) -> None:
     columns = ("name", "generation", "position", "lag events", "lag seconds", "paused since", "being built")
-    print_table(columns, [(name, *_status_cells(await operations_of(name).status())) for name in PROJECTIONS_BY_NAME])
+    print_table(columns, [(name, *_status_cells(await operations_of(name).status())) for name in names_in_use()])
 
 
 def _status_cells(status: ReadModelStatus) -> list[str]:
@@ -121,7 +121,7 @@ def rebuild(
     moment = _moment(until)
     if (into is None) != (moment is None and to is None) or (moment is not None and to is not None):
         raise typer.BadParameter("give --into together with either --until or --to")
-    if into is not None and PROJECTIONS_BY_NAME[name].model.personal:
+    if into is not None and ALL_PROJECTIONS_BY_NAME[name].model.personal:
         raise typer.BadParameter(f"{name} holds personal data, so it cannot be copied: an erasure would not reach the copy")
 
     async def work(operations_of: OperationsOf) -> None:

@@ -11,7 +11,8 @@ import uvloop
 from cli.exit_codes import ExitCode
 from cli.terminal_progress import TerminalProgress
 from projector.generations.operations import Operations, open_operations
-from projector.projections.registry import PROJECTIONS_BY_NAME
+from projector.projections.registry import ALL_PROJECTIONS_BY_NAME, projections_of
+from shared.optional_stores import configured_stores
 from shared.settings import read_settings
 
 T = TypeVar("T")
@@ -21,15 +22,20 @@ OperationsOf = Callable[[str], Operations]
 
 
 def require_read_model(name: str) -> str:
-    if name not in PROJECTIONS_BY_NAME:
-        raise typer.BadParameter(f"there is no read model {name!r}; the read models are {', '.join(PROJECTIONS_BY_NAME)}")
+    if name not in ALL_PROJECTIONS_BY_NAME:
+        raise typer.BadParameter(f"there is no read model {name!r}; the read models are {', '.join(ALL_PROJECTIONS_BY_NAME)}")
     return name
 
 
 NameArgument = Annotated[
     str,
-    typer.Argument(metavar="NAME", help=f"One of {', '.join(PROJECTIONS_BY_NAME)}.", callback=require_read_model),
+    typer.Argument(metavar="NAME", help=f"One of {', '.join(ALL_PROJECTIONS_BY_NAME)}.", callback=require_read_model),
 ]
+
+
+def names_in_use() -> list[str]:
+    """Returns the names of all read models whose store is in use."""
+    return [projection.name for projection in projections_of(configured_stores(read_settings()))]
 
 
 def run_operations(ledger_id: str, work: Callable[[OperationsOf], Awaitable[T]]) -> T:

@@ -9,13 +9,15 @@ from cli.arguments import LedgerOption
 from cli.read_model_operations import interrupted, require_read_model
 from cli.terminal_progress import TerminalProgress
 from projector.generations.operator_rebuilds import replay as replay_read_models
-from projector.projections.registry import PROJECTIONS, PROJECTIONS_BY_NAME
+from projector.projections.registry import ALL_PROJECTIONS_BY_NAME, projections_of
+from shared.optional_stores import configured_stores
 from shared.settings import read_settings
 
 
 def replay(
     projections: Annotated[
-        list[str] | None, typer.Argument(help=f"Read models to rebuild: {', '.join(PROJECTIONS_BY_NAME)}. Default: all of them.")
+        list[str] | None,
+        typer.Argument(help=f"Read models to rebuild: {', '.join(ALL_PROJECTIONS_BY_NAME)}. Default: all of them."),
     ] = None,
     ledger: LedgerOption = "main",
 ) -> None:
@@ -26,9 +28,11 @@ def replay(
 
     Example: daybook replay users accounts
     """
-    wanted = [PROJECTIONS_BY_NAME[require_read_model(name)] for name in projections] if projections else list(PROJECTIONS)
+    settings = read_settings()
+    in_use = [*projections_of(configured_stores(settings))]
+    wanted = [ALL_PROJECTIONS_BY_NAME[require_read_model(name)] for name in projections] if projections else in_use
     try:
-        rebuilt = uvloop.run(replay_read_models(read_settings(), wanted, ledger, TerminalProgress))
+        rebuilt = uvloop.run(replay_read_models(settings, wanted, ledger, TerminalProgress))
     except KeyboardInterrupt:
         raise interrupted() from None
     for projection, result in zip(wanted, rebuilt, strict=True):

@@ -31,6 +31,7 @@ def start_detached(options: StackOptions) -> RunningStack:
         *(sys.executable, "-m", "cli.app", "dev", "--data-dir", str(options.folder)),
         *("--command-port", str(options.command_port), "--query-port", str(options.query_port), "--host", options.host),
         "--seed" if options.seed else "--no-seed",
+        *(("--engines", ",".join(sorted(options.engines))) if options.engines else ()),
     ]
     with os.fdopen(open_private_log(log), "ab") as out:
         log_bytes_before = log.stat().st_size

@@ -7,6 +7,7 @@ what a test proves here is also true there. A server that was killed or stopped 
 import asyncio
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import time
@@ -21,6 +22,10 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 from redis.asyncio import Redis as RedisClient
 from redis.exceptions import RedisError
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
 from dev.child_processes import LOOK_SECONDS, Child, ProgramArguments, unprivileged
 from dev.kept_secrets import keep_secret
@@ -31,11 +36,16 @@ from shared.private_files import write_private
 from shared.stores.postgres import ignore_libpq_variables
 
 START_SECONDS: Final = 30.0
+_MARIADB_USER: Final = ("--user=root",) if os.geteuid() == 0 else ()
+_MARIADB_SCRIPTS: Final = Path("/usr/share/mysql")
+_MARIADB_TABLES: Final = ("mysql_system_tables", "mysql_performance_tables", "mysql_system_tables_data")
 _AUTHENTICATION_FAILED: Final = 18
 PORT_TRIES: Final = 3
 SHARED_MEMORY_BYTES_MIN: Final = 64 * 2**20
 _SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 # not a place for files
-NOT_YET: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, PyMongoError, RedisError)
+NOT_YET: Final = (
+    *(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, PyMongoError, RedisError, SQLAlchemyError),
+)
 """The errors that drivers raise while a server is still starting."""
 
 
@@ -296,6 +306,73 @@ class Redis(Server):
     async def _settle(self) -> None:
         async with RedisClient.from_url(self.url, socket_timeout=1, socket_connect_timeout=1) as client:
             await client.ping()
+
+
+class MariaDb(Server):
+    """MariaDB with a database `daybook` that the user `daybook` owns. It stands for MySQL too."""
+
+    @property
+    def url(self) -> str:
+        return self.url_of("daybook")
+
+    def url_of(self, database: str) -> str:
+        return f"mysql+aiomysql://daybook:{self._password('daybook', self._data)}@127.0.0.1:{self.port}/{database}"
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "data"
+
+    async def _prepare(self) -> None:
+        await super()._prepare()
+        if self._data.exists():
+            return
+        # The folder has another name until it is complete, as that of PostgreSQL.
+        unfinished = self.folder / "unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        # What `mariadb-install-db` does. That script needs a program of the client's package.
+        script = self.folder / "tables.sql"
+        parts = [(_MARIADB_SCRIPTS / f"{name}.sql").read_text() for name in _MARIADB_TABLES]
+        script.write_text("CREATE DATABASE mysql;\nUSE mysql;\n" + "\n".join(parts))
+        server = [find_program("mariadbd"), "--no-defaults", *_MARIADB_USER, "--bootstrap", f"--datadir={unfinished}"]
+        maker = Child("mariadb", self.log, inherit=self.inherit)
+        maker.spawn(["sh", "-c", f"exec {shlex.join(map(str, server))} < {shlex.quote(str(script))}"])
+        try:
+            await maker.ended(START_SECONDS)
+        finally:
+            await maker.stop()
+        if maker.process is None or maker.process.returncode:
+            raise StackError(f"{self.name} cannot make its data folder: {maker.last_words()}")
+        self._password("daybook")
+        unfinished.rename(self._data)
+
+    def _command(self) -> ProgramArguments:
+        # The passwords are in a file and not in the command line. MariaDB runs these statements at each start.
+        logins = self.folder / "logins.sql"
+        write_private(logins, self._logins())
+        return [
+            *(find_program("mariadbd"), "--no-defaults", *_MARIADB_USER, f"--datadir={self._data}", f"--init-file={logins}"),
+            *(f"--socket={self.folder / 's'}", f"--pid-file={self.folder / 'pid'}", "--bind-address=127.0.0.1"),
+            *(f"--port={self.port}", "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=1"),
+        ]
+
+    def _logins(self) -> str:
+        password = self._password("daybook", self._data)
+        statements = (
+            f"ALTER USER root@localhost IDENTIFIED BY '{password}'",
+            f"CREATE USER IF NOT EXISTS daybook@'127.0.0.1' IDENTIFIED BY '{password}'",
+            "CREATE DATABASE IF NOT EXISTS daybook CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+            "GRANT ALL ON *.* TO daybook@'127.0.0.1'",
+        )
+        return ";\n".join(statements) + ";\n"
+
+    async def _settle(self) -> None:
+        engine = create_async_engine(self.url, poolclass=NullPool, connect_args={"connect_timeout": 1})
+        try:
+            async with engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+        finally:
+            await engine.dispose()
 
 
 def _quoted(path: Path) -> str:

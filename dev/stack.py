@@ -35,10 +35,19 @@ SERVERS: Final[dict[str, tuple[str, type[Server]]]] = {
     "DAYBOOK_REDIS_URL": ("redis", Redis),
 }
 STACK_VARIABLES: Final = (
-    *("DAYBOOK_COMMAND_URL", "DAYBOOK_QUERY_URL", "DAYBOOK_API_KEY", *SERVERS, "DAYBOOK_MIGRATION_DATABASE_URL"),
+    *(
+        "DAYBOOK_COMMAND_URL",
+        "DAYBOOK_QUERY_URL",
+        "DAYBOOK_API_KEY",
+        *SERVERS,
+        "DAYBOOK_MIGRATION_DATABASE_URL",
+        "DAYBOOK_REPORTING_URL",
+    ),
     *("DAYBOOK_SECRET", "DAYBOOK_SEAL_KEY", "DAYBOOK_SEAL_FILE", "DAYBOOK_MASTER_KEYS"),
 )
 """The variables with which programs reach a running stack."""
+ENGINES: Final = ("sql",)
+"""The optional stores that a stack can start: `sql` is SQL reporting in a SQLite file, if no other database is configured."""
 CATCH_UP_SECONDS: Final = 5.0
 STEADY_SECONDS: Final = 30.0
 PAUSE_SECONDS_MIN: Final = 0.5
@@ -57,6 +66,8 @@ class StackOptions:
     query_port: int = 8001
     seed: bool = True
     host: str = LOCALHOST
+    engines: frozenset[str] = frozenset()
+    """The optional stores to use, by name. Each is one of `ENGINES`."""
 
 
 def run(options: StackOptions, ready: Callable[[RunningStack], None], say: Say) -> None:
@@ -143,7 +154,11 @@ def _environment(options: StackOptions, servers: Mapping[str, Server]) -> dict[s
     """Returns the variables for the processes of this stack: configured ones, and those of the servers started here."""
     urls = {variable: servers[variable].url if variable in servers else os.environ[variable] for variable in SERVERS}
     owner = os.environ.get("DAYBOOK_MIGRATION_DATABASE_URL") or urls["DAYBOOK_DATABASE_URL"]
+    reporting = os.environ.get("DAYBOOK_REPORTING_URL", "")
+    if not reporting and "sql" in options.engines:
+        reporting = f"sqlite+aiosqlite:///{options.folder.resolve() / 'reports.sqlite'}"
     return {
+        "DAYBOOK_REPORTING_URL": reporting,
         "DAYBOOK_COMMAND_URL": local_url(options.host, options.command_port or free_port()),
         "DAYBOOK_QUERY_URL": local_url(options.host, options.query_port or free_port()),
         **urls,

@@ -17,7 +17,7 @@ from projector.generations.build import GenerationBuild, OvertakenError
 from projector.generations.generations import OVERTAKEN_SECONDS, Generations, PausedError
 from projector.notifications import MovedNotifier
 from shared.backoff import backoff_seconds
-from shared.errors import DaybookError, EventNotApplied
+from shared.errors import DaybookError, EventNotApplied, StoreUnavailable
 from shared.logs import kind_of
 from shared.read_models.worker_reports import Phase, ReadModelReport
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
@@ -165,7 +165,7 @@ class Follower:
         if isinstance(error, EventNotApplied):
             # An event is tried a bounded number of times. The next event that fails begins with short pauses again.
             return backoff_seconds(self._generations.attempts.tries, MISTAKE_PAUSE_SECONDS)
-        is_store = isinstance(error, (*POSTGRES_AND_REDIS_ERRORS, PyMongoError))
+        is_store = isinstance(error, (*POSTGRES_AND_REDIS_ERRORS, PyMongoError, StoreUnavailable))
         return backoff_seconds(self._failed, STORE_PAUSE_SECONDS if is_store else MISTAKE_PAUSE_SECONDS)
 
     def _log_failure(self, error: Exception, seconds: float) -> None:

@@ -13,8 +13,6 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
-from redis.asyncio import Redis
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from projector.dead_letters import ApplyAttempts
 from projector.failures import Failures
@@ -23,7 +21,7 @@ from projector.follower import Follower, FollowerState, wait
 from projector.generations.generations import Generations
 from projector.notifications import MovedNotifier
 from projector.projections.projection import Projection
-from projector.projections.registry import PROJECTIONS
+from projector.projections.registry import projections_of
 from projector.sinks.protocols import Sink
 from projector.sinks.registry import make_sinks
 from shared.log.heads import read_heads
@@ -33,7 +31,7 @@ from shared.read_models.channels import LOST_CHANNEL, WAKE_CHANNEL
 from shared.read_models.shapes import Store
 from shared.read_models.worker_reports import REPORT_INTERVAL_SECONDS, publish_reports
 from shared.settings import Settings
-from shared.stores.mongo import MongoDatabase
+from shared.stores.all_stores import Stores
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
 from shared.supervision import end_tasks, keep_running, task_health
 
@@ -45,26 +43,27 @@ class Runner:
 
     def __init__(
         self,
-        engine: AsyncEngine,
-        mongo: MongoDatabase,
-        redis: "Redis",
+        stores: Stores,
         settings: Settings,
-        projections: Sequence[Projection[Any]] = PROJECTIONS,
+        projections: Sequence[Projection[Any]] | None = None,
         sinks: Mapping[Store, Sink[Any]] | None = None,
     ) -> None:
-        """Makes a runner that follows nothing yet. `sinks` are those of MongoDB and Redis if they are not given."""
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._redis = redis
+        """Makes a runner that follows nothing yet. It will follow all read models whose store is in use, or these `projections`.
+
+        `sinks` are those of the stores if they are not given.
+        """
+        self._engine = stores.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._redis = stores.redis
         self._id = uuid4().hex
         self._person_keys = PersonKeys(settings)
-        self._sinks = sinks or make_sinks(mongo, redis)
-        self._failures = Failures(mongo, redis)
-        self._notifier = MovedNotifier(redis)
+        self._sinks = sinks or make_sinks(stores)
+        self._failures = Failures(stores.mongo, stores.redis)
+        self._notifier = MovedNotifier(stores.redis)
         self._events_max = settings.projector_batch_events_max
         self._attempts_max = settings.projector_attempts_max
         self._letters_max = settings.projector_dead_letters_max
         self._look_seconds = settings.projector_look_ms / 1000
-        self._projections = projections
+        self._projections = projections_of(stores.optional) if projections is None else projections
         self._reading = asyncio.Semaphore(FEED_READS_AT_ONCE)
         self._feeds: dict[str, Feed] = {}
         self._heard: dict[str, asyncio.Event] = {}

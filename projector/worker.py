@@ -31,7 +31,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from projector.due import EXPIRED_HOLDS, SCHEDULED_RUNS, tell_due
 from projector.metrics_server import MetricsServer, open_metrics_server
 from projector.projections.projection import Projection
-from projector.projections.registry import PROJECTIONS
 from projector.runner import Runner
 from projector.sealing.sealer import make_sealer
 from projector.webhooks.sender import CONNECTIONS_MAX, WebhookSender
@@ -76,11 +75,11 @@ async def require_stores(settings: Settings) -> None:
         OperatorError: the schema is not the one of this code, or a store could lose acknowledged data.
         StoreUnavailable: a store does not answer.
     """
-    async with open_stores(settings, "daybook_projector") as (engine, mongo, redis):
-        await _require("PostgreSQL", require_schema(engine, settings.schema_wait_seconds), settings.schema_wait_seconds)
-        await _require("PostgreSQL", require_durable_postgres(engine))
-        await _require("MongoDB", mongo.command("ping"))
-        await _require("Redis", require_lasting_redis(redis))
+    async with open_stores(settings, "daybook_projector") as stores:
+        await _require("PostgreSQL", require_schema(stores.engine, settings.schema_wait_seconds), settings.schema_wait_seconds)
+        await _require("PostgreSQL", require_durable_postgres(stores.engine))
+        await _require("MongoDB", stores.mongo.command("ping"))
+        await _require("Redis", require_lasting_redis(stores.redis))
     await require_safe(settings, "daybook_projector", say)
 
 
@@ -93,7 +92,7 @@ async def _require(store: str, check: Awaitable[Any], wait_seconds: int = 0) -> 
 
 
 async def start(
-    context: Context, settings: Settings, projections: Sequence[Projection[Any]], metrics_server: MetricsServer | None
+    context: Context, settings: Settings, projections: Sequence[Projection[Any]] | None, metrics_server: MetricsServer | None
 ) -> None:
     """Opens the stores, and starts the runner and the server of metrics."""
     configure_logs(settings.log_level)
@@ -101,7 +100,7 @@ async def start(
     logging.getLogger("arq").setLevel(logging.WARNING)
     context["stack"] = stack = AsyncExitStack()
     stores = await stack.enter_async_context(open_stores(settings, "daybook_projector"))
-    context["runner"] = runner = Runner(*stores, settings, projections)
+    context["runner"] = runner = Runner(stores, settings, projections)
     context["stores"] = stores
     of_webhooks = await stack.enter_async_context(open_postgres(settings, "daybook_projector", connections_max=CONNECTIONS_MAX))
     context["webhooks"] = keep_running("sender of webhooks", WebhookSender(of_webhooks, settings).run)
@@ -209,7 +208,7 @@ def _cron_jobs(settings: Settings) -> list[CronJob]:
     return jobs
 
 
-def make_worker_settings(settings: Settings, projections: Sequence[Projection[Any]] = PROJECTIONS) -> type:
+def make_worker_settings(settings: Settings, projections: Sequence[Projection[Any]] | None = None) -> type:
     """Returns the class that the command `arq` needs. Its attributes are the arguments of `arq.Worker`.
 
     Raises:

@@ -5,11 +5,12 @@ order of the OpenAPI document.
 """
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
-from typing import Final, TypedDict
+from typing import Any, Final, TypedDict
 
 from fastapi import APIRouter, FastAPI
 
@@ -35,6 +36,7 @@ from query_api.resources import (
     limits,
     projections,
     receipts,
+    reports,
     schedules,
     seals,
     statements,
@@ -50,6 +52,7 @@ from shared.identity.denials import DenialRecorder
 from shared.logs import report_loop_errors, say
 from shared.privacy.person_keys import PersonKeys
 from shared.settings import Settings, settings_or_exit
+from shared.stores.all_stores import open_optional_stores
 from shared.stores.doctor import require_safe
 from shared.stores.mongo import open_mongo
 from shared.stores.postgres import open_postgres
@@ -72,6 +75,7 @@ RESOURCES: Final = (
     receipts,
     statistics,
     trial_balance,
+    reports,
     activity,
     currencies,
     events,
@@ -97,6 +101,8 @@ class QueryApiState(TypedDict):
     denials: DenialRecorder
     requests: RequestDurations
     reader: Reader
+    reports: Any
+    """The `ReportQueries`, or None if SQL reporting is off."""
     log_tails: LogTails
     cursors: Cursors
     person_keys: PersonKeys
@@ -111,6 +117,7 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
         open_postgres(configured, "daybook_query", connections_max=1) as postgres_of_checks,
         open_mongo(configured, configured.mongo_timeout_ms) as mongo,
         open_redis(configured) as redis,
+        open_optional_stores(configured) as optional,
         open_connections_of_strangers(configured, "daybook_query") as strangers,
     ):
         await require_schema(postgres, configured.schema_wait_seconds)
@@ -119,7 +126,7 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
         authentication = Authentication(Connections(postgres, redis), strangers, configured)
         denials = DenialRecorder(redis, configured, "queries")
         log_tails = LogTails(postgres, redis, configured.event_streams_max)
-        reader = Reader(postgres, mongo, redis, configured)
+        reader = Reader(postgres, mongo, redis, configured, optional)
         readiness = Readiness(store_checks(postgres_of_checks, mongo, redis), partial(readiness_notes, postgres_of_checks, redis))
         await readiness.start()
         calm_collector()
@@ -132,6 +139,7 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
                 denials=denials,
                 requests=RequestDurations(),
                 reader=reader,
+                reports=_report_queries(optional),
                 log_tails=log_tails,
                 cursors=Cursors(configured.secret.get_secret_value()),
                 person_keys=PersonKeys(configured),
@@ -143,6 +151,11 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
             await log_tails.close()
             await authentication.close()
             await denials.close()
+
+
+def _report_queries(optional: Mapping[str, Any]) -> Any:
+    """Returns the queries of reports, or None. Their module needs packages that are there only if SQL reporting is in use."""
+    return import_module("query_api.report_queries").ReportQueries(optional["sql"]) if "sql" in optional else None
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

@@ -13,9 +13,10 @@ import msgspec
 from pymongo.errors import PyMongoError
 
 from query_api.reading import Reader
-from shared.errors import NotFound
+from shared.errors import NotFound, SchemaMismatch, StoreUnavailable
 from shared.log.heads import Head, read_head
 from shared.log.read import read_recorded_at
+from shared.optional_stores import OPTIONAL_STORES
 from shared.read_models.dead_letters import (
     NO_DEAD_LETTERS,
     DeadLetter,
@@ -25,7 +26,7 @@ from shared.read_models.dead_letters import (
 )
 from shared.read_models.failures import ProjectionFailure, read_failures
 from shared.read_models.generations import Generation, pointer_id, pointer_key, read_checkpoint
-from shared.read_models.shapes import READ_MODELS, ReadModel
+from shared.read_models.shapes import OPTIONAL_READ_MODELS, READ_MODELS, ReadModel
 from shared.read_models.worker_reports import HEALTH_KEY, WORKERS_KEY, PhaseTimes, read_phase_times
 from shared.stores.lock_holders import LockHolder, read_lock_holders
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
@@ -34,7 +35,7 @@ STORE_SECONDS: Final = 1.0
 BEHIND_SECONDS: Final = 2.0
 """How long an event may wait before its read model counts as behind, in seconds."""
 
-_STORE_NAMES: Final = {"mongo": "MongoDB", "redis": "Redis"}
+_STORE_NAMES: Final = {"mongo": "MongoDB", "redis": "Redis"} | {kind.name: kind.title for kind in OPTIONAL_STORES}
 
 
 class ProjectionProgress(msgspec.Struct, frozen=True):
@@ -72,8 +73,9 @@ async def list_progress(reader: Reader, ledger_id: str) -> tuple[int, list[dict[
     Raises:
         NotFound: there is no such ledger.
     """
+    models = (*READ_MODELS, *(model for model in OPTIONAL_READ_MODELS if model.store in reader.optional))
     progresses, obstacles = await asyncio.gather(
-        asyncio.gather(*(_read_progress(reader, model, ledger_id) for model in READ_MODELS)), _read_obstacles(reader, ledger_id)
+        asyncio.gather(*(_read_progress(reader, model, ledger_id) for model in models)), _read_obstacles(reader, ledger_id)
     )
     # Read last, so that no read model seems to be ahead of the log.
     async with reader.postgres.connect() as connection:
@@ -85,8 +87,7 @@ async def list_progress(reader: Reader, ledger_id: str) -> tuple[int, list[dict[
     recorded_at, holder = await _waiting(reader, ledger_id, next_positions)
     obstacles = msgspec.structs.replace(obstacles, holder=holder)
     return head.position, [
-        _resource_of(model, progress, head, recorded_at, obstacles)
-        for model, progress in zip(READ_MODELS, progresses, strict=True)
+        _resource_of(model, progress, head, recorded_at, obstacles) for model, progress in zip(models, progresses, strict=True)
     ]
 
 
@@ -130,7 +131,7 @@ async def _read_progress(reader: Reader, model: ReadModel, ledger_id: str) -> Pr
             is_live = live is not None and position is not None
             number = live if is_live else building
             aside, letter = await _aside(reader, model, ledger_id, number)
-    except (*POSTGRES_AND_REDIS_ERRORS, PyMongoError):
+    except (*POSTGRES_AND_REDIS_ERRORS, PyMongoError, SchemaMismatch, StoreUnavailable):
         return ProjectionProgress(answers=False)
     shown = position if is_live else building_position
     return ProjectionProgress(number, shown, is_live, building, building_position, paused, aside, letter)
@@ -142,12 +143,21 @@ async def _aside(
     if number is None:
         return NO_DEAD_LETTERS, None
     generation = Generation(model, ledger_id, number)
+    if model.store in reader.optional:
+        store = reader.optional[model.store]
+        checkpoint = await store.read_checkpoint(generation)
+        letters = await store.read_letters(generation) if checkpoint and checkpoint.aside.letters else []
+        return checkpoint.aside if checkpoint else NO_DEAD_LETTERS, letters[0] if letters else None
     aside = await read_dead_letter_summary(reader.mongo, reader.redis, generation)
     letters = await read_dead_letters(reader.mongo, reader.redis, generation) if aside.letters else []
     return aside, letters[0] if letters else None
 
 
 async def _pointer(reader: Reader, model: ReadModel, ledger_id: str) -> tuple[int | None, int | None, str | None]:
+    if model.store in reader.optional:
+        store = reader.optional[model.store]
+        pointer, notes = await store.read_pointer(model, ledger_id), await store.read_notes(model, ledger_id)
+        return pointer.live, pointer.building, notes.get("paused")
     if model.store == "mongo":
         found = await reader.mongo.read_models.find_one({"_id": pointer_id(model, ledger_id)}) or {}
         return found.get("live"), found.get("building"), found.get("paused")
@@ -159,6 +169,9 @@ async def _pointer(reader: Reader, model: ReadModel, ledger_id: str) -> tuple[in
 async def _position(reader: Reader, model: ReadModel, ledger_id: str, number: int | None) -> int | None:
     if number is None:
         return None
+    if model.store in reader.optional:
+        checkpoint = await reader.optional[model.store].read_checkpoint(Generation(model, ledger_id, number))
+        return checkpoint.position if checkpoint else None
     return await read_checkpoint(reader.mongo, reader.redis, Generation(model, ledger_id, number))
 
 

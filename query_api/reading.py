@@ -12,7 +12,7 @@ the loss, and the worker builds the read model again.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -34,6 +34,7 @@ from shared.log.heads import read_head
 from shared.read_models.channels import LOST_CHANNEL
 from shared.read_models.generations import Generation, checkpoint_id, live_generation, pointer_id, pointer_key
 from shared.read_models.shapes import ReadModel
+from shared.read_models.stored_state import OptionalStore, read_live_position
 from shared.settings import Settings
 from shared.stores.mongo import MongoDatabase
 from shared.stores.shared_round_trips import SharedRoundTrips
@@ -162,7 +163,7 @@ class CallerView:
             Rebuilding: the ledger has no live generation of this read model.
             ProjectionBehind: the query is strict, and the read model did not reach the minimum position in time.
         """
-        return await self._fresh(model, lambda: self.reader.look_in_mongo(model, self.ledger_id, pipeline, alone=alone))
+        return await self.fresh(model, lambda: self.reader.look_in_mongo(model, self.ledger_id, pipeline, alone=alone))
 
     async def values(self, model: ReadModel, *commands: Sequence[str]) -> AsOf[list[Any]]:
         """Runs reading commands on a read model in Redis and returns their answers.
@@ -170,10 +171,10 @@ class CallerView:
         The second word of each command is a key within the read model, without the prefix of the generation. Raises the same
         errors as `documents`.
         """
-        return await self._fresh(model, lambda: self.reader.look_in_redis(model, self.ledger_id, commands))
+        return await self.fresh(model, lambda: self.reader.look_in_redis(model, self.ledger_id, commands))
 
-    async def _fresh(self, model: ReadModel, look: Callable[[], Awaitable[AsOf[T]]]) -> AsOf[T]:
-        """Reads until the data have reached the caller's minimum position or the waiting time has passed.
+    async def fresh(self, model: ReadModel, look: Callable[[], Awaitable[AsOf[T]]]) -> AsOf[T]:
+        """Calls `look` until the data have reached the caller's minimum position or the waiting time has passed.
 
         The first read is left out if the last message says that the read model is still behind.
         """
@@ -221,7 +222,16 @@ def as_fresh_as_can_be(found: AsOf[T], freshness: Freshness) -> AsOf[T]:
 class Reader:
     """Reads the live generations of the read models of all ledgers, without waiting for a position."""
 
-    def __init__(self, postgres: AsyncEngine, mongo: MongoDatabase, redis: "Redis", settings: Settings) -> None:
+    def __init__(
+        self,
+        postgres: AsyncEngine,
+        mongo: MongoDatabase,
+        redis: "Redis",
+        settings: Settings,
+        optional: Mapping[str, OptionalStore] | None = None,
+    ) -> None:
+        """Reads from these stores. `optional` are the optional stores that are in use, by name."""
+        self.optional = optional or {}
         self.postgres = postgres
         self.mongo = mongo
         self.redis = redis
@@ -403,6 +413,9 @@ class Reader:
         told = self.positions.position(key)
         if told is not None and told != before:
             return told
+        if model.store in self.optional:
+            position = await read_live_position(self.optional[model.store], model, ledger_id)
+            return -1 if position is None else position
         try:
             return (await live_generation(self.mongo, self.redis, model, ledger_id)).position
         except Rebuilding:

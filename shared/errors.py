@@ -74,6 +74,12 @@ class NotFound(Rejection):
     code = "not-found"
 
 
+class ReportingOff(Rejection):
+    """There are no reports here: SQL reporting is off."""
+
+    code = "reporting-off"
+
+
 class AccountIsClosed(Rejection):
     """The account is closed."""
 

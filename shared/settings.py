@@ -105,6 +105,11 @@ class Settings(BaseSettings):
     )
     mongo_database: str = Field(default="daybook", description="The MongoDB database that holds the read models.")
     redis_url: str = Field(description="Redis or Valkey with `maxmemory-policy noeviction`. TLS: `rediss://…?ssl_ca_certs=file`.")
+    reporting_url: str | None = Field(
+        default=None,
+        description="The database of SQL reporting: `sqlite+aiosqlite:///file`, `mysql+aiomysql://…` (MariaDB or MySQL) or "
+        "`postgresql+asyncpg://…`. Without it, there are no reports. Needs the extra `sql`. See [stores](stores.md).",
+    )
     secret: SecretStr = Field(min_length=32, description="Signs cursors. At least 32 characters; the same for all processes.")
 
     historical_currencies: Annotated[str, AfterValidator(_historical_currencies)] = Field(
@@ -230,6 +235,7 @@ class Settings(BaseSettings):
     )
     mongo_timeout_ms: Milliseconds = Field(default=2_000, description="Longest wait for MongoDB in a query.")
     redis_timeout_ms: Milliseconds = Field(default=1_000, description="Longest wait for Redis in a query.")
+    reporting_timeout_ms: Milliseconds = Field(default=10_000, description="Longest time that a report may take.")
     wake_timeout_ms: Milliseconds = Field(default=50, description="Longest time the command API spends on a wake-up.")
     query_wait_max_ms: Milliseconds = Field(
         default=10_000, description="Longest wait that a query can request with `Prefer: wait`."

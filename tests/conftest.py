@@ -20,12 +20,13 @@ from redis.asyncio import Redis as RedisClient
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.daybook_processes import migrate
-from dev.servers import Mongo, Postgres, Redis, start_all, stop_all
+from dev.servers import MariaDb, Mongo, Postgres, Redis, start_all, stop_all
 from shared.settings import Settings
 from shared.stores.postgres import open_postgres
 from tests.harness.databases import Databases, copy_postgres
 from tests.harness.keys import OPERATOR, add_key
 from tests.harness.log import MASTER_KEY
+from tests.harness.reporting import running_mariadb
 from tests.harness.running import PATIENT, Servers, Stack, run_stack
 
 # A developer's shell may have settings of a running stack. No test may touch that stack.
@@ -162,6 +163,13 @@ async def servers(server_folder: Path, migrated_postgres: Path) -> AsyncIterator
         gc.collect()
     yield Servers(postgres, mongo, redis)
     await stop_all(postgres, mongo, redis)
+
+
+@pytest.fixture(scope="session")
+def mariadb(server_folder: Path) -> Iterator[MariaDb]:
+    """MariaDB for the whole run. A test that asks for it is skipped where it is not installed."""
+    with running_mariadb(server_folder) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

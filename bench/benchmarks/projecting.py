@@ -101,9 +101,11 @@ async def _replay(rig: Rig, settings: Settings) -> Values:
 
 async def _documents(settings: Settings) -> int:
     """Returns the number of documents of all read models in MongoDB."""
-    async with open_stores(settings, "daybook_query") as (_, mongo, redis):
-        live = [await live_generation(mongo, redis, model, LEDGER) for model in READ_MODELS if model.store == "mongo"]
-        return sum([await generation.collection(mongo).count_documents({}) for generation in live])
+    async with open_stores(settings, "daybook_query") as stores:
+        live = [
+            await live_generation(stores.mongo, stores.redis, model, LEDGER) for model in READ_MODELS if model.store == "mongo"
+        ]
+        return sum([await generation.collection(stores.mongo).count_documents({}) for generation in live])
 
 
 def _peak_mebibytes(pid: int) -> float:

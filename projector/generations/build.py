@@ -15,7 +15,7 @@ from projector.feed import Feed, LogChangedError
 from projector.projections.projection import Projection
 from projector.sinks.protocols import BatchWriter, Step, StepDeadLetters
 from projector.stopwatch import Stopwatch
-from shared.errors import LogDamaged, UnknownEvent
+from shared.errors import LogDamaged, StoreUnavailable, UnknownEvent
 from shared.log.events import RecordedEvent
 from shared.read_models.generations import Generation
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
@@ -146,7 +146,7 @@ class GenerationBuild:
                 if self._attempts.careful:
                     await self._sink.require_fits(self.generation, step, changes)
                 applied = await self._sink.apply(self.generation, step, changes)
-        except (*POSTGRES_AND_REDIS_ERRORS, PyMongoError):
+        except (*POSTGRES_AND_REDIS_ERRORS, PyMongoError, StoreUnavailable):
             raise  # an outage of a store; no event is the cause
         except Exception as error:
             self._attempts.careful = True

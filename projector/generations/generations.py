@@ -16,10 +16,11 @@ from projector.feed import Feed
 from projector.generations.build import GenerationBuild, OpenedGeneration, OvertakenError
 from projector.generations.comparison import Comparison, GenerationComparer
 from projector.projections.projection import Projection
-from projector.sinks.protocols import Checkpoint, Pointer, Sink
+from projector.sinks.protocols import Sink
 from projector.stopwatch import Stopwatch
 from shared.errors import GenerationMismatch, NothingKept
 from shared.read_models.generations import Generation
+from shared.read_models.stored_state import Checkpoint, Pointer
 
 log = structlog.get_logger()
 

@@ -15,7 +15,7 @@ from projector.generations.build import OvertakenError
 from projector.generations.comparison import ComparedGeneration, Comparison, generation_differs
 from projector.generations.generations import Generations
 from projector.projections.projection import Projection
-from projector.projections.registry import PROJECTIONS_BY_NAME
+from projector.projections.registry import ALL_PROJECTIONS_BY_NAME, require_in_use
 from projector.sinks.content_digest import digest
 from projector.sinks.registry import make_sinks
 from projector.verify.difference import DifferenceFound, difference
@@ -95,7 +95,7 @@ class Operations:
     def __init__(self, stores: Stores, feed: Feed, projection: Projection[Any], attempts: ApplyAttempts | None = None) -> None:
         """Creates the operations. `attempts` sets how many attempts an event and how many dead letters a rebuild may have."""
         self._attempts = attempts
-        self._sinks = make_sinks(stores.mongo, stores.redis)
+        self._sinks = make_sinks(stores)
         self._stores = stores
         self.engine = stores.engine
         self._feed = feed
@@ -309,7 +309,7 @@ async def open_operations(settings: Settings, ledger_id: str) -> AsyncIterator[C
 
         def operations(name: str) -> Operations:
             attempts = ApplyAttempts(settings.projector_attempts_max, settings.projector_dead_letters_max)
-            return Operations(stores, feed, PROJECTIONS_BY_NAME[name], attempts)
+            return Operations(stores, feed, require_in_use(ALL_PROJECTIONS_BY_NAME[name], stores.optional), attempts)
 
         yield operations
 

@@ -13,6 +13,7 @@ from projector.generations.generations import GenerationCheck, Generations
 from projector.generations.operations import Operations
 from projector.generations.rebuild import Rebuilt, rebuild
 from projector.projections.projection import Projection
+from projector.projections.registry import require_in_use
 from projector.sinks.registry import make_sinks
 from shared.errors import StackError
 from shared.garbage_collection import calm_collector
@@ -136,7 +137,9 @@ async def replay(
 async def _rebuild_all(
     stores: Stores, projections: Sequence[Projection[Any]], feed: Feed, show_progress: ShowProgress
 ) -> list[Rebuilt]:
-    sinks = make_sinks(stores.mongo, stores.redis)
+    for projection in projections:
+        require_in_use(projection, stores.optional)
+    sinks = make_sinks(stores)
     positions = dict.fromkeys((projection.name for projection in projections), 0)
 
     def moving(name: str) -> Callable[[int], None]:

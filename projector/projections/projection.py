@@ -27,8 +27,8 @@ class Projection(msgspec.Struct, Generic[C], frozen=True):
     then. It is False where a change costs so much that a large batch would pass the time limit of the store.
 
     `makes` maps each event type to the number of documents or keys that such an event inserts, or to a function that counts them
-    for an event. `origin` returns where to find the events of a document or key: the id of a stream, or one position. Both are
-    left out if a part depends on the whole log.
+    for an event. `origin` returns where to find the events of a document or key: the id of a stream, or one position, or None if
+    it depends on the whole log. Both are left out if a part depends on the whole log.
     """
 
     model: ReadModel
@@ -38,7 +38,7 @@ class Projection(msgspec.Struct, Generic[C], frozen=True):
     write_once: bool = False
     large_batches: bool = True
     makes: Mapping[Any, int | Callable[[Any], int]] = {}
-    origin: Callable[[str], str | int] | None = None
+    origin: Callable[[str], str | int | None] | None = None
 
     @property
     def name(self) -> str:

@@ -1,1 +1,4 @@
-"""Write read models to MongoDB and Redis. Each store has a sink behind small protocols. Only the sinks know how to write."""
+"""Write read models to MongoDB, Redis and the optional stores.
+
+Each store has a sink behind small protocols. Only the sinks know how to write.
+"""

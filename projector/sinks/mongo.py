@@ -23,7 +23,7 @@ from pymongo.results import UpdateResult
 
 from projector.projections.changes import REMOVED, DocumentChange, DocumentChanges, StoredDocument, removed
 from projector.sinks.mongo_transactions import MongoRaceLostError, MongoTransactions
-from projector.sinks.protocols import TOGETHER_CHANGES_MAX, Checkpoint, Pointer, Step, damaged
+from projector.sinks.protocols import TOGETHER_CHANGES_MAX, Step, damaged
 from shared.read_models.dead_letters import (
     DeadLetter,
     dead_letters_in_mongo,
@@ -33,6 +33,7 @@ from shared.read_models.dead_letters import (
 )
 from shared.read_models.generations import Generation, checkpoint_id, pointer_id
 from shared.read_models.shapes import COPY_MARK, READ_MODELS, ReadModel, index_options, index_text
+from shared.read_models.stored_state import Checkpoint, Pointer
 from shared.stores.mongo import BlockingMongoSession, MongoDatabase, MongoSession, blocking
 from shared.stores.shared_round_trips import SharedRoundTrips
 

@@ -12,11 +12,12 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from projector.projections.changes import DocumentChanges, KeyChanges
+from projector.projections.changes import DocumentChanges, KeyChanges, StoredDocument
 from shared.errors import ReadModelDamaged
-from shared.read_models.dead_letters import NO_DEAD_LETTERS, DeadLetter, DeadLetterSummary
+from shared.read_models.dead_letters import DeadLetter
 from shared.read_models.generations import Generation
 from shared.read_models.shapes import ReadModel
+from shared.read_models.stored_state import Checkpoint, Pointer
 
 C_contra = TypeVar("C_contra", DocumentChanges, KeyChanges, contravariant=True)
 
@@ -26,31 +27,6 @@ the fixed cost of a round trip matters little then."""
 
 
 # ── values ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Pointer(msgspec.Struct, frozen=True):
-    """The numbers of the live generation, of the one that is being built, and of the previous one, kept for a rollback."""
-
-    live: int | None = None
-    building: int | None = None
-    previous: int | None = None
-
-    @property
-    def numbers(self) -> set[int | None]:
-        return {self.live, self.building, self.previous}
-
-    def switched_to(self, generation: Generation) -> "Pointer":
-        """Returns the pointer after `generation` became live. Keeps the old live generation unless it holds personal data."""
-        return Pointer(live=generation.number, previous=None if generation.model.personal else self.live)
-
-
-class Checkpoint(msgspec.Struct, frozen=True):
-    """The checkpoint of a generation. `log_hash` is the hash of the event at `position`, hexadecimal, or empty at position 0."""
-
-    position: int
-    log_hash: str
-    model_version: int
-    aside: DeadLetterSummary = NO_DEAD_LETTERS
 
 
 class StepDeadLetters(msgspec.Struct):
@@ -134,6 +110,23 @@ class ContentReader(CheckpointReader, Protocol):
 
     def content(self, generation: Generation) -> AsyncIterator[bytes]:
         """Yields each document or key in a canonical form without the generation's number. The order is undefined."""
+
+
+class RowReader(Protocol):
+    """Reads the rows of a generation as of one moment, so that `daybook verify` can compare them while the generation moves.
+
+    The sink of each optional store has these methods. A store without transactions reads the checkpoint first and returns what
+    each row says of its own position.
+    """
+
+    async def rows_after(self, generation: Generation, name: str) -> tuple[int | None, list[StoredDocument]]:
+        """Returns the position of the checkpoint, or None without one, and some of the rows whose names follow `name`.
+
+        The order is the store's own. There are no more rows if none is returned. An empty name is before all others.
+        """
+
+    async def these_rows(self, generation: Generation, names: list[str]) -> tuple[int | None, list[StoredDocument]]:
+        """Returns the position of the checkpoint, or None without one, and the rows of these names that exist."""
 
 
 # ── what is done with all generations of a read model ────────────────────────────────────────────────────────────────

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, ResponseError
 
 from projector.projections.changes import REMOVED, KeyChanges, pieces, removed
-from projector.sinks.protocols import TOGETHER_CHANGES_MAX, Checkpoint, Pointer, Step, StepDeadLetters, damaged
+from projector.sinks.protocols import TOGETHER_CHANGES_MAX, Step, StepDeadLetters, damaged
 from shared.log.encoding import canonical
 from shared.read_models.dead_letters import (
     COUNTS,
@@ -29,6 +29,7 @@ from shared.read_models.dead_letters import (
 )
 from shared.read_models.generations import Generation, pointer_key
 from shared.read_models.shapes import COPY_MARK, READ_MODELS, ReadModel
+from shared.read_models.stored_state import Checkpoint, Pointer
 from shared.stores.shared_round_trips import SharedRoundTrips
 
 _SCRIPTS: Final = files("projector.sinks") / "redis_scripts"

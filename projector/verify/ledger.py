@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from projector.feed import Feed
 from projector.projections.projection import Projection
-from projector.projections.registry import PROJECTIONS
+from projector.projections.registry import projections_of
 from projector.verify.audit import verify_audit
 from projector.verify.chain import verify_chain
 from projector.verify.difference import DifferenceFound
@@ -89,8 +89,9 @@ async def verify_ledger(
             with show_progress(f"verify {check.name}", check.events, "events") as progress:
                 found.append(await outcome_of(check.name, check.run, progress.advance))
             report(found[-1])
-        with show_progress("verify read models", feed.head * len(PROJECTIONS), "events") as progress:
-            runs = [(projection.name, _read_model_check(stores, feed, projection)) for projection in PROJECTIONS]
+        projections = projections_of(stores.optional)
+        with show_progress("verify read models", feed.head * len(projections), "events") as progress:
+            runs = [(projection.name, _read_model_check(stores, feed, projection)) for projection in projections]
             outcomes = await asyncio.gather(*(outcome_of(name, run, progress.advance) for name, run in runs))
         for outcome in outcomes:
             report(outcome)
@@ -212,7 +213,7 @@ def _ok(text: str) -> VerdictText:
 def _read_model_check(stores: Stores, feed: Feed, projection: Projection[Any]) -> RunCheck:
     async def check(count_done: CountDone) -> VerdictText:
         verified = await verify_read_model(stores, projection, feed, count_done)
-        unit = "documents" if projection.model.store == "mongo" else "keys"
+        unit = {"mongo": "documents", "redis": "keys"}.get(projection.model.store, "rows")
         text = f"{verified.count} {unit} equal the fold of the log at {verified.position}"
         if letters := verified.aside.letters:
             behind = f"{verified.aside.put_aside} events behind them in {verified.aside.parked} parked streams"

@@ -19,17 +19,17 @@ from projector.feed import Feed, LogChangedError
 from projector.projections.changes import DocumentChanges, KeyValue, StoredDocument
 from projector.projections.projection import Projection
 from projector.sinks.mongo import MongoSink
-from projector.sinks.protocols import Checkpoint, Sink, StepDeadLetters
+from projector.sinks.protocols import RowReader, Sink, StepDeadLetters
 from projector.sinks.redis import RedisSink
 from projector.sinks.registry import make_sinks
 from projector.verify.difference import DifferenceFound, require_equal
-from shared.errors import Rebuilding
 from shared.log.events import RecordedEvent
 from shared.logs import kind_of
 from shared.progress import CountDone
 from shared.read_models.dead_letters import DeadLetterSummary
-from shared.read_models.generations import Generation, live_generation
+from shared.read_models.generations import Generation
 from shared.read_models.shapes import index_options, index_text
+from shared.read_models.stored_state import Checkpoint
 from shared.stores.all_stores import Stores
 from shared.stores.mongo import MongoDatabase, MongoSession
 
@@ -156,6 +156,27 @@ class MongoReader:
         return position
 
 
+class SinkReader:
+    """Reads a generation in an optional store. Its sink reads rows together with the checkpoint (see `RowReader`)."""
+
+    def __init__(self, sink: Any, generation: Generation) -> None:
+        self._sink: RowReader = sink
+        self._generation = generation
+
+    async def after(self, document_id: str) -> tuple[int, list[StoredDocument]]:
+        return _still_there(await self._sink.rows_after(self._generation, document_id))
+
+    async def these(self, document_ids: list[str]) -> tuple[int, list[StoredDocument]]:
+        return _still_there(await self._sink.these_rows(self._generation, document_ids))
+
+
+def _still_there(found: tuple[int | None, list[StoredDocument]]) -> tuple[int, list[StoredDocument]]:
+    position, documents = found
+    if position is None:
+        raise ReadModelMovedError
+    return position, documents
+
+
 async def verify_collection(sink: MongoSink, generation: Generation) -> None:
     """Checks that the collection of a live generation has its indexes and no others, and no options.
 
@@ -170,7 +191,7 @@ async def verify_collection(sink: MongoSink, generation: Generation) -> None:
     require_equal(f"{where}, options", {}, options)
 
 
-async def verify_documents(reader: MongoReader, fold: FoldedReadModel, name: str) -> int:
+async def verify_documents(reader: MongoReader | SinkReader, fold: FoldedReadModel, name: str) -> int:
     """Compares all documents with the fold, and returns their number.
 
     Raises:
@@ -319,11 +340,11 @@ async def verify_read_model(stores: Stores, projection: Projection[Any], feed: F
         DifferenceFound: the generation does not match the log. The error names the first difference.
     """
     while True:
-        try:
-            generation = await live_generation(stores.mongo, stores.redis, projection.model, feed.ledger_id)
-        except Rebuilding as rebuilding:
-            raise DifferenceFound(projection.name, "a live read model", rebuilding.detail) from rebuilding
-        sink = make_sinks(stores.mongo, stores.redis)[projection.model.store]
+        sink = make_sinks(stores)[projection.model.store]
+        number = (await sink.read_pointer(projection.model, feed.ledger_id)).live
+        generation = Generation(projection.model, feed.ledger_id, number or 0)
+        if number is None or await sink.read_checkpoint(generation) is None:
+            raise DifferenceFound(projection.name, "a live read model", f"the read model {projection.name!r} is being rebuilt")
         fold = FoldedReadModel(projection, feed, count_done)
         checkpoint = await sink.read_checkpoint(generation)
         if checkpoint is None:
@@ -366,7 +387,7 @@ async def verify_generation(stores: Stores, generation: Generation, fold: Folded
         DifferenceFound: the generation does not match the log. The error names the first difference.
         ReadModelMovedError: the generation was dropped meanwhile.
     """
-    sink = make_sinks(stores.mongo, stores.redis)[projection.model.store]
+    sink = make_sinks(stores)[projection.model.store]
     checkpoint = await sink.read_checkpoint(generation)
     if checkpoint is None:
         raise DifferenceFound(f"{projection.name}, checkpoint", "one", None)
@@ -374,9 +395,10 @@ async def verify_generation(stores: Stores, generation: Generation, fold: Folded
     await verify_origin(checkpoint, generation, fold.feed)
     if generation.model.store == "redis":
         return await verify_keys(RedisSink(stores.redis), generation, fold)
-    reader = MongoReader(stores.mongo, generation)
-    verify = verify_documents_written_once if projection.write_once else verify_documents
-    return await verify(reader, fold, projection.name)
+    reader = MongoReader(stores.mongo, generation) if generation.model.store == "mongo" else SinkReader(sink, generation)
+    if projection.write_once and isinstance(reader, MongoReader):
+        return await verify_documents_written_once(reader, fold, projection.name)
+    return await verify_documents(reader, fold, projection.name)
 
 
 async def _has_changed(sink: Sink[Any], generation: Generation, before: Checkpoint) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-Store = Literal["mongo", "redis"]
+Store = Literal["mongo", "redis", "sql"]
 Index = tuple[tuple[str, int], ...]
 
 
@@ -170,6 +170,9 @@ DAYS: Final = ReadModel("days", "mongo", written_once=True, indexes=((("end", 1)
 paid_in, paid_out}], closed_at, position}: the days that were closed. `start` is the first moment of the day, and `end` that after
 it."""
 
+REPORTS: Final = ReadModel("reports", "sql", personal=True)
+"""Rows of the tables in `shared.reporting.tables`: see there. The id of a row is `<table>/<id>`."""
+
 READ_MODELS: Final = (
     USERS,
     ACCOUNTS,
@@ -186,6 +189,9 @@ READ_MODELS: Final = (
     CURRENCY_SUMS,
     DAYS,
 )
+OPTIONAL_READ_MODELS: Final = (REPORTS,)
+"""The read models of optional stores. They exist only where their store is in use."""
+
 LIMIT_NAMES: Final = ("per_transfer_min", "per_transfer_max", "per_day", "per_month")
 """The fields of an account that limit what it may spend. An account has those of its limits, and no others."""
 

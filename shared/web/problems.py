@@ -53,6 +53,7 @@ STATUS: Final[Mapping[str, int]] = {
     "forbidden": 403,
     "password-wrong": 403,
     "not-found": 404,
+    "reporting-off": 404,
     "method-not-allowed": 405,
     "request-timeout": 408,
     "ledger-closed": 409,

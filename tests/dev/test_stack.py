@@ -155,6 +155,24 @@ def kill_its_children(folder: Path, running: RunningStack) -> None:
 
 
 @pytest.mark.services
+def test_a_stack_with_sql_reporting_answers_reports(tmp_path: Path) -> None:
+    ports = ("--command-port", "0", "--query-port", "0")
+    started = daybook("dev", "--detach", "--engines", "sql", *ports, folder=tmp_path)
+    try:
+        assert started.returncode == 0, started.stderr
+        running = find_running(tmp_path)
+        assert running is not None
+        key = bearer(running.environment["DAYBOOK_API_KEY"])
+        url = running.environment["DAYBOOK_QUERY_URL"]
+        assert within(60, lambda: httpx2.get(f"{url}/v1/reports/users", headers=key).json().get("total", 0) > 0)
+        listed = daybook("projections", "list", folder=tmp_path, **running.environment)
+        assert re.search(r"reports +1 +live", listed.stdout), listed.stdout + listed.stderr
+        assert daybook("dev", "--engines", "hammer", folder=tmp_path).returncode == 2
+    finally:
+        daybook("down", folder=tmp_path)
+
+
+@pytest.mark.services
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_it_starts_ends_what_was_started(tmp_path: Path, ending: signal.Signals) -> None:
     command = [sys.executable, "-m", "cli.app", "dev", "--command-port", "0", "--query-port", "0"]

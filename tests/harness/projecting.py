@@ -18,7 +18,7 @@ from projector.generations.build import BUILD_EVENTS_MAX
 from projector.generations.generations import Generations
 from projector.generations.rebuild import rebuild
 from projector.projections.projection import Projection
-from projector.projections.registry import PROJECTIONS, PROJECTIONS_BY_NAME
+from projector.projections.registry import ALL_PROJECTIONS_BY_NAME, PROJECTIONS_BY_NAME, projections_of
 from projector.runner import Runner
 from projector.sinks.content_digest import digest
 from projector.sinks.registry import make_sinks
@@ -26,10 +26,12 @@ from shared.errors import Rebuilding
 from shared.log.events import Event
 from shared.read_models.failures import ProjectionFailure, read_failures
 from shared.read_models.generations import Generation, live_generation
+from shared.read_models.stored_state import read_live_position
 from shared.settings import Settings
 from shared.stores.all_stores import Stores, open_stores
 from shared.stores.postgres import open_postgres
 from tests.harness.log import PERSON_KEYS, append
+from tests.harness.reporting import empty_reporting
 
 BUILD_ATTEMPTS: Final = 5
 WAIT_SECONDS: Final = 300.0
@@ -58,12 +60,22 @@ class Ledger:
 
     def generations(self, name: str, projection: Projection[Any] | None = None) -> Generations:
         """Returns the generations of a read model without cached state, as a newly started process has them."""
-        projection = projection or PROJECTIONS_BY_NAME[name]
-        sink = make_sinks(self.stores.mongo, self.stores.redis)[projection.model.store]
+        projection = projection or ALL_PROJECTIONS_BY_NAME[name]
+        sink = make_sinks(self.stores)[projection.model.store]
         return Generations(projection, sink, Feed(self.stores.engine, self.ledger_id, PERSON_KEYS))
 
     async def live(self, name: str) -> Generation:
-        return await live_generation(self.stores.mongo, self.stores.redis, PROJECTIONS_BY_NAME[name].model, self.ledger_id)
+        model = ALL_PROJECTIONS_BY_NAME[name].model
+        if model.store not in self.stores.optional:
+            return await live_generation(self.stores.mongo, self.stores.redis, model, self.ledger_id)
+        store = self.stores.optional[model.store]
+        number, position = (
+            (await store.read_pointer(model, self.ledger_id)).live,
+            await read_live_position(store, model, self.ledger_id),
+        )
+        if number is None or position is None:
+            raise Rebuilding
+        return Generation(model, self.ledger_id, number, position)
 
     async def build(self, *names: str) -> None:
         """Builds these read models up to the head and makes them live."""
@@ -102,10 +114,14 @@ class Ledger:
     async def troubles(self) -> dict[str, ProjectionFailure]:
         return await read_failures(self.stores.mongo, self.stores.redis, self.ledger_id)
 
+    def names(self) -> list[str]:
+        """Returns the names of all read models whose store is in use."""
+        return [projection.name for projection in projections_of(self.stores.optional)]
+
     async def positions(self) -> dict[str, int]:
         """Returns the position of each live generation, by the name of the read model. Read models without one are left out."""
         positions = {}
-        for name in PROJECTIONS_BY_NAME:
+        for name in self.names():
             try:
                 positions[name] = (await self.live(name)).position
             except Rebuilding:
@@ -117,13 +133,13 @@ class Ledger:
         positions: dict[str, int | None] = {}
 
         async def are_there() -> bool:
-            positions.update(dict.fromkeys(PROJECTIONS_BY_NAME), **await self.positions())
-            return all(positions[name] == head for name in names or PROJECTIONS_BY_NAME)
+            positions.update(dict.fromkeys(self.names()), **await self.positions())
+            return all(positions[name] == head for name in names or self.names())
 
         await eventually(are_there, about=(head, positions))
 
     async def wipe(self) -> None:
-        """Deletes everything in MongoDB and Redis."""
+        """Deletes everything in all stores of read models."""
         await self.stores.redis.flushdb()
         client = self.stores.mongo.client
         try:
@@ -132,11 +148,13 @@ class Ledger:
             # A transaction that a killed worker left open would block the deletion for a minute.
             await client.admin.command("killAllSessions", [])
             await client.drop_database(self.settings.mongo_database)
+        if "sql" in self.stores.optional:
+            await empty_reporting(self.stores.optional["sql"])
 
     @asynccontextmanager
     async def followed(self, *projections: Projection[Any], settings: Settings | None = None) -> AsyncIterator[Runner]:
         """Runs a projector until the block ends."""
-        runner = Runner(*self.stores, settings or self.settings, projections or PROJECTIONS)
+        runner = Runner(self.stores, settings or self.settings, projections or None)
         running = asyncio.create_task(runner.run())
         try:
             yield runner

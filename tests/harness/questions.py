@@ -75,7 +75,7 @@ async def query_api(settings: Settings, *, is_patient: bool = True) -> AsyncIter
 @asynccontextmanager
 async def projecting(questions: Questions, settings: Settings) -> AsyncIterator[None]:
     """Runs the projector until the block ends."""
-    runner = Runner(*questions.stores, settings)
+    runner = Runner(questions.stores, settings)
     running = asyncio.create_task(runner.run())
     try:
         yield

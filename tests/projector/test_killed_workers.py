@@ -185,7 +185,7 @@ async def write(ledger: Ledger, chance: random.Random) -> None:
 
 async def deliver(ledger: Ledger, chance: random.Random) -> None:
     """Batches of the log straight to the stores: twice, late, out of turn and overlapping what the workers are doing."""
-    sinks = make_sinks(ledger.stores.mongo, ledger.stores.redis)
+    sinks = make_sinks(ledger.stores)
     while True:
         projection: Any = chance.choice(PROJECTIONS)
         with suppress(Rebuilding):

@@ -28,7 +28,7 @@ async def test_a_message_wakes_the_worker_and_every_read_model_of_a_new_ledger_a
         client_of(create_query_app(settings), "") as queries,
         open_stores(settings, "daybook_projector") as stores,
     ):
-        runner = Runner(*stores, seldom)
+        runner = Runner(stores, seldom)
         running = asyncio.create_task(runner.run())
         while (await queries.get("/v1/users", headers=bearer())).status_code != 200:
             await asyncio.sleep(0.05)  # the worker has looked once, at its start

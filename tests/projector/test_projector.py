@@ -77,7 +77,7 @@ class Delivery:
     def __init__(self, stores: Stores, projection: Projection[Any], history: list[RecordedEvent]) -> None:
         self.projection = projection
         self.history = history
-        self.sink: Sink[Any] = make_sinks(stores.mongo, stores.redis)[projection.model.store]
+        self.sink: Sink[Any] = make_sinks(stores)[projection.model.store]
         self.generation = Generation(projection.model, "main", next(self.numbers))
 
     async def prepare(self) -> None:
@@ -673,7 +673,7 @@ async def test_a_slice_of_the_log_is_read_once_for_all_followers(ledger: Ledger)
         lambda *execution: reads.append(execution[2]) if "FROM events" in execution[2] and "LIMIT" in execution[2] else None,
     )
     feed = Feed(ledger.stores.engine, "main", PERSON_KEYS)
-    sinks = make_sinks(ledger.stores.mongo, ledger.stores.redis)
+    sinks = make_sinks(ledger.stores)
     everyone = [Generations(projection, sinks[projection.model.store], feed) for projection in PROJECTIONS]
     await asyncio.gather(*(rebuild(generations, lambda _: None) for generations in everyone))
     # Three pages and the end of the log; some look at the end more than once.

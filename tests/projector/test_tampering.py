@@ -50,7 +50,7 @@ async def log(settings: Settings, servers: Servers, tmp_path: Path) -> AsyncIter
 
 async def project(sealed: SealedLog) -> None:
     async with open_stores(sealed.settings, "daybook_projector") as stores:
-        runner = Runner(*stores, sealed.settings)
+        runner = Runner(stores, sealed.settings)
         running = asyncio.create_task(runner.run())
         try:
             async with asyncio.timeout(120):

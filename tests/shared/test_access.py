@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import asyncpg
@@ -50,6 +51,7 @@ from tests.harness import log
 from tests.harness.clients import client_of
 from tests.harness.keys import OPERATOR, add_key, new_token
 from tests.harness.log import Book
+from tests.harness.reporting import migrate_reporting
 from tests.harness.tokens import accepting_tokens, signed
 
 OPEN: Final = {"/livez", "/readyz", "/version"}
@@ -357,8 +359,13 @@ async def world(settings: Settings) -> AsyncIterator[World]:
 @asynccontextmanager
 async def projected_world(settings: Settings) -> AsyncIterator[World]:
     """With the projector at work, and at the end of the log."""
-    async with world_of(settings) as world, open_stores(settings, "daybook_projector") as stores:
-        runner = Runner(*stores, settings)
+    async with AsyncExitStack() as exits:
+        folder = exits.enter_context(TemporaryDirectory())
+        settings = settings.model_copy(update={"reporting_url": f"sqlite+aiosqlite:///{folder}/reports.sqlite"})
+        await migrate_reporting(settings.reporting_url or "")
+        world = await exits.enter_async_context(world_of(settings))
+        stores = await exits.enter_async_context(open_stores(settings, "daybook_projector"))
+        runner = Runner(stores, settings)
         running = asyncio.create_task(runner.run())
         read_models = (
             "/users",
@@ -369,6 +376,7 @@ async def projected_world(settings: Settings) -> AsyncIterator[World]:
             f"/accounts/{world.own.account_id}/entries",
             "/stats",
             "/activity",
+            "/reports/users",
         )
         everywhere = [(f"/v1{path}", "main", "operator") for path in read_models]
         positions = dict(await world.heads())

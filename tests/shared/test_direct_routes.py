@@ -305,7 +305,7 @@ async def test_a_query_is_answered_alike_on_both_ways(settings: Settings) -> Non
             sent = Sent(method, template.format(**NAMES), json.dumps(fields).encode(), headers)
             position = int(dict((await commanding.send(sent)).headers)["daybook-position"])
         stores = await exits.enter_async_context(open_stores(settings, "daybook_projector"))
-        runner = Runner(*stores, settings)
+        runner = Runner(stores, settings)
         running = asyncio.create_task(runner.run())
         app = query_api.app.create_app(asking)
         direct = await exits.enter_async_context(way_to(app, direct=True))

@@ -12,10 +12,11 @@ import msgspec
 from pymongo.errors import AutoReconnect
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from projector.sinks.protocols import Checkpoint, Pointer, Step
+from projector.sinks.protocols import Step
 from shared.read_models.dead_letters import DeadLetter
 from shared.read_models.generations import Generation
 from shared.read_models.shapes import ReadModel
+from shared.read_models.stored_state import Checkpoint, Pointer
 from tests.simulation.virtual_time import Process, VirtualLoop, this_process
 from tests.simulation.weather import Weather
 

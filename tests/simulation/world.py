@@ -163,8 +163,9 @@ class SimulatedWorker:
         mongo: Any = MemoryMongo(world.mongo)
         redis: Any = world.redis
         sinks: Any = {"mongo": world.plant.sink(world.mongo), "redis": world.plant.sink(world.redis)}
-        runner = Runner(engine, mongo, redis, SETTINGS, PROJECTIONS, sinks)
-        await asyncio.gather(runner.run(), self._find_due(Stores(engine, mongo, redis)))
+        stores = Stores(engine, mongo, redis, {})
+        runner = Runner(stores, SETTINGS, PROJECTIONS, sinks)
+        await asyncio.gather(runner.run(), self._find_due(stores))
 
     async def _find_due(self, stores: Stores) -> None:
         while True:

@@ -1092,6 +1092,12 @@ class CountedLimitResource(TypedDict):
     resets_at: "str"
 
 
+class CurrencyHolding(TypedDict):
+    currency: "str"
+    accounts: "int"
+    sum: "str"
+
+
 class CurrencyResource(TypedDict):
     code: "str"
     exponent: "int"
@@ -1180,6 +1186,30 @@ class DenialResource(TypedDict):
     ledger_id: "str"
     request_id: "str"
     count: "int"
+
+
+class EntryReport(TypedDict):
+    page: "int"
+    page_size: "int"
+    total: "int"
+    pages: "int"
+    position: "int"
+    items: "list[EntryReportItem]"
+
+
+class EntryReportItem(TypedDict):
+    account_id: "str"
+    transfer_id: "str"
+    kind: "Literal['deposit', 'withdrawal', 'transfer', 'reversal', 'postings', 'exchange']"
+    amount: "int"
+    balance: "int"
+    currency: "str"
+    counterparty_account_id: "str | None"
+    occurred_at: "str"
+    recorded_at: "str"
+    month: "str"
+    reference: "str | None"
+    position: "int"
 
 
 class EntryResource(TypedDict):
@@ -1516,6 +1546,25 @@ class StreamEventResource(TypedDict):
     version: "int"
 
 
+class TotalsReport(TypedDict):
+    page: "int"
+    page_size: "int"
+    total: "int"
+    pages: "int"
+    position: "int"
+    items: "list[TotalsReportItem]"
+
+
+class TotalsReportItem(TypedDict):
+    owner_id: "NotRequired[str | None]"
+    month: "NotRequired[str | None]"
+    currency: "str"
+    entries: "int"
+    paid_in: "str"
+    paid_out: "str"
+    sum: "str"
+
+
 class TransferResource(TypedDict):
     id: "str"
     kind: "Literal['deposit', 'withdrawal', 'transfer', 'reversal', 'postings', 'exchange']"
@@ -1541,6 +1590,25 @@ class TransferResource(TypedDict):
 class TrialBalanceResponse(TypedDict):
     currencies: "list[CurrencyTrialBalance]"
     position: "int"
+
+
+class UserReport(TypedDict):
+    page: "int"
+    page_size: "int"
+    total: "int"
+    pages: "int"
+    position: "int"
+    items: "list[UserReportItem]"
+
+
+class UserReportItem(TypedDict):
+    id: "str"
+    name: "str | None"
+    email: "str | None"
+    status: "Literal['active', 'inactive', 'erased']"
+    created_at: "str"
+    accounts: "int"
+    sums: "list[CurrencyHolding]"
 
 
 class UserResource(TypedDict):
@@ -1774,6 +1842,45 @@ class GetTrialBalanceArguments(TypedDict):
     at: "NotRequired[int | str | datetime | None]"
     axis: "NotRequired[Literal['recorded_at', 'occurred_at']]"
     currency: "NotRequired[str | None]"
+    ledger: "NotRequired[str]"
+    min_position: "NotRequired[int]"
+
+
+class ReportUsersArguments(TypedDict):
+    page: "NotRequired[int]"
+    page_size: "NotRequired[int]"
+    status: "NotRequired[Literal['active', 'inactive', 'erased'] | None]"
+    currency: "NotRequired[str | None]"
+    search: "NotRequired[str | None]"
+    sort: "NotRequired[Literal['created_at', '-created_at', 'name', '-name', 'accounts', '-accounts']]"
+    ledger: "NotRequired[str]"
+    min_position: "NotRequired[int]"
+
+
+class ReportTotalsArguments(TypedDict):
+    page: "NotRequired[int]"
+    page_size: "NotRequired[int]"
+    currency: "NotRequired[str | None]"
+    owner_id: "NotRequired[str | UUID | None]"
+    account_id: "NotRequired[str | UUID | None]"
+    kind: "NotRequired[Literal['deposit', 'withdrawal', 'transfer', 'reversal', 'postings', 'exchange'] | None]"
+    month_gte: "NotRequired[str | None]"
+    month_lte: "NotRequired[str | None]"
+    by: "NotRequired[Literal['owner', 'month', 'currency']]"
+    ledger: "NotRequired[str]"
+    min_position: "NotRequired[int]"
+
+
+class ReportEntriesArguments(TypedDict):
+    page: "NotRequired[int]"
+    page_size: "NotRequired[int]"
+    currency: "NotRequired[str | None]"
+    owner_id: "NotRequired[str | UUID | None]"
+    account_id: "NotRequired[str | UUID | None]"
+    kind: "NotRequired[Literal['deposit', 'withdrawal', 'transfer', 'reversal', 'postings', 'exchange'] | None]"
+    month_gte: "NotRequired[str | None]"
+    month_lte: "NotRequired[str | None]"
+    sort: "NotRequired[Literal['occurred_at', '-occurred_at', 'amount', '-amount', 'position', '-position']]"
     ledger: "NotRequired[str]"
     min_position: "NotRequired[int]"
 

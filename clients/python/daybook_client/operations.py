@@ -43,6 +43,7 @@ from daybook_client.bodies import (
     DepositArguments,
     EndSessionArguments,
     EndSessionsArguments,
+    EntryReport,
     EntryResource,
     EraseUserArguments,
     EventResource,
@@ -113,6 +114,9 @@ from daybook_client.bodies import (
     RegisterWebhookArguments,
     ReleaseHoldArguments,
     RepeatDeliveryArguments,
+    ReportEntriesArguments,
+    ReportTotalsArguments,
+    ReportUsersArguments,
     RequestedDeliveryBody,
     ResetPasswordArguments,
     ResetTokenBody,
@@ -130,6 +134,7 @@ from daybook_client.bodies import (
     StatisticsResponse,
     StreamEventResource,
     TestWebhookArguments,
+    TotalsReport,
     TransferBody,
     TransferFundsArguments,
     TransferManyArguments,
@@ -138,6 +143,7 @@ from daybook_client.bodies import (
     TrialBalanceResponse,
     UnfreezeAccountArguments,
     UserBody,
+    UserReport,
     UserResource,
     UserResponse,
     WebhookBody,
@@ -493,6 +499,54 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "get_trial_balance": Operation(
         "query", "GET", "/v1/trial-balance", query={"at": "at", "axis": "axis", "currency": "currency"}, has_freshness=True
     ),
+    "report_users": Operation(
+        "query",
+        "GET",
+        "/v1/reports/users",
+        query={
+            "page": "page",
+            "page_size": "page_size",
+            "status": "status",
+            "currency": "currency",
+            "search": "search",
+            "sort": "sort",
+        },
+        has_freshness=True,
+    ),
+    "report_totals": Operation(
+        "query",
+        "GET",
+        "/v1/reports/totals",
+        query={
+            "page": "page",
+            "page_size": "page_size",
+            "currency": "currency",
+            "owner_id": "owner_id",
+            "account_id": "account_id",
+            "kind": "kind",
+            "month_gte": "month[gte]",
+            "month_lte": "month[lte]",
+            "by": "by",
+        },
+        has_freshness=True,
+    ),
+    "report_entries": Operation(
+        "query",
+        "GET",
+        "/v1/reports/entries",
+        query={
+            "page": "page",
+            "page_size": "page_size",
+            "currency": "currency",
+            "owner_id": "owner_id",
+            "account_id": "account_id",
+            "kind": "kind",
+            "month_gte": "month[gte]",
+            "month_lte": "month[lte]",
+            "sort": "sort",
+        },
+        has_freshness=True,
+    ),
     "list_activity": Operation("query", "GET", "/v1/activity", query={"limit": "limit"}, has_freshness=True),
     "list_currencies": Operation("query", "GET", "/v1/currencies"),
     "list_events": Operation(
@@ -775,6 +829,18 @@ class Operations(ABC):
     def get_trial_balance(self, **arguments: Unpack[GetTrialBalanceArguments]) -> TrialBalanceResponse | PastTrialBalanceResponse:
         """Get Trial Balance."""
         return self._call("get_trial_balance", {}, arguments)
+
+    def report_users(self, **arguments: Unpack[ReportUsersArguments]) -> UserReport:
+        """Report Users."""
+        return self._call("report_users", {}, arguments)
+
+    def report_totals(self, **arguments: Unpack[ReportTotalsArguments]) -> TotalsReport:
+        """Report Totals."""
+        return self._call("report_totals", {}, arguments)
+
+    def report_entries(self, **arguments: Unpack[ReportEntriesArguments]) -> EntryReport:
+        """Report Entries."""
+        return self._call("report_entries", {}, arguments)
 
     def list_activity(self, **arguments: Unpack[ListActivityArguments]) -> Page[ActivityResource]:
         """List Activity."""
@@ -1106,6 +1172,18 @@ class AsyncOperations(ABC):
     ) -> TrialBalanceResponse | PastTrialBalanceResponse:
         """Get Trial Balance."""
         return await self._call("get_trial_balance", {}, arguments)
+
+    async def report_users(self, **arguments: Unpack[ReportUsersArguments]) -> UserReport:
+        """Report Users."""
+        return await self._call("report_users", {}, arguments)
+
+    async def report_totals(self, **arguments: Unpack[ReportTotalsArguments]) -> TotalsReport:
+        """Report Totals."""
+        return await self._call("report_totals", {}, arguments)
+
+    async def report_entries(self, **arguments: Unpack[ReportEntriesArguments]) -> EntryReport:
+        """Report Entries."""
+        return await self._call("report_entries", {}, arguments)
 
     async def list_activity(self, **arguments: Unpack[ListActivityArguments]) -> Page[ActivityResource]:
         """List Activity."""

@@ -71,6 +71,12 @@ class NotFound(Problem):
     CODE = "not-found"
 
 
+class ReportingOff(Problem):
+    """There are no reports here: SQL reporting is off."""
+
+    CODE = "reporting-off"
+
+
 class MethodNotAllowed(Problem):
     """This path does not allow this method."""
 
@@ -395,6 +401,7 @@ PROBLEM_OF_CODE: Final = {
     Forbidden.CODE: Forbidden,
     PasswordWrong.CODE: PasswordWrong,
     NotFound.CODE: NotFound,
+    ReportingOff.CODE: ReportingOff,
     MethodNotAllowed.CODE: MethodNotAllowed,
     RequestTimeout.CODE: RequestTimeout,
     LedgerClosed.CODE: LedgerClosed,

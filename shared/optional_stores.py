@@ -1,0 +1,42 @@
+"""The stores that Daybook uses only if their URL is set. A process that does not use one imports nothing for it.
+
+Each has a setting for its URL, an extra that installs its packages, and a module that opens it. The module has an asynchronous
+context manager `open_store(settings)`, which sends nothing to the store and yields a
+`shared.read_models.stored_state.OptionalStore`.
+"""
+
+from typing import Final
+
+import msgspec
+
+from shared.settings import Settings
+
+
+class OptionalStoreKind(msgspec.Struct, frozen=True):
+    """An optional store. `name` is the `store` of its read models, and `setting` the field of `Settings` with its URL."""
+
+    name: str
+    title: str
+    setting: str
+    extra: str
+    module: str
+    sink: str
+    """The module of the projector whose function `make_sink` makes the sink from the opened store."""
+
+    @property
+    def variable(self) -> str:
+        return f"DAYBOOK_{self.setting.upper()}"
+
+    def is_configured(self, settings: Settings) -> bool:
+        return bool(getattr(settings, self.setting))
+
+
+OPTIONAL_STORES: Final = (
+    OptionalStoreKind("sql", "the reporting store", "reporting_url", "sql", "shared.reporting.store", "projector.sinks.sql"),
+)
+OPTIONAL_STORES_BY_NAME: Final = {kind.name: kind for kind in OPTIONAL_STORES}
+
+
+def configured_stores(settings: Settings) -> frozenset[str]:
+    """Returns the names of the optional stores whose URL is set."""
+    return frozenset(kind.name for kind in OPTIONAL_STORES if kind.is_configured(settings))

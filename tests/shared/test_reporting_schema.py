@@ -1,0 +1,108 @@
+"""The tables of SQL reporting: the migrations make what the classes say, in SQLite, MariaDB and PostgreSQL."""
+
+import asyncio
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import BigInteger, Connection, inspect
+
+from shared.errors import SettingsInvalid
+from shared.reporting.schema import reporting_migrations
+from shared.reporting.store import REPORTING_REVISION, VERSION_TABLE, make_engine
+from shared.reporting.tables import DATA_TABLES, METADATA
+from tests.harness.reporting import KINDS, migrate_reporting, new_database
+from tests.harness.running import Servers
+
+URLS = {
+    "sqlite": "sqlite+aiosqlite:///reports.sqlite",
+    "mysql": "mysql+aiomysql://u@h/d",
+    "postgresql": "postgresql+asyncpg://u@h/d",
+}
+MONEY = {"amount", "balance", "posted", "overdraft_limit", "captured", "remaining", "amount_billions", "amount_rest"}
+
+
+@pytest_asyncio.fixture(params=KINDS)
+async def url(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> str:
+    """The URL of an empty database of each kind."""
+    mariadb = request.getfixturevalue("mariadb") if request.param == "mariadb" else None
+    return await new_database(request.param, servers, mariadb, tmp_path)
+
+
+async def tables_of(url: str) -> set[str]:
+    engine = make_engine(url, 10)
+    async with engine.connect() as connection:
+        names = await connection.run_sync(lambda session: inspect(session).get_table_names())
+    await engine.dispose()
+    return {*names}
+
+
+async def test_the_migrations_make_the_tables_of_the_classes_and_take_them_away_again(url: str) -> None:
+    await migrate_reporting(url)
+    engine = make_engine(url, 10)
+
+    def differences(connection: Connection) -> list[object]:
+        options = {"compare_type": True, "compare_server_default": True, "version_table": VERSION_TABLE}
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), METADATA))
+
+    async with engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+    await engine.dispose()
+    assert await tables_of(url) == {*METADATA.tables, VERSION_TABLE}
+    await asyncio.to_thread(command.downgrade, reporting_migrations(url), "base")
+    assert await tables_of(url) == {VERSION_TABLE}
+    await migrate_reporting(url)
+    assert await tables_of(url) == {*METADATA.tables, VERSION_TABLE}
+
+
+@pytest.mark.parametrize("dialect", URLS)
+def test_the_migrations_can_be_printed_for_each_database(dialect: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command.upgrade(reporting_migrations(URLS[dialect]), "head", sql=True)
+    upgrade = capsys.readouterr().out
+    assert {*re.findall(r"CREATE TABLE `?(\w+)", upgrade)} >= {*METADATA.tables}
+    command.downgrade(reporting_migrations(URLS[dialect]), "head:base", sql=True)
+    assert {*re.findall(r"DROP TABLE `?(\w+)", capsys.readouterr().out)} >= {*METADATA.tables}
+
+
+def test_the_code_needs_the_newest_migration() -> None:
+    newest = ScriptDirectory.from_config(reporting_migrations(URLS["sqlite"])).get_current_head()
+    assert newest == REPORTING_REVISION
+
+
+def test_all_money_is_bigint() -> None:
+    columns = [column for table in DATA_TABLES.values() for column in table.columns if column.name in MONEY]
+    assert {column.name for column in columns} == MONEY
+    assert {type(column.type) for column in columns} == {BigInteger}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite+aiosqlite://",
+        "sqlite:///x",
+        "mysql+pymysql://u@h/d",
+        "oracle://h/d",
+        "not a url",
+        "postgresql+asyncpg://h:99999/d",
+    ],
+)
+def test_a_url_that_is_not_one_of_ours_is_refused_in_one_line_without_showing_it(url: str) -> None:
+    with pytest.raises(SettingsInvalid, match="DAYBOOK_REPORTING_URL") as refused:
+        make_engine(url, 1)
+    assert url not in str(refused.value).replace("sqlite+aiosqlite://,", "")
+
+
+def test_a_process_without_reporting_imports_nothing_for_it() -> None:
+    rooms = "projector.runner, projector.generations.operator_rebuilds, query_api.app, query_api.resources.reports, cli.app"
+    program = (
+        f"import sys, {rooms}; print(*sorted({{'sqlmodel', 'aiosqlite', 'aiomysql', 'shared.reporting'}} & {{*sys.modules}}))"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert found.stdout.strip() == ""
