@@ -24,6 +24,7 @@ from bench.benchmarks.projecting import measure_projecting, measure_replay
 from bench.benchmarks.queries import measure_queries
 from bench.benchmarks.speed_steps import measure_steps
 from bench.benchmarks.stores import measure_stores
+from bench.benchmarks.writers import measure_writers
 from bench.measurement import Section
 from bench.report import document, machine_facts, write
 from bench.rig import CACHE_GB, Rig, open_rig, say, sync_microseconds
@@ -38,6 +39,7 @@ BENCHMARKS: Final[dict[str, Measure]] = {
     "commands": measure_commands,
     "single": measure_single,
     "fairness": measure_fairness,
+    "writers": measure_writers,
     "layers": measure_layers,
     "steps": measure_steps,
     "queries": measure_queries,

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from bench.benchmarks import commands, fairness, growth, pipeline, projecting, queries, stores
+from bench.benchmarks import commands, fairness, growth, pipeline, projecting, queries, stores, writers
 from bench.measurement import Figure, Target
 
 _UNIFORM: Final = Figure(commands.UNIFORM)
@@ -36,6 +36,28 @@ TARGETS: Final = (
         "≤",
         3,
         Figure(fairness.QUIET, "p99 ms"),
+    ),
+    *(
+        target
+        for count in writers.PROCESSES[1:]
+        for target in (
+            Target(
+                f"transfers with {count} command processes",
+                "writers",
+                Figure(writers.lane_name(count)),
+                "≥",
+                0.95,
+                Figure(writers.lane_name(1)),
+            ),
+            Target(
+                f"p99 with {count} command processes",
+                "writers",
+                Figure(writers.lane_name(count), "p99 ms"),
+                "≤",
+                1.5,
+                Figure(writers.lane_name(1), "p99 ms"),
+            ),
+        )
     ),
     Target("GET of a balance", "queries", Figure(queries.BALANCE), "≥", 0.8, Figure(queries.ECHO)),
     Target("GET of an account", "queries", Figure(queries.ACCOUNT), "≥", 0.7, Figure(queries.ECHO)),

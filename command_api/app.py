@@ -18,6 +18,7 @@ from command_api.due_runs import make_due_runs
 from command_api.expired_holds import record_expired_holds
 from command_api.routes import router
 from command_api.webhook_registration import Webhooks
+from command_api.writer.handover import Handover
 from command_api.writer.ledger_writer import CommandHandler
 from command_api.writer.wake_up import Waker
 from command_api.writer_metrics import writer_families
@@ -85,7 +86,7 @@ async def writer_metrics(request: Request, ledger_id: str) -> list[Metric]:
     """Returns the metrics of the process and of the ledger's writer."""
     handler: CommandHandler = request.state.handler
     process = process_families(request.state.engine, request.state.settings)
-    return [*process, *writer_families(ledger_id, handler.writer(ledger_id), request.state.settings.command_queue_max)]
+    return [*process, *writer_families(ledger_id, handler, request.state.settings.command_queue_max)]
 
 
 async def record_limits(engine: AsyncEngine, settings: Settings) -> None:
@@ -109,6 +110,7 @@ async def running_command_api(configured: Settings) -> AsyncIterator[CommandApiS
     async with (
         open_postgres(configured, "daybook_command") as engine,
         open_postgres(configured, "daybook_command", connections_max=1) as engine_of_checks,
+        open_postgres(configured, "daybook_command", connections_max=1) as engine_of_election,
         open_redis(configured) as redis,
         open_connections_of_strangers(configured, "daybook_command") as strangers,
     ):
@@ -117,7 +119,9 @@ async def running_command_api(configured: Settings) -> AsyncIterator[CommandApiS
         await require_safe(configured, "daybook_command", say)
         await record_limits(engine, configured)
         waker = Waker(redis, configured.wake_timeout_ms)
-        handler = CommandHandler(engine, configured, waker.wake)
+        handover = Handover(engine_of_election, configured.handover_folder)
+        handler = CommandHandler(engine, configured, waker.wake, handover)
+        await handover.start(handler.accept)
         recorders = _start_recorders(redis, handler)
         login = Login(engine, strangers.engine, redis, configured)
         authentication = Authentication(Connections(engine, redis), strangers, configured)
@@ -142,7 +146,9 @@ async def running_command_api(configured: Settings) -> AsyncIterator[CommandApiS
         finally:
             await readiness.close()
             await end_tasks(*recorders)
+            await handover.resign()
             await handler.close()
+            await handover.close()
             login.close()
             await authentication.close()
             await denials.close()

@@ -5,6 +5,7 @@ the fields of events are code, never settings. No setting makes an acknowledged 
 """
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo
@@ -155,6 +156,10 @@ class Settings(BaseSettings):
         default=5_000,
         description="An idle transaction older than this is ended by the server, so that no leak stalls the log.",
     )
+    writer_idle_in_transaction_timeout_ms: Milliseconds = Field(
+        default=1_000,
+        description="As above, for the command API: if a process is frozen while it writes, others can write after this time.",
+    )
     schema_wait_seconds: int = Field(default=0, ge=0, description="How long a starting process waits for the migrations.")
 
     command_deadline_ms: Milliseconds = Field(
@@ -166,6 +171,11 @@ class Settings(BaseSettings):
     )
     batch_commands_max: Count = Field(default=500, description="Commands in one transaction.")
     stream_cache_max: Count = Field(default=50_000, description="Streams whose state a writer keeps in memory.")
+    handover_folder: Path | None = Field(
+        default=None,
+        description="A folder with mode 0700 for the sockets over which the command processes of one machine hand commands "
+        "to the one that writes. Default: `daybook-<user id>` in the folder for temporary files.",
+    )
     body_bytes_max: Count = Field(default=262_144, description="Largest request body.")
 
     read_timeout_ms: Milliseconds = Field(

@@ -7,7 +7,8 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from command_api.app import create_app
-from command_api.writer.ledger_writer import BatchInFlight, LedgerWriter, PendingCommand
+from command_api.writer.command_request import AcceptedCommand
+from command_api.writer.ledger_writer import BatchInFlight, LedgerWriter
 from shared.web.transports import OneWrite
 
 DEFAULT_THRESHOLD: Final = (700, 10, 10)
@@ -37,7 +38,7 @@ def create_two_writes_app() -> ASGIApp:
 def create_in_turn_app() -> FastAPI:
     """Makes the app whose batches do not overlap: a batch begins after the one before is answered, with all waiting commands."""
 
-    async def next_batch(self: LedgerWriter, before: BatchInFlight) -> list[PendingCommand]:
+    async def next_batch(self: LedgerWriter, before: BatchInFlight) -> list[AcceptedCommand]:
         await before.verdicts
         before.answer()
         return self.queue.take(writing=len(self.queue))

@@ -23,7 +23,7 @@ from command_api.writer.batch import NO_HEAD, Basis
 from command_api.writer.command_request import CommandRequest
 from command_api.writer.ledger_view import LedgerView, Streams, StreamState
 from shared.log.heads import StreamHead, lock_streams
-from shared.log.read import people_in_events, read_stream
+from shared.log.read import find_events, people_in_events, read_stream
 from shared.log.stored_replies import find_stored_replies
 from shared.log.stream_fold import snapshot_context
 from shared.log.streams import LEDGER_STREAM
@@ -39,9 +39,9 @@ async def read_ahead(ledger_id: str, requests: Sequence[CommandRequest], view: L
 
     Returns None if locks are needed: the view is not trusted, the log has no event yet, the reply to the first part of a request
     is unknown, a snapshot has an outdated fold version, or a snapshot contains encrypted fields. A dry run needs them too: it
-    appends nothing that would fail if a stream of `new_streams` exists already.
+    appends nothing that would fail if a stream of `new_streams` exists already. So does a command that may be recorded already.
     """
-    if any(request.rehearsed for request in requests):
+    if any(request.rehearsed or request.is_repeated for request in requests):
         return None
     head, now = view.head, view.clock.now()
     if not view.trusted or head is None or now is None or head.position == 0:
@@ -89,7 +89,9 @@ async def read_locked(
             locked, heads = await lock_streams(connection, ledger_id, wanted)
             streams |= await unfold(connection, ledger_id, wanted, heads, person_keys)
             head = locked if head is NO_HEAD else head
-    return Basis(head, streams, replies, alone=view.head is not None and view.head.is_same(head))
+    event_ids = {request.event_id for request in requests if request.event_id}
+    recorded = await find_events(connection, ledger_id, event_ids) if event_ids else set()
+    return Basis(head, streams, replies, alone=view.head is not None and view.head.is_same(head), recorded=recorded)
 
 
 def _created_streams(commands: Iterable[Command]) -> set[str]:

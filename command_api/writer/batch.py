@@ -6,7 +6,7 @@ reply.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -47,6 +47,8 @@ class Basis(msgspec.Struct, frozen=True):
     streams: Streams
     replies: Mapping[ReplyKey, StoredReply]
     alone: bool
+    recorded: Collection[str] = ()
+    """Those of the requests' event ids that the log has: another process has recorded these commands."""
 
 
 class Decided(msgspec.Struct, frozen=True):
@@ -131,6 +133,7 @@ class _Deciding:
         self.replies: list[StoredReply] = []
         self.people_of_replies: dict[ReplyKey, str] = {}
         self._head = basis.head
+        self._recorded = basis.recorded
         self._replies_by_key = dict(basis.replies)
         self._now = timestamp(basis.head.now)
         # What commands are decided on. `streams` has the states that are stored: the fold of the events, as of no moment.
@@ -214,12 +217,10 @@ class _Deciding:
         stream_ids = request.command.streams()
         further = request.command.further_streams(self._states)
         self._require_owned(request)
-        recorded = self._head.position + len(self.events)
-        events = decide_in(self._states[LEDGER_STREAM], recorded, request.command, self._states)
-        expected = request.expected_versions
-        if expected is not None and self.streams[stream_ids[0]].version not in expected:
-            raise VersionMismatch(current_version=self.streams[stream_ids[0]].version)
-        positions = [self._apply(event, request.metadata) for event in events]
+        # A command that another process has recorded is answered as if it were sent again and changed nothing.
+        events = [] if request.event_id in self._recorded else self._decide(request)
+        ids = [request.event_id or new_id(), *(new_id() for _ in events[1:])]
+        positions = [self._apply(event, event_id, request.metadata) for event, event_id in zip(events, ids, strict=False)]
         first = self.streams[stream_ids[0]]
         return Outcome(
             events=events,
@@ -230,6 +231,19 @@ class _Deciding:
             recorded_at=self._head.now,
             customer=request.customer,
         )
+
+    def _decide(self, request: CommandRequest) -> list[Event]:
+        """Returns the events of the command.
+
+        Raises:
+            Rejection: a rule rejects the command, or its first stream has another version than expected.
+        """
+        recorded = self._head.position + len(self.events)
+        events = decide_in(self._states[LEDGER_STREAM], recorded, request.command, self._states)
+        expected, version = request.expected_versions, self.streams[request.command.streams()[0]].version
+        if expected is not None and version not in expected:
+            raise VersionMismatch(current_version=version)
+        return events
 
     def _require_owned(self, request: CommandRequest) -> None:
         """Checks that the customer owns the command's `owned_streams`. Does nothing if the caller is not a customer.
@@ -246,9 +260,9 @@ class _Deciding:
             request.command.decide(self._states | {stream_id: fold_of(stream_id).initial for stream_id in foreign})
             raise NotFound
 
-    def _apply(self, event: Event, metadata: dict[str, Any]) -> int:
+    def _apply(self, event: Event, event_id: str, metadata: dict[str, Any]) -> int:
         """Adds an event to the batch and applies it to its streams. Returns the position of the event."""
-        self.events.append(NewEvent(new_id(), event, metadata))
+        self.events.append(NewEvent(event_id, event, metadata))
         position = self._head.position + len(self.events)
         for stream_id in event.streams():
             before = self.streams[stream_id]

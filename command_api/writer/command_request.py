@@ -57,6 +57,12 @@ class CommandRequest(msgspec.Struct, frozen=True, kw_only=True):
     rehearsed: Sequence["CommandRequest"] = ()
     """For a dry run, the requests to decide without recording them, each on the states that those before it leave."""
 
+    event_id: str | None = None
+    """The id for the command's first event, if another process is to record the command and it has no idempotency key."""
+    is_repeated: bool = False
+    """True if another process may have recorded the command. It is then decided under locks, where its stored reply or its first
+    event is looked for."""
+
     together: Sequence["CommandRequest"] = ()
     """For commands that are all recorded or none, the requests to decide, each on the states that those before it leave."""
 
@@ -80,6 +86,22 @@ class CommandRequest(msgspec.Struct, frozen=True, kw_only=True):
     def first_reply_key(self) -> ReplyKey | None:
         """The key of the reply to the first part, if this is a later part. That reply shows whose the idempotency key is."""
         return (self.principal, self.idempotency_key) if self.part and self.idempotency_key else None
+
+
+class AcceptedCommand(Protocol):
+    """A command that a writer has accepted. `expires_at` is its deadline on the event loop's clock, in seconds."""
+
+    request: CommandRequest
+    expires_at: float
+
+    @property
+    def caller(self) -> str: ...
+
+    def is_answered(self) -> bool:
+        """True if the caller has received a reply or an error, or has left."""
+
+    def answer(self, verdict: "Reply | Exception") -> None:
+        """Gives the caller the reply or the error. Does nothing if the request was answered before or its caller has left."""
 
 
 class Reply(msgspec.Struct, frozen=True):

@@ -18,14 +18,17 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from command_api.writer.command_request import CommandRequest, Reply
+from command_api.writer.command_request import AcceptedCommand, CommandRequest, Reply
+from command_api.writer.handover import HandedBackError, Handover, WriterLink
 from command_api.writer.measurements import LATE, OVERLOADED, WriterMeasurements
 from command_api.writer.queue import CommandQueue
 from command_api.writer.transaction import BatchTransaction
 from shared.errors import Overloaded, StoreUnavailable
+from shared.ids import new_id
 from shared.log.heads import read_head
 from shared.logs import kind_of
 from shared.privacy.person_keys import PersonKeys
@@ -41,16 +44,20 @@ TOO_LATE: Final = "The command was not recorded in time. Repeat it with the same
 
 
 class CommandHandler:
-    """Passes commands to the writer of their ledger. Each ledger has its own log and its own writer."""
+    """Passes commands to the writer of their ledger. Each ledger has its own log, and in each process a writer of its own."""
 
-    def __init__(self, engine: AsyncEngine, settings: Settings, wake_up: Callable[[str], None]) -> None:
+    def __init__(
+        self, engine: AsyncEngine, settings: Settings, wake_up: Callable[[str], None], handover: Handover | None = None
+    ) -> None:
         """Makes a handler without writers. `wake_up` is called with a ledger id after each commit that adds events.
 
-        `wake_up` must not block or raise.
+        `wake_up` must not block or raise. With a `handover`, commands go to the process that writes to their ledger. Without one,
+        this process writes, whoever else does.
         """
         self._engine = engine
         self._settings = settings
         self._wake_up = wake_up
+        self._handover = handover
         self._writers: dict[str, LedgerWriter] = {}
 
     async def handle(self, ledger_id: str, requests: Sequence[CommandRequest], expires_at: float | None = None) -> list[Reply]:
@@ -70,7 +77,27 @@ class CommandHandler:
         if writer is None:
             is_new = any(request.creates_ledger for request in requests)
             writer = await self._open_writer(ledger_id, expires_at, is_new=is_new)
-        return await writer.submit(requests, expires_at)
+        link = self._handover.link(ledger_id) if self._handover else None
+        # A dry run appends nothing, so it disturbs nobody. The command that creates the ledger is decided where it is sent.
+        if link is None or any(request.rehearsed or request.creates_ledger for request in requests):
+            return await writer.submit(requests, expires_at)
+        return await _hand_over(link, ledger_id, requests, expires_at, writer)
+
+    def writes(self, ledger_id: str) -> bool:
+        """True if this process is elected to write to the ledger."""
+        return self._handover is not None and self._handover.writes(ledger_id)
+
+    def accept(self, ledger_id: str, commands: Sequence[AcceptedCommand]) -> bool:
+        """Queues commands that another process has handed over. Returns False if this process has had none for the ledger yet.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        writer = self._writers.get(ledger_id)
+        if writer is None:
+            return False
+        writer.accept(commands)
+        return True
 
     async def pepper(self, ledger_id: str, expires_at: float | None = None) -> bytes:
         """Returns the secret that keys the hashes of the ledger's e-mail addresses.
@@ -106,14 +133,14 @@ class CommandHandler:
 
 
 class PendingCommand:
-    """A request whose caller waits for a reply."""
+    """A request whose caller waits for a reply in this process."""
 
     __slots__ = ("expires_at", "reply", "request")
 
-    def __init__(self, request: CommandRequest, expires_at: float, reply: "asyncio.Future[Reply]") -> None:
+    def __init__(self, request: CommandRequest, expires_at: float) -> None:
         self.request = request
         self.expires_at = expires_at
-        self.reply = reply
+        self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
     @property
     def caller(self) -> str:
@@ -123,13 +150,37 @@ class PendingCommand:
         return self.reply.done()
 
     def answer(self, verdict: Reply | Exception) -> None:
-        """Gives the caller the reply or the error. Does nothing if the request was answered before or its caller has left."""
         if self.reply.done():
             return
         if isinstance(verdict, Exception):
             self.reply.set_exception(verdict)
         else:
             self.reply.set_result(verdict)
+
+
+async def _hand_over(
+    link: WriterLink, ledger_id: str, requests: Sequence[CommandRequest], expires_at: float, writer: "LedgerWriter"
+) -> list[Reply]:
+    """Has another process record the commands, and returns their replies. What is handed back, the `writer` here records.
+
+    A command without an idempotency key gets the id of its first event here, so that it can be looked for in the log.
+    """
+    ids = [None if request.idempotency_key else new_id() for request in requests]
+    requests = [
+        msgspec.structs.replace(request, event_id=event_id) if event_id else request
+        for request, event_id in zip(requests, ids, strict=True)
+    ]
+    commands = [PendingCommand(request, expires_at) for request in requests]
+    numbers = link.send(ledger_id, commands)
+    try:
+        return await writer.replies_to(commands)
+    except Overloaded:
+        writer.measurements.count(requests, OVERLOADED)
+        raise
+    except HandedBackError:
+        return await writer.submit([msgspec.structs.replace(each, is_repeated=True) for each in requests], expires_at)
+    finally:
+        link.forget(numbers)
 
 
 Verdicts = Sequence[Reply | Exception]
@@ -139,7 +190,7 @@ Verdicts = Sequence[Reply | Exception]
 class BatchInFlight:
     """A batch that is being decided, written or answered."""
 
-    def __init__(self, commands: Sequence[PendingCommand], sent: asyncio.Event, verdicts: "asyncio.Future[Verdicts]") -> None:
+    def __init__(self, commands: Sequence[AcceptedCommand], sent: asyncio.Event, verdicts: "asyncio.Future[Verdicts]") -> None:
         """Makes a batch whose commands are answered within `ANSWER_SECONDS` after `verdicts` is done.
 
         `sent` is set when only the reply of PostgreSQL is missing. `verdicts` must never raise.
@@ -164,7 +215,7 @@ class LedgerWriter:
         self._wake_up = wake_up
         self._deadline_seconds = settings.command_deadline_ms / 1000
         loop = asyncio.get_running_loop()
-        self.queue: CommandQueue[PendingCommand] = CommandQueue(
+        self.queue: CommandQueue[AcceptedCommand] = CommandQueue(
             settings.command_queue_max, settings.batch_commands_max, loop.time
         )
         self.measurements = WriterMeasurements()
@@ -186,24 +237,45 @@ class LedgerWriter:
             Overloaded: the queue is full.
             StoreUnavailable: the deadline has passed, or PostgreSQL does not answer.
         """
-        loop = asyncio.get_running_loop()
-        commands = [PendingCommand(request, expires_at, loop.create_future()) for request in requests]
+        commands = [PendingCommand(request, expires_at) for request in requests]
         try:
             self.queue.add(commands)
         except Overloaded:
             self.measurements.count(requests, OVERLOADED)
             raise
-        if self.queue.has_enough(self._writing):
-            self._may_begin.set()
-        if self._running is None:
-            self._running = keep_running("writer of commands", self._run)
-        deadline = loop.call_at(expires_at, self._give_up, commands)
+        self._go_on()
+        return await self.replies_to(commands)
+
+    def accept(self, commands: Sequence[AcceptedCommand]) -> None:
+        """Queues commands of one caller, each of which gets its verdict after its batch.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        self.queue.add(commands)
+        self._go_on()
+
+    async def replies_to(self, commands: Sequence[PendingCommand]) -> list[Reply]:
+        """Waits for the replies to commands that have one deadline, and returns them in order.
+
+        Raises:
+            StoreUnavailable: the deadline has passed.
+            Exception: the verdict on a command is an error.
+        """
+        deadline = asyncio.get_running_loop().call_at(commands[0].expires_at, self._give_up, commands)
         try:
             return [await command.reply for command in commands]
         finally:
             deadline.cancel()
             for command in commands:
-                command.reply.cancel()  # has no effect on commands that were answered
+                if not command.reply.cancel() and not command.reply.cancelled():
+                    command.reply.exception()  # asyncio would print an error that nobody has asked for
+
+    def _go_on(self) -> None:
+        if self.queue.has_enough(self._writing):
+            self._may_begin.set()
+        if self._running is None:
+            self._running = keep_running("writer of commands", self._run)
 
     async def pepper(self, expires_at: float | None) -> bytes:
         """Returns the secret that keys the hashes of the ledger's e-mail addresses."""
@@ -235,7 +307,7 @@ class LedgerWriter:
         before.answer()
         self._writing, self._running, self._last = 0, None, _no_batch()
 
-    async def next_batch(self, before: BatchInFlight) -> list[PendingCommand]:
+    async def next_batch(self, before: BatchInFlight) -> list[AcceptedCommand]:
         """Waits until the next batch may begin, and returns its commands.
 
         Returns an empty list only if no command waits and the batch `before` has ended.
@@ -253,7 +325,7 @@ class LedgerWriter:
         before.verdicts.add_done_callback(lambda _: self._may_begin.set())
         await self._may_begin.wait()
 
-    async def _record(self, commands: Sequence[PendingCommand], before: BatchInFlight, sent: asyncio.Event) -> Verdicts:
+    async def _record(self, commands: Sequence[AcceptedCommand], before: BatchInFlight, sent: asyncio.Event) -> Verdicts:
         """Records a batch and returns its verdicts. Never raises, because an error would end the loop while callers wait."""
         requests = [command.request for command in commands]
         self.measurements.batch_commands.observe(len(commands))

@@ -27,7 +27,7 @@ from command_api.writer.measurements import CONFLICT, CONNECTION, UNKNOWN_COMMIT
 from shared.identity import password_resets, passwords
 from shared.log.append import append_prepared
 from shared.log.heads import Head, StreamHead, lock_head, open_ledger, read_stream_heads
-from shared.log.read import has_event
+from shared.log.read import find_events
 from shared.log.user_events import UserCreated, UserDeactivated, UserErased
 from shared.privacy.person_keys import PersonKeys
 from shared.settings import Settings
@@ -45,6 +45,7 @@ _RETRIED: Final = {
     *_CONFLICTS,
     "0A000",  # a migration changed a table of a cached plan; the driver has now dropped the plan
     *("08000", "08003", "08006", "57P01"),  # the connection is lost
+    "25P03",  # this process was frozen or cut off within the transaction, which PostgreSQL then ended
 }
 
 
@@ -207,7 +208,7 @@ class BatchTransaction:
             return False
         async with self._engine.begin() as connection:
             await lock_head(connection, self._ledger_id)
-            return await has_event(connection, self._ledger_id, decided.events[0].event_id)
+            return bool(await find_events(connection, self._ledger_id, [decided.events[0].event_id]))
 
 
 class _CommitWatch:

@@ -3,7 +3,7 @@
 Every function uses the caller's connection. None of them begins or commits a transaction.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -102,8 +102,8 @@ READ_MEMBERS: Final = text("""
     ORDER BY s.stream_id, s.version
 """)
 
-HAS_EVENT: Final = text("""
-    SELECT EXISTS (SELECT FROM events WHERE ledger_id = :ledger_id AND event_id = :event_id)
+FIND_EVENTS: Final = text("""
+    SELECT CAST(event_id AS text) FROM events WHERE ledger_id = :ledger_id AND event_id = ANY (CAST(:event_ids AS uuid[]))
 """)
 
 READ_STREAM_IDS: Final = text("""
@@ -315,9 +315,10 @@ async def read_recorded_at(connection: AsyncConnection, ledger_id: str, position
     return {row[0]: row[1] for row in rows}
 
 
-async def has_event(connection: AsyncConnection, ledger_id: str, event_id: str) -> bool:
-    """Returns True if the event is committed. If this transaction called `lock_head` first, the answer cannot change any more."""
-    return bool(await connection.scalar(HAS_EVENT, {"ledger_id": ledger_id, "event_id": event_id}))
+async def find_events(connection: AsyncConnection, ledger_id: str, event_ids: Collection[str]) -> set[str]:
+    """Returns those of the event ids that are committed. If this transaction has locked the head, that cannot change any more."""
+    rows = await connection.execute(FIND_EVENTS, {"ledger_id": ledger_id, "event_ids": list(event_ids)})
+    return {row[0] for row in rows}
 
 
 def people_in_events(events: Iterable[StoredEvent]) -> set[str]:

@@ -7,6 +7,7 @@ and indexes of each table serve these reads:
     stream_events     the events of a stream in order; its primary key rejects a version that is taken
     streams           the head of a stream and its snapshot
     log_heads         the end of a ledger's log
+    writer_leases     the process that writes to a ledger
     idempotency_keys  a stored reply, the replies about some events
     api_keys          an API key by id, the keys of a principal
     seals             a ledger's seals in order
@@ -48,6 +49,19 @@ log_heads = Table(
     Column("hash", LargeBinary, nullable=False),
     Column("recorded_at", DateTime(timezone=True), nullable=False),
     PrimaryKeyConstraint("ledger_id", name="log_heads_pkey"),
+)
+
+# A row is updated several times a second while its ledger is used, so its page has room for new versions of it.
+writer_leases = Table(
+    "writer_leases",
+    metadata,
+    Column("ledger_id", Text, nullable=False),
+    Column("term", BigInteger, nullable=False),
+    Column("process_id", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("ledger_id", name="writer_leases_pkey"),
+    postgresql_with={"fillfactor": 20},
 )
 
 events = Table(

@@ -58,7 +58,7 @@ async def open_postgres(settings: Settings, role: Role, connections_max: int | N
                 "jit": "off",
                 "statement_timeout": str(settings.database_statement_timeout_ms),
                 "lock_timeout": str(settings.database_lock_timeout_ms),
-                "idle_in_transaction_session_timeout": str(settings.database_idle_in_transaction_timeout_ms),
+                "idle_in_transaction_session_timeout": str(_idle_milliseconds(settings, role)),
             },
         },
     )
@@ -66,6 +66,12 @@ async def open_postgres(settings: Settings, role: Role, connections_max: int | N
         yield engine
     finally:
         await engine.dispose()
+
+
+def _idle_milliseconds(settings: Settings, role: Role) -> int:
+    """Returns how long a transaction of this role may be idle."""
+    is_writer = role == "daybook_command"
+    return settings.writer_idle_in_transaction_timeout_ms if is_writer else settings.database_idle_in_transaction_timeout_ms
 
 
 @asynccontextmanager

@@ -162,7 +162,7 @@ async def test_without_redis_a_command_still_succeeds(settings: Settings, redis:
 
 async def test_a_leaked_transaction_holds_commands_up_only_for_its_time(settings: Settings) -> None:
     """Somebody locks the head and goes away; the server ends that session, and commands go on."""
-    settings = settings.model_copy(update={"database_idle_in_transaction_timeout_ms": 1_000})
+    settings = settings.model_copy(update={"writer_idle_in_transaction_timeout_ms": 1_000})
     async with command_api(settings, is_patient=False) as api, open_postgres(settings, "daybook_command") as engine:
         account_id = await api.account()
         connection = await engine.connect()

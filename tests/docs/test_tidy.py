@@ -120,6 +120,7 @@ def _called(node: ast.AST) -> str | None:
 
 
 ENDING: Final = {
+    "command_api/writer/handover.py": 1,  # one attempt to connect
     "command_api/writer/ledger_writer.py": 1,  # one batch
     "projector/feed.py": 1,  # one read of the log
     "projector/generations/operator_rebuilds.py": 2,  # as long as a command of the operator

@@ -20,6 +20,7 @@ PATIENT: Final[dict[str, Any]] = {
     "database_statement_timeout_ms": 20_000,
     "database_lock_timeout_ms": 15_000,
     "database_idle_in_transaction_timeout_ms": 30_000,
+    "writer_idle_in_transaction_timeout_ms": 30_000,
     "command_deadline_ms": 20_000,
     "mongo_timeout_ms": 10_000,
     "redis_timeout_ms": 10_000,

@@ -54,6 +54,7 @@ async def test_the_command_api_has_metrics_of_requests_batches_and_denials(setti
     assert value(samples, count, method="other", route="other", status="404") == 1
     assert value(samples, "daybook_batch_commands_sum", ledger="main") == 20
     assert value(samples, "daybook_commands_waiting", ledger="main") == 0
+    assert value(samples, "daybook_writes", ledger="main") == 1
     assert value(samples, "daybook_refusals_total", outcome="recorded") == 1
     assert value(samples, "daybook_rate_limits_alone") == 0
     assert value(samples, "process_resident_memory_bytes") > 0

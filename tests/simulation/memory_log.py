@@ -207,8 +207,8 @@ class MemoryLog:
         asked = zip(values["principals"], values["keys"], strict=True)
         return [msgspec.structs.astuple(self.tables.replies[key]) for key in asked if key in self.tables.replies]
 
-    def _has_event(self, _: Transaction, values: Any) -> list[Row]:
-        return [(values["event_id"] in self.tables.event_ids,)]
+    def _found_events(self, _: Transaction, values: Any) -> list[Row]:
+        return [(event_id,) for event_id in values["event_ids"] if event_id in self.tables.event_ids]
 
     def _all(self, _: Transaction, values: Any) -> list[Row]:
         return _astuples(self.tables.events[values["after"] : values["after"] + values["limit"]])
@@ -256,7 +256,7 @@ _STATEMENTS: Final[Mapping[str, Callable[[MemoryLog, Transaction, Any], list[Row
     heads.LOCK_STREAMS.text: MemoryLog._streams,  # noqa: SLF001
     heads.READ_STREAM_HEADS: MemoryLog._stream_heads,  # noqa: SLF001
     stored_replies.FIND_STORED_REPLIES.text: MemoryLog._replies,  # noqa: SLF001
-    read.HAS_EVENT.text: MemoryLog._has_event,  # noqa: SLF001
+    read.FIND_EVENTS.text: MemoryLog._found_events,  # noqa: SLF001
     read.READ_ALL.text: MemoryLog._all,  # noqa: SLF001
     read.READ_NEXT: MemoryLog._next,  # noqa: SLF001
     read.READ_STREAM.text: MemoryLog._stream,  # noqa: SLF001
