@@ -126,6 +126,7 @@ ENDING: Final = {
     "projector/generations/operator_rebuilds.py": 2,  # as long as a command of the operator
     "projector/runner.py": 1,  # the end of the followers of one ledger
     "projector/sinks/mongo_transactions.py": 1,  # one transaction
+    "projector/webhooks/sender.py": 1,  # until nothing is due
     "projector/worker.py": 1,  # the runner, whose end is the end of the process
     "query_api/event_stream.py": 4,  # as long as one answer
     "query_api/reading.py": 1,  # one poll
