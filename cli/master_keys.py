@@ -8,6 +8,8 @@ from shared.privacy.key_rotation import rotate_master_keys
 from shared.privacy.person_keys import PersonKeys
 from shared.settings import Settings, read_settings
 from shared.stores.postgres import open_postgres_as_owner
+from shared.webhooks.secret_rotation import rewrap_secrets
+from shared.webhooks.signatures import WebhookSecrets
 
 app = typer.Typer(help="Rotate the master keys. They wrap the person keys, which encrypt personal data.", no_args_is_help=True)
 
@@ -19,7 +21,7 @@ def main() -> None:
 
 @app.command()
 def rotate() -> None:
-    """Wrap all person keys with the newest master key, which is the first in DAYBOOK_MASTER_KEYS.
+    """Wrap all person keys and secrets of webhooks with the newest master key, which is the first in DAYBOOK_MASTER_KEYS.
 
     All processes may keep running. If you interrupt the command, run it again to continue. Afterwards, only backups need the
     older master keys. At the end, the table of person keys is rewritten, so that no deleted key remains in its file.
@@ -38,4 +40,5 @@ async def _rotate(settings: Settings) -> tuple[int, str]:
             total = await person_keys.count_old(connection)
         with TerminalProgress("rotate", total, "keys") as progress:
             rewrapped = await rotate_master_keys(owner, person_keys, progress.advance)
+        await rewrap_secrets(owner, WebhookSecrets(settings))
     return rewrapped, person_keys.newest_id

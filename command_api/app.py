@@ -17,6 +17,7 @@ from command_api.credentials.password_changes import PasswordChanges
 from command_api.due_runs import make_due_runs
 from command_api.expired_holds import record_expired_holds
 from command_api.routes import router
+from command_api.webhook_registration import Webhooks
 from command_api.writer.handover import Handover
 from command_api.writer.ledger_writer import CommandHandler
 from command_api.writer.wake_up import Waker
@@ -68,6 +69,7 @@ class CommandApiState(TypedDict):
     authentication: Authentication
     denials: DenialRecorder
     requests: RequestDurations
+    webhooks: Webhooks
     engine: AsyncEngine
     readiness: Readiness
 
@@ -137,6 +139,7 @@ async def running_command_api(configured: Settings) -> AsyncIterator[CommandApiS
                 authentication=authentication,
                 denials=denials,
                 requests=RequestDurations(),
+                webhooks=Webhooks(engine, configured),
                 engine=engine,
                 readiness=readiness,
             )

@@ -59,6 +59,7 @@ from command_api.ledger_routes import ledger_router
 from command_api.money_routes import money_router
 from command_api.requests import CommandRoute, HttpRequest
 from command_api.schedule_routes import schedule_router
+from command_api.webhook_routes import webhook_router
 from shared.currency_table import HISTORICAL
 from shared.errors import CurrencyUnknown
 from shared.identity.access import Principal, anybody, only, only_own, own_or
@@ -69,7 +70,8 @@ from shared.web.problems import validation_failed
 WITHDRAWN: Final = "ISO 4217 has withdrawn this currency. To open accounts in it, name it in DAYBOOK_HISTORICAL_CURRENCIES"
 
 router = APIRouter(prefix="/v1", route_class=CommandRoute)
-router.routes.extend((*money_router.routes, *schedule_router.routes, *ledger_router.routes, *day_router.routes))
+for others in (money_router, schedule_router, ledger_router, day_router, webhook_router):
+    router.routes.extend(others.routes)
 
 
 def _act_caller(request: HttpRequest, principal: Principal | None) -> ActCaller:

@@ -33,6 +33,7 @@ from projector.metrics_server import MetricsServer, open_metrics_server
 from projector.projections.projection import Projection
 from projector.runner import Runner
 from projector.sealing.sealer import make_sealer
+from projector.webhooks.sender import CONNECTIONS_MAX, WebhookSender
 from projector.worker_metrics import worker_metrics_text
 from shared.errors import DaybookError, StoreUnavailable
 from shared.garbage_collection import calm_collector
@@ -41,11 +42,11 @@ from shared.read_models.worker_reports import HEALTH_KEY
 from shared.settings import Settings, read_settings
 from shared.stores.all_stores import open_stores
 from shared.stores.doctor import require_safe
-from shared.stores.postgres import require_durable_postgres
+from shared.stores.postgres import open_postgres, require_durable_postgres
 from shared.stores.redis import redis_tls, require_lasting_redis
 from shared.stores.schema import require_schema
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
-from shared.supervision import end_tasks
+from shared.supervision import end_tasks, keep_running
 
 log = structlog.get_logger()
 
@@ -101,6 +102,8 @@ async def start(
     stores = await stack.enter_async_context(open_stores(settings, "daybook_projector"))
     context["runner"] = runner = Runner(stores, settings, projections)
     context["stores"] = stores
+    of_webhooks = await stack.enter_async_context(open_postgres(settings, "daybook_projector", connections_max=CONNECTIONS_MAX))
+    context["webhooks"] = keep_running("sender of webhooks", WebhookSender(of_webhooks, settings).run)
     context["sealer"] = make_sealer(stores.engine, settings)
     if context["sealer"] is None:
         log.warning("no seals are made: DAYBOOK_SEAL_KEY is not set")
@@ -129,6 +132,7 @@ async def stop(context: Context) -> None:
     """Stops the runner after its current batches, and closes the stores. Exits with 1 if the runner failed before."""
     running: asyncio.Task[None] | None = context.get("running")
     if running is not None:
+        await end_tasks(context["webhooks"])
         context["runner"].stop()
         await asyncio.wait([running], timeout=RUNNER_DRAIN_SECONDS)
         await end_tasks(running)

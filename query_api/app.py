@@ -44,6 +44,7 @@ from query_api.resources import (
     transfers,
     trial_balance,
     users,
+    webhooks,
 )
 from shared.garbage_collection import calm_collector
 from shared.identity.authentication import Authentication, Connections, open_connections_of_strangers
@@ -86,6 +87,7 @@ RESOURCES: Final = (
     days,
     denials,
     audit_records,
+    webhooks,
     caller,
 )
 router = APIRouter(routes=[route for resource in RESOURCES for route in resource.router.routes])

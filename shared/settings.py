@@ -281,6 +281,18 @@ class Settings(BaseSettings):
         description="A seal is made this often, if there are new events. From a minute on, use whole minutes.",
     )
 
+    webhook_networks: Annotated[str, AfterValidator(_networks)] = Field(
+        default="",
+        description="Addresses and networks that webhooks may send to although they are private, such as `10.1.2.0/24`, "
+        "with commas between. None by default. Webhooks can always send to public addresses.",
+    )
+    webhook_timeout_ms: Milliseconds = Field(
+        default=10_000, description="Longest time that the receiver of a webhook may take for one delivery."
+    )
+    webhook_give_up_seconds: Count = Field(
+        default=259_200, description="A webhook that has failed for so long is disabled. The default is three days."
+    )
+
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="The lowest level that is logged.")
 
 

@@ -36,6 +36,10 @@ Act = Literal[
     "session-ended",
     "sessions-ended",
     "limits-changed",
+    "webhook-made",
+    "webhook-changed",
+    "webhook-deleted",
+    "webhook-secret-rotated",
 ]
 ACTS: Final[tuple[Act, ...]] = get_args(Act)
 NO_LEDGER: Final = "-"

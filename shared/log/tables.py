@@ -16,13 +16,18 @@ and indexes of each table serve these reads:
     passwords         the password of a user
     password_resets   the pending reset of a user's password, a reset by its token
     audit_records     a ledger's records in order, the last record of an act
+    webhooks          a webhook by id, the webhooks of a ledger
+    webhook_deliveries  the deliveries of a webhook in order, one of them, those that are old
 """
 
 from sqlalchemy import (
     BigInteger,
     Column,
     DateTime,
+    ForeignKeyConstraint,
+    Identity,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
@@ -202,4 +207,52 @@ audit_records = Table(
     Column("hash", LargeBinary, nullable=False),
     PrimaryKeyConstraint("ledger_id", "position", name="audit_records_pkey"),
     Index("audit_records_act_idx", "ledger_id", "act", "position"),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("ledger_id", Text, nullable=False),
+    Column("webhook_id", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("types", ARRAY(Text), nullable=False),
+    Column("streams", ARRAY(Text), nullable=False),
+    Column("status", Text, nullable=False),
+    Column("notice", Text, nullable=True),
+    Column("position", BigInteger, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("failing_since", DateTime(timezone=True), nullable=True),
+    Column("next_attempt_at", DateTime(timezone=True), nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("secret", LargeBinary, nullable=False),
+    Column("master_key_id", Text, nullable=False),
+    Column("old_secret", LargeBinary, nullable=True),
+    Column("old_master_key_id", Text, nullable=True),
+    Column("old_secret_until", DateTime(timezone=True), nullable=True),
+    PrimaryKeyConstraint("ledger_id", "webhook_id", name="webhooks_pkey"),
+    postgresql_with={"fillfactor": 70},
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("ledger_id", Text, nullable=False),
+    Column("webhook_id", Text, nullable=False),
+    Column("delivery_id", Text, nullable=False),
+    Column("number", BigInteger, Identity(always=True), nullable=False),
+    Column("position", BigInteger, nullable=True),
+    Column("type", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("outcome", Text, nullable=True),
+    Column("changed_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("ledger_id", "webhook_id", "delivery_id", name="webhook_deliveries_pkey"),
+    UniqueConstraint("ledger_id", "webhook_id", "number", name="webhook_deliveries_number_key"),
+    ForeignKeyConstraint(
+        ["ledger_id", "webhook_id"],
+        ["webhooks.ledger_id", "webhooks.webhook_id"],
+        name="webhook_deliveries_webhook_fkey",
+        ondelete="CASCADE",
+    ),
+    Index("webhook_deliveries_changed_at_idx", "changed_at"),
 )

@@ -24,7 +24,8 @@ import shared.hold_errors  # as above
 import shared.ledger_errors  # as above
 import shared.limit_errors  # as above
 import shared.reversal_errors  # as above
-import shared.schedule_errors  # noqa: F401 # as above
+import shared.schedule_errors  # as above
+import shared.webhook_errors  # noqa: F401 # as above
 from shared.errors import (
     BadRequest,
     DaybookError,
@@ -77,6 +78,7 @@ STATUS: Final[Mapping[str, int]] = {
     "too-many-reversals": 409,
     "schedule-not-active": 409,
     "schedule-run-due": 409,
+    "too-many-webhooks": 409,
     "email-taken": 409,
     "id-taken": 409,
     "length-required": 411,
@@ -93,6 +95,7 @@ STATUS: Final[Mapping[str, int]] = {
     "hold-expiry-passed": 422,
     "time-zone-unknown": 422,
     "schedule-never-due": 422,
+    "webhook-url-refused": 422,
     "idempotency-key-reused": 422,
     "rate-limited": 429,
     "too-many-streams": 429,

@@ -118,6 +118,10 @@ def serve_and_end(folder: Path) -> int:
     running = find_running(folder)
     assert running is not None
     assert set(running.environment) == set(STACK_VARIABLES), "what `daybook env --unset` removes"
+    query_url = running.environment["DAYBOOK_QUERY_URL"]
+    assert f"{query_url}/console" in started.stdout
+    asked = httpx2.get(f"{running.environment['DAYBOOK_COMMAND_URL']}/livez", headers={"origin": query_url}, trust_env=False)
+    assert asked.headers["access-control-allow-origin"] == query_url, "the console may send commands"
     pids = family(running.pid)
     assert len(pids) == 7
 

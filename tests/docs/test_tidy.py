@@ -125,6 +125,7 @@ ENDING: Final = {
     "projector/feed.py": 1,  # one read of the log
     "projector/generations/operator_rebuilds.py": 2,  # as long as a command of the operator
     "projector/sinks/mongo_transactions.py": 1,  # one transaction
+    "projector/webhooks/sender.py": 1,  # until nothing is due
     "projector/worker.py": 1,  # the runner, whose end is the end of the process
     "query_api/event_stream.py": 4,  # as long as one answer
     "query_api/reading.py": 1,  # one poll

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -45,6 +45,8 @@ from shared.settings import Settings
 from shared.stores.all_stores import open_stores
 from shared.stores.postgres import open_postgres
 from shared.stores.redis import open_redis
+from shared.webhooks import store as webhooks
+from shared.webhooks.store import WebhookPlace
 from tests.harness import log
 from tests.harness.clients import client_of
 from tests.harness.keys import OPERATOR, add_key, new_token
@@ -78,6 +80,8 @@ class Things:
     session_id: str = str(uuid.UUID(int=5))
     ledger_id: str = "main"
     day: str = "2000-01-01"
+    webhook_id: str = MISSING
+    delivery_id: str = MISSING
     house_from_account_id: str = HOUSE[0]
     house_to_account_id: str = HOUSE[1]
     remainder_account_id: str = HOUSE[2]
@@ -210,10 +214,19 @@ class World:
         headers = {"idempotency-key": str(uuid.uuid4()), "prefer": "wait=10"} | more.get("headers", {})
         if token:
             headers["authorization"] = f"Bearer {token}"
+        if things is not self.missing and "webhook_id" in operation.names("path"):
+            await self._make_webhook(things.webhook_id)
         path = operation.path.format(**{name: getattr(things, name, NO_THING) for name in operation.names("path")})
         return await self.clients[operation.api].request(
             operation.method.upper(), path, params=more.get("query"), headers=headers, json=_body(operation, things)
         )
+
+    async def _make_webhook(self, webhook_id: str) -> None:
+        """Adds a webhook with a delivery, unless the walk has not deleted it."""
+        place = WebhookPlace("main", webhook_id)
+        async with self.writer.begin() as connection:
+            if await webhooks.insert(connection, place, "https://127.0.0.1/", [], [], b"secret", "key"):
+                await webhooks.request_delivery(connection, place, webhook_id, "WebhookTested")
 
     async def heads(self) -> list[Any]:
         """The last position of each log."""
@@ -232,6 +245,8 @@ def _body(operation: Operation, things: Things) -> dict[str, Any] | None:
         body[name] = f"{uuid.uuid4()}@example.com"
     if "transfer" in body:  # so that a change of a schedule changes something each time
         body["transfer"] = body["transfer"] | {"amount": int(uuid.uuid4()) % 10**6 + 1}
+    if "url" in body:
+        body["url"] = "https://127.0.0.1/"  # which needs no DNS
     if "mode" in body:
         body["mode"] = "atomic"  # which has one verdict, like every other command
     return body
@@ -258,7 +273,10 @@ AUDITOR: Final = ("ledger:read", "events:read")
 
 @asynccontextmanager
 async def world_of(stores: Settings) -> AsyncIterator[World]:
-    book, settings = Book(), accepting_tokens(stores.model_copy(update={"rate_limit_address_per_minute": 10_000}))
+    book, settings = (
+        Book(),
+        accepting_tokens(stores.model_copy(update={"rate_limit_address_per_minute": 10_000, "webhook_networks": "127.0.0.1"})),
+    )
     people = [book.create_user() for _ in range(2)]
     accounts = [book.open_account(person.user_id) for person in people]
     house = [msgspec.structs.replace(book.open_account(book.new_id()), account_id=each) for each in HOUSE]
@@ -300,6 +318,8 @@ async def world_of(stores: Settings) -> AsyncIterator[World]:
                 people, accounts, deposits, holds, schedules, payees, strict=True
             )
         )
+        own, foreign = (replace(each, webhook_id=book.new_id()) for each in (own, foreign))
+        own, foreign = (replace(each, delivery_id=each.webhook_id) for each in (own, foreign))
         missing = Things.of(MISSING, MISSING, MISSING, MISSING, MISSING, own.to_account_id)
         tokens = await _tokens(settings, own.user_id, foreign.user_id, former.user_id)
         sessions = Sessions(writer, await exits.enter_async_context(open_redis(settings)), settings)

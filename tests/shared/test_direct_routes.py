@@ -37,6 +37,8 @@ MISSING = str(uuid.UUID(int=404))
 EMAIL, PASSWORD = "ada@example.com", "correct horse battery"
 NAMES = {"user_id": ADA, "account_id": ACCOUNT, "transfer_id": TRANSFER, "session_id": MISSING, "position": "1", "name": "users"}
 SCHEDULE = str(uuid.UUID(int=13))
+WEBHOOK = str(uuid.UUID(int=17))
+NAMES |= {"webhook_id": WEBHOOK, "delivery_id": MISSING}
 NAMES |= {"stream": f"account-{ACCOUNT}", "hold_id": HOLD, "schedule_id": SCHEDULE, "ledger_id": "main", "day": "2025-01-31"}
 
 
@@ -62,6 +64,7 @@ def comparable(text: bytes) -> str:
     """Replaces times, tokens, counts of what a rate limit leaves, and ids that the test has not chosen itself."""
     shown = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", "TIME", text.decode())
     shown = re.sub(r"dbs_[0-9a-f]{32}_[\w-]{43}", "TOKEN", shown)
+    shown = re.sub(r"whsec_[\w+/]{43}=", "SECRET", shown)
     shown = re.sub(r"dbr_[\w-]{43}", "TOKEN", shown)
     shown = re.sub(r";r=\d+;t=\d+", ";r=LEFT;t=SECONDS", shown)
     return re.sub(r"\b(?!00000000-)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "ID", shown)
@@ -140,7 +143,8 @@ def _grew_meanwhile(request: Sent, *answers: Answered) -> bool:
 
 
 def without_limits(settings: Settings) -> Settings:
-    return settings.model_copy(update={"rate_limit_address_per_minute": 1_000_000, "rate_limit_caller_per_minute": 1_000_000})
+    limits = {"rate_limit_address_per_minute": 1_000_000, "rate_limit_caller_per_minute": 1_000_000}
+    return settings.model_copy(update=limits | {"webhook_networks": "127.0.0.1"})
 
 
 def with_credential(**headers: str) -> dict[str, str]:
@@ -212,6 +216,12 @@ COMMANDS: list[tuple[str, str, Any]] = [
     ("POST", "/v1/ledgers", {"id": "acme"}),
     ("PUT", "/v1/ledgers/{ledger_id}/settings", {"transfer_max": {"EUR": 5}}),
     ("POST", "/v1/ledgers/{ledger_id}/close", None),
+    ("POST", "/v1/webhooks", {"id": WEBHOOK, "url": "https://127.0.0.1/"}),
+    ("POST", "/v1/webhooks/{webhook_id}/test", None),
+    ("POST", "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/repeat", None),
+    ("POST", "/v1/webhooks/{webhook_id}/rotate-secret", {"overlap_seconds": 5}),
+    ("PATCH", "/v1/webhooks/{webhook_id}", {"types": ["FundsDeposited"]}),
+    ("DELETE", "/v1/webhooks/{webhook_id}", None),
     ("POST", "/v1/users/{user_id}/erase", None),
 ]
 

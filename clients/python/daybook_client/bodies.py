@@ -315,6 +315,23 @@ class NewUser(TypedDict):
     metadata: "NotRequired[dict[str, str] | None]"
 
 
+class NewWebhook(TypedDict):
+    id: "NotRequired[str | UUID]"
+    url: "str"
+    types: "NotRequired[list[Literal['UserCreated', 'UserChanged', 'UserDeactivated', 'UserReactivated', 'UserErased', 'AccountOpened', 'AccountFrozen', 'AccountUnfrozen', 'AccountClosed', 'OverdraftLimitChanged', 'AccountLimitsChanged', 'AccountMetadataChanged', 'HoldPlaced', 'HoldReleased', 'HoldExpired', 'FundsDeposited', 'FundsWithdrawn', 'FundsTransferred', 'HoldCaptured', 'TransferReversed', 'FundsMoved', 'FundsExchanged', 'ProjectionEventSkipped', 'LedgerCreated', 'LedgerChanged', 'LedgerClosed', 'DayClosed', 'ScheduleCreated', 'ScheduleChanged', 'ScheduleCancelled', 'ScheduleRunRefused']]]"
+    streams: "NotRequired[list[str]]"
+
+
+class NewWebhookBody(TypedDict):
+    id: "str"
+    url: "str"
+    types: "list[str]"
+    streams: "list[str]"
+    status: "Literal['active', 'disabled']"
+    position: "int"
+    secret: "str"
+
+
 class OpenAccount(TypedDict):
     id: "NotRequired[str | UUID]"
     owner_id: "str | UUID"
@@ -394,6 +411,10 @@ class ReleaseItem(TypedDict):
     hold_id: "str | UUID"
 
 
+class RequestedDeliveryBody(TypedDict):
+    delivery_id: "str"
+
+
 class RequestedPosting(TypedDict):
     account_id: "str | UUID | None"
     amount: "Money"
@@ -450,6 +471,12 @@ class ReverseItem(TypedDict):
     transfer_id: "str | UUID"
 
 
+class RotatedSecretBody(TypedDict):
+    id: "str"
+    secret: "str"
+    old_secret_until: "str"
+
+
 class RuleMember(TypedDict):
     every: "Literal['day', 'week', 'month']"
     day: "int | None"
@@ -475,6 +502,10 @@ class ScheduleChanges(TypedDict):
     at: "NotRequired[str | datetime | None]"
     rule: "NotRequired[RequestedRule | None]"
     transfer: "NotRequired[TransferChanges]"
+
+
+class SecretRotation(TypedDict):
+    overlap_seconds: "NotRequired[int]"
 
 
 class SessionItem(TypedDict):
@@ -565,6 +596,22 @@ class UserChangesBody(TypedDict):
     email: "NotRequired[str | None]"
     metadata: "NotRequired[dict[str, str] | None]"
     current_password: "NotRequired[str | None]"
+
+
+class WebhookBody(TypedDict):
+    id: "str"
+    url: "str"
+    types: "list[str]"
+    streams: "list[str]"
+    status: "Literal['active', 'disabled']"
+    position: "int"
+
+
+class WebhookChanges(TypedDict):
+    url: "NotRequired[str | None]"
+    types: "NotRequired[list[Literal['UserCreated', 'UserChanged', 'UserDeactivated', 'UserReactivated', 'UserErased', 'AccountOpened', 'AccountFrozen', 'AccountUnfrozen', 'AccountClosed', 'OverdraftLimitChanged', 'AccountLimitsChanged', 'AccountMetadataChanged', 'HoldPlaced', 'HoldReleased', 'HoldExpired', 'FundsDeposited', 'FundsWithdrawn', 'FundsTransferred', 'HoldCaptured', 'TransferReversed', 'FundsMoved', 'FundsExchanged', 'ProjectionEventSkipped', 'LedgerCreated', 'LedgerChanged', 'LedgerClosed', 'DayClosed', 'ScheduleCreated', 'ScheduleChanged', 'ScheduleCancelled', 'ScheduleRunRefused']] | None]"
+    streams: "NotRequired[list[str] | None]"
+    status: "NotRequired[Literal['active', 'disabled'] | None]"
 
 
 class Withdraw(TypedDict):
@@ -736,6 +783,39 @@ class CloseDayArguments(TypedDict):
     if_match: "NotRequired[int]"
     ledger: "NotRequired[str]"
     dry_run: "NotRequired[bool]"
+
+
+class RegisterWebhookArguments(TypedDict):
+    id: "NotRequired[str | UUID]"
+    url: "str"
+    types: "NotRequired[list[Literal['UserCreated', 'UserChanged', 'UserDeactivated', 'UserReactivated', 'UserErased', 'AccountOpened', 'AccountFrozen', 'AccountUnfrozen', 'AccountClosed', 'OverdraftLimitChanged', 'AccountLimitsChanged', 'AccountMetadataChanged', 'HoldPlaced', 'HoldReleased', 'HoldExpired', 'FundsDeposited', 'FundsWithdrawn', 'FundsTransferred', 'HoldCaptured', 'TransferReversed', 'FundsMoved', 'FundsExchanged', 'ProjectionEventSkipped', 'LedgerCreated', 'LedgerChanged', 'LedgerClosed', 'DayClosed', 'ScheduleCreated', 'ScheduleChanged', 'ScheduleCancelled', 'ScheduleRunRefused']]]"
+    streams: "NotRequired[list[str]]"
+    ledger: "NotRequired[str]"
+
+
+class ChangeWebhookArguments(TypedDict):
+    url: "NotRequired[str | None]"
+    types: "NotRequired[list[Literal['UserCreated', 'UserChanged', 'UserDeactivated', 'UserReactivated', 'UserErased', 'AccountOpened', 'AccountFrozen', 'AccountUnfrozen', 'AccountClosed', 'OverdraftLimitChanged', 'AccountLimitsChanged', 'AccountMetadataChanged', 'HoldPlaced', 'HoldReleased', 'HoldExpired', 'FundsDeposited', 'FundsWithdrawn', 'FundsTransferred', 'HoldCaptured', 'TransferReversed', 'FundsMoved', 'FundsExchanged', 'ProjectionEventSkipped', 'LedgerCreated', 'LedgerChanged', 'LedgerClosed', 'DayClosed', 'ScheduleCreated', 'ScheduleChanged', 'ScheduleCancelled', 'ScheduleRunRefused']] | None]"
+    streams: "NotRequired[list[str] | None]"
+    status: "NotRequired[Literal['active', 'disabled'] | None]"
+    ledger: "NotRequired[str]"
+
+
+class DeleteWebhookArguments(TypedDict):
+    ledger: "NotRequired[str]"
+
+
+class RotateWebhookSecretArguments(TypedDict):
+    overlap_seconds: "NotRequired[int]"
+    ledger: "NotRequired[str]"
+
+
+class TestWebhookArguments(TypedDict):
+    ledger: "NotRequired[str]"
+
+
+class RepeatDeliveryArguments(TypedDict):
+    ledger: "NotRequired[str]"
 
 
 class CreateUserArguments(TypedDict):
@@ -964,7 +1044,7 @@ class AuditCallerMember(TypedDict):
 
 class AuditRecordResource(TypedDict):
     audit_position: "int"
-    act: "Literal['key-made', 'key-rotated', 'key-revoked', 'reset-token-issued', 'password-set', 'password-denied', 'login-denied', 'session-begun', 'session-ended', 'sessions-ended', 'limits-changed']"
+    act: "Literal['key-made', 'key-rotated', 'key-revoked', 'reset-token-issued', 'password-set', 'password-denied', 'login-denied', 'session-begun', 'session-ended', 'sessions-ended', 'limits-changed', 'webhook-made', 'webhook-changed', 'webhook-deleted', 'webhook-secret-rotated']"
     data: "dict[str, Any]"
     caller: "AuditCallerMember"
     recorded_at: "str"
@@ -1010,6 +1090,12 @@ class CountedLimitResource(TypedDict):
     limit: "int"
     used: "int"
     resets_at: "str"
+
+
+class CurrencyHolding(TypedDict):
+    currency: "str"
+    accounts: "int"
+    sum: "str"
 
 
 class CurrencyResource(TypedDict):
@@ -1078,6 +1164,16 @@ class DayTotalsResource(TypedDict):
     paid_out: "str"
 
 
+class DeliveryResource(TypedDict):
+    id: "str"
+    event_position: "int | None"
+    type: "str"
+    status: "Literal['delivered', 'retrying', 'failed', 'requested']"
+    attempts: "int"
+    outcome: "str | None"
+    changed_at: "str"
+
+
 class DenialResource(TypedDict):
     refused_at: "str"
     code: "str"
@@ -1090,6 +1186,30 @@ class DenialResource(TypedDict):
     ledger_id: "str"
     request_id: "str"
     count: "int"
+
+
+class EntryReport(TypedDict):
+    page: "int"
+    page_size: "int"
+    total: "int"
+    pages: "int"
+    position: "int"
+    items: "list[EntryReportItem]"
+
+
+class EntryReportItem(TypedDict):
+    account_id: "str"
+    transfer_id: "str"
+    kind: "Literal['deposit', 'withdrawal', 'transfer', 'reversal', 'postings', 'exchange']"
+    amount: "int"
+    balance: "int"
+    currency: "str"
+    counterparty_account_id: "str | None"
+    occurred_at: "str"
+    recorded_at: "str"
+    month: "str"
+    reference: "str | None"
+    position: "int"
 
 
 class EntryResource(TypedDict):
@@ -1426,6 +1546,25 @@ class StreamEventResource(TypedDict):
     version: "int"
 
 
+class TotalsReport(TypedDict):
+    page: "int"
+    page_size: "int"
+    total: "int"
+    pages: "int"
+    position: "int"
+    items: "list[TotalsReportItem]"
+
+
+class TotalsReportItem(TypedDict):
+    owner_id: "NotRequired[str | None]"
+    month: "NotRequired[str | None]"
+    currency: "str"
+    entries: "int"
+    paid_in: "str"
+    paid_out: "str"
+    sum: "str"
+
+
 class TransferResource(TypedDict):
     id: "str"
     kind: "Literal['deposit', 'withdrawal', 'transfer', 'reversal', 'postings', 'exchange']"
@@ -1451,6 +1590,25 @@ class TransferResource(TypedDict):
 class TrialBalanceResponse(TypedDict):
     currencies: "list[CurrencyTrialBalance]"
     position: "int"
+
+
+class UserReport(TypedDict):
+    page: "int"
+    page_size: "int"
+    total: "int"
+    pages: "int"
+    position: "int"
+    items: "list[UserReportItem]"
+
+
+class UserReportItem(TypedDict):
+    id: "str"
+    name: "str | None"
+    email: "str | None"
+    status: "Literal['active', 'inactive', 'erased']"
+    created_at: "str"
+    accounts: "int"
+    sums: "list[CurrencyHolding]"
 
 
 class UserResource(TypedDict):
@@ -1480,6 +1638,37 @@ class UsersByStatus(TypedDict):
     active: "int"
     inactive: "int"
     erased: "int"
+
+
+class WebhookResource(TypedDict):
+    id: "str"
+    url: "str"
+    types: "list[str]"
+    streams: "list[str]"
+    status: "Literal['active', 'disabled']"
+    notice: "str | None"
+    delivered_position: "int"
+    failures: "int"
+    failing_since: "str | None"
+    next_attempt_at: "str"
+    created_at: "str"
+    old_secret_until: "str | None"
+
+
+class WebhookResponse(TypedDict):
+    id: "str"
+    url: "str"
+    types: "list[str]"
+    streams: "list[str]"
+    status: "Literal['active', 'disabled']"
+    notice: "str | None"
+    delivered_position: "int"
+    failures: "int"
+    failing_since: "str | None"
+    next_attempt_at: "str"
+    created_at: "str"
+    old_secret_until: "str | None"
+    position: "int"
 
 
 class ListUsersArguments(TypedDict):
@@ -1657,6 +1846,45 @@ class GetTrialBalanceArguments(TypedDict):
     min_position: "NotRequired[int]"
 
 
+class ReportUsersArguments(TypedDict):
+    page: "NotRequired[int]"
+    page_size: "NotRequired[int]"
+    status: "NotRequired[Literal['active', 'inactive', 'erased'] | None]"
+    currency: "NotRequired[str | None]"
+    search: "NotRequired[str | None]"
+    sort: "NotRequired[Literal['created_at', '-created_at', 'name', '-name', 'accounts', '-accounts']]"
+    ledger: "NotRequired[str]"
+    min_position: "NotRequired[int]"
+
+
+class ReportTotalsArguments(TypedDict):
+    page: "NotRequired[int]"
+    page_size: "NotRequired[int]"
+    currency: "NotRequired[str | None]"
+    owner_id: "NotRequired[str | UUID | None]"
+    account_id: "NotRequired[str | UUID | None]"
+    kind: "NotRequired[Literal['deposit', 'withdrawal', 'transfer', 'reversal', 'postings', 'exchange'] | None]"
+    month_gte: "NotRequired[str | None]"
+    month_lte: "NotRequired[str | None]"
+    by: "NotRequired[Literal['owner', 'month', 'currency']]"
+    ledger: "NotRequired[str]"
+    min_position: "NotRequired[int]"
+
+
+class ReportEntriesArguments(TypedDict):
+    page: "NotRequired[int]"
+    page_size: "NotRequired[int]"
+    currency: "NotRequired[str | None]"
+    owner_id: "NotRequired[str | UUID | None]"
+    account_id: "NotRequired[str | UUID | None]"
+    kind: "NotRequired[Literal['deposit', 'withdrawal', 'transfer', 'reversal', 'postings', 'exchange'] | None]"
+    month_gte: "NotRequired[str | None]"
+    month_lte: "NotRequired[str | None]"
+    sort: "NotRequired[Literal['occurred_at', '-occurred_at', 'amount', '-amount', 'position', '-position']]"
+    ledger: "NotRequired[str]"
+    min_position: "NotRequired[int]"
+
+
 class ListActivityArguments(TypedDict):
     limit: "NotRequired[int]"
     ledger: "NotRequired[str]"
@@ -1755,6 +1983,22 @@ class ListRefusalsArguments(TypedDict):
 
 
 class ListAuditRecordsArguments(TypedDict):
+    limit: "NotRequired[int]"
+    cursor: "NotRequired[str | None]"
+    ledger: "NotRequired[str]"
+
+
+class ListWebhooksArguments(TypedDict):
+    limit: "NotRequired[int]"
+    cursor: "NotRequired[str | None]"
+    ledger: "NotRequired[str]"
+
+
+class GetWebhookArguments(TypedDict):
+    ledger: "NotRequired[str]"
+
+
+class ListDeliveriesArguments(TypedDict):
     limit: "NotRequired[int]"
     cursor: "NotRequired[str | None]"
     ledger: "NotRequired[str]"

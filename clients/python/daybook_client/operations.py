@@ -23,6 +23,7 @@ from daybook_client.bodies import (
     ChangePasswordArguments,
     ChangeScheduleArguments,
     ChangeUserArguments,
+    ChangeWebhookArguments,
     CloseAccountArguments,
     CloseDayArguments,
     CloseLedgerArguments,
@@ -36,10 +37,13 @@ from daybook_client.bodies import (
     DayResource,
     DayResponse,
     DeactivateUserArguments,
+    DeleteWebhookArguments,
+    DeliveryResource,
     DenialResource,
     DepositArguments,
     EndSessionArguments,
     EndSessionsArguments,
+    EntryReport,
     EntryResource,
     EraseUserArguments,
     EventResource,
@@ -66,6 +70,7 @@ from daybook_client.bodies import (
     GetTransferArguments,
     GetTrialBalanceArguments,
     GetUserArguments,
+    GetWebhookArguments,
     HoldBody,
     HoldResource,
     HoldResponse,
@@ -78,6 +83,7 @@ from daybook_client.bodies import (
     ListAuditRecordsArguments,
     ListCurrenciesArguments,
     ListDaysArguments,
+    ListDeliveriesArguments,
     ListEntriesArguments,
     ListEventsArguments,
     ListHoldsArguments,
@@ -90,8 +96,10 @@ from daybook_client.bodies import (
     ListStreamArguments,
     ListTransfersArguments,
     ListUsersArguments,
+    ListWebhooksArguments,
     LogInArguments,
     LoginBody,
+    NewWebhookBody,
     OpenAccountArguments,
     OutsideTransferBody,
     Page,
@@ -103,11 +111,19 @@ from daybook_client.bodies import (
     ProjectionResource,
     ReactivateUserArguments,
     ReceiptResponse,
+    RegisterWebhookArguments,
     ReleaseHoldArguments,
+    RepeatDeliveryArguments,
+    ReportEntriesArguments,
+    ReportTotalsArguments,
+    ReportUsersArguments,
+    RequestedDeliveryBody,
     ResetPasswordArguments,
     ResetTokenBody,
     ReversalBody,
     ReverseTransferArguments,
+    RotatedSecretBody,
+    RotateWebhookSecretArguments,
     RunBatchArguments,
     ScheduleBody,
     ScheduleResource,
@@ -117,6 +133,8 @@ from daybook_client.bodies import (
     StatementResponse,
     StatisticsResponse,
     StreamEventResource,
+    TestWebhookArguments,
+    TotalsReport,
     TransferBody,
     TransferFundsArguments,
     TransferManyArguments,
@@ -125,8 +143,12 @@ from daybook_client.bodies import (
     TrialBalanceResponse,
     UnfreezeAccountArguments,
     UserBody,
+    UserReport,
     UserResource,
     UserResponse,
+    WebhookBody,
+    WebhookResource,
+    WebhookResponse,
     WithdrawArguments,
 )
 from daybook_client.exchange import Operation
@@ -238,6 +260,16 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "close_ledger": Operation("command", "POST", "/v1/ledgers/{ledger_id}/close", query={"dry_run": "dry_run"}, has_key=True),
     "close_day": Operation("command", "POST", "/v1/days/{day}/close", query={"dry_run": "dry_run"}, has_key=True),
+    "register_webhook": Operation("command", "POST", "/v1/webhooks", body=frozenset(["id", "streams", "types", "url"])),
+    "change_webhook": Operation(
+        "command", "PATCH", "/v1/webhooks/{webhook_id}", body=frozenset(["status", "streams", "types", "url"])
+    ),
+    "delete_webhook": Operation("command", "DELETE", "/v1/webhooks/{webhook_id}"),
+    "rotate_webhook_secret": Operation(
+        "command", "POST", "/v1/webhooks/{webhook_id}/rotate-secret", body=frozenset(["overlap_seconds"])
+    ),
+    "test_webhook": Operation("command", "POST", "/v1/webhooks/{webhook_id}/test"),
+    "repeat_delivery": Operation("command", "POST", "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/repeat"),
     "create_user": Operation(
         "command",
         "POST",
@@ -467,6 +499,54 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "get_trial_balance": Operation(
         "query", "GET", "/v1/trial-balance", query={"at": "at", "axis": "axis", "currency": "currency"}, has_freshness=True
     ),
+    "report_users": Operation(
+        "query",
+        "GET",
+        "/v1/reports/users",
+        query={
+            "page": "page",
+            "page_size": "page_size",
+            "status": "status",
+            "currency": "currency",
+            "search": "search",
+            "sort": "sort",
+        },
+        has_freshness=True,
+    ),
+    "report_totals": Operation(
+        "query",
+        "GET",
+        "/v1/reports/totals",
+        query={
+            "page": "page",
+            "page_size": "page_size",
+            "currency": "currency",
+            "owner_id": "owner_id",
+            "account_id": "account_id",
+            "kind": "kind",
+            "month_gte": "month[gte]",
+            "month_lte": "month[lte]",
+            "by": "by",
+        },
+        has_freshness=True,
+    ),
+    "report_entries": Operation(
+        "query",
+        "GET",
+        "/v1/reports/entries",
+        query={
+            "page": "page",
+            "page_size": "page_size",
+            "currency": "currency",
+            "owner_id": "owner_id",
+            "account_id": "account_id",
+            "kind": "kind",
+            "month_gte": "month[gte]",
+            "month_lte": "month[lte]",
+            "sort": "sort",
+        },
+        has_freshness=True,
+    ),
     "list_activity": Operation("query", "GET", "/v1/activity", query={"limit": "limit"}, has_freshness=True),
     "list_currencies": Operation("query", "GET", "/v1/currencies"),
     "list_events": Operation(
@@ -498,6 +578,11 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "get_day": Operation("query", "GET", "/v1/days/{day}", has_freshness=True),
     "list_refusals": Operation("query", "GET", "/v1/refusals", query={"limit": "limit", "cursor": "cursor"}),
     "list_audit_records": Operation("query", "GET", "/v1/audit-records", query={"limit": "limit", "cursor": "cursor"}),
+    "list_webhooks": Operation("query", "GET", "/v1/webhooks", query={"limit": "limit", "cursor": "cursor"}),
+    "get_webhook": Operation("query", "GET", "/v1/webhooks/{webhook_id}"),
+    "list_deliveries": Operation(
+        "query", "GET", "/v1/webhooks/{webhook_id}/deliveries", query={"limit": "limit", "cursor": "cursor"}
+    ),
     "get_caller": Operation("query", "GET", "/v1/caller"),
 }
 
@@ -558,6 +643,34 @@ class Operations(ABC):
     def close_day(self, day: str | UUID, **arguments: Unpack[CloseDayArguments]) -> DayBody:
         """Close Day."""
         return self._call("close_day", {"day": str(day)}, arguments)
+
+    def register_webhook(self, **arguments: Unpack[RegisterWebhookArguments]) -> NewWebhookBody:
+        """Register Webhook."""
+        return self._call("register_webhook", {}, arguments)
+
+    def change_webhook(self, webhook_id: str | UUID, **arguments: Unpack[ChangeWebhookArguments]) -> WebhookBody:
+        """Change Webhook."""
+        return self._call("change_webhook", {"webhook_id": str(webhook_id)}, arguments)
+
+    def delete_webhook(self, webhook_id: str | UUID, **arguments: Unpack[DeleteWebhookArguments]) -> None:
+        """Delete Webhook."""
+        return self._call("delete_webhook", {"webhook_id": str(webhook_id)}, arguments)
+
+    def rotate_webhook_secret(
+        self, webhook_id: str | UUID, **arguments: Unpack[RotateWebhookSecretArguments]
+    ) -> RotatedSecretBody:
+        """Rotate Webhook Secret."""
+        return self._call("rotate_webhook_secret", {"webhook_id": str(webhook_id)}, arguments)
+
+    def test_webhook(self, webhook_id: str | UUID, **arguments: Unpack[TestWebhookArguments]) -> RequestedDeliveryBody:
+        """Test Webhook."""
+        return self._call("test_webhook", {"webhook_id": str(webhook_id)}, arguments)
+
+    def repeat_delivery(
+        self, webhook_id: str | UUID, delivery_id: str | UUID, **arguments: Unpack[RepeatDeliveryArguments]
+    ) -> RequestedDeliveryBody:
+        """Repeat Delivery."""
+        return self._call("repeat_delivery", {"webhook_id": str(webhook_id), "delivery_id": str(delivery_id)}, arguments)
 
     def create_user(self, **arguments: Unpack[CreateUserArguments]) -> UserBody:
         """Create User."""
@@ -717,6 +830,18 @@ class Operations(ABC):
         """Get Trial Balance."""
         return self._call("get_trial_balance", {}, arguments)
 
+    def report_users(self, **arguments: Unpack[ReportUsersArguments]) -> UserReport:
+        """Report Users."""
+        return self._call("report_users", {}, arguments)
+
+    def report_totals(self, **arguments: Unpack[ReportTotalsArguments]) -> TotalsReport:
+        """Report Totals."""
+        return self._call("report_totals", {}, arguments)
+
+    def report_entries(self, **arguments: Unpack[ReportEntriesArguments]) -> EntryReport:
+        """Report Entries."""
+        return self._call("report_entries", {}, arguments)
+
     def list_activity(self, **arguments: Unpack[ListActivityArguments]) -> Page[ActivityResource]:
         """List Activity."""
         return self._call("list_activity", {}, arguments)
@@ -780,6 +905,18 @@ class Operations(ABC):
     def list_audit_records(self, **arguments: Unpack[ListAuditRecordsArguments]) -> Page[AuditRecordResource]:
         """List Audit Records."""
         return self._call("list_audit_records", {}, arguments)
+
+    def list_webhooks(self, **arguments: Unpack[ListWebhooksArguments]) -> Page[WebhookResource]:
+        """List Webhooks."""
+        return self._call("list_webhooks", {}, arguments)
+
+    def get_webhook(self, webhook_id: str | UUID, **arguments: Unpack[GetWebhookArguments]) -> WebhookResponse:
+        """Get Webhook."""
+        return self._call("get_webhook", {"webhook_id": str(webhook_id)}, arguments)
+
+    def list_deliveries(self, webhook_id: str | UUID, **arguments: Unpack[ListDeliveriesArguments]) -> Page[DeliveryResource]:
+        """List Deliveries."""
+        return self._call("list_deliveries", {"webhook_id": str(webhook_id)}, arguments)
 
     def get_caller(self, **arguments: Unpack[GetCallerArguments]) -> CallerResource:
         """Get Caller."""
@@ -845,6 +982,34 @@ class AsyncOperations(ABC):
     async def close_day(self, day: str | UUID, **arguments: Unpack[CloseDayArguments]) -> DayBody:
         """Close Day."""
         return await self._call("close_day", {"day": str(day)}, arguments)
+
+    async def register_webhook(self, **arguments: Unpack[RegisterWebhookArguments]) -> NewWebhookBody:
+        """Register Webhook."""
+        return await self._call("register_webhook", {}, arguments)
+
+    async def change_webhook(self, webhook_id: str | UUID, **arguments: Unpack[ChangeWebhookArguments]) -> WebhookBody:
+        """Change Webhook."""
+        return await self._call("change_webhook", {"webhook_id": str(webhook_id)}, arguments)
+
+    async def delete_webhook(self, webhook_id: str | UUID, **arguments: Unpack[DeleteWebhookArguments]) -> None:
+        """Delete Webhook."""
+        return await self._call("delete_webhook", {"webhook_id": str(webhook_id)}, arguments)
+
+    async def rotate_webhook_secret(
+        self, webhook_id: str | UUID, **arguments: Unpack[RotateWebhookSecretArguments]
+    ) -> RotatedSecretBody:
+        """Rotate Webhook Secret."""
+        return await self._call("rotate_webhook_secret", {"webhook_id": str(webhook_id)}, arguments)
+
+    async def test_webhook(self, webhook_id: str | UUID, **arguments: Unpack[TestWebhookArguments]) -> RequestedDeliveryBody:
+        """Test Webhook."""
+        return await self._call("test_webhook", {"webhook_id": str(webhook_id)}, arguments)
+
+    async def repeat_delivery(
+        self, webhook_id: str | UUID, delivery_id: str | UUID, **arguments: Unpack[RepeatDeliveryArguments]
+    ) -> RequestedDeliveryBody:
+        """Repeat Delivery."""
+        return await self._call("repeat_delivery", {"webhook_id": str(webhook_id), "delivery_id": str(delivery_id)}, arguments)
 
     async def create_user(self, **arguments: Unpack[CreateUserArguments]) -> UserBody:
         """Create User."""
@@ -1008,6 +1173,18 @@ class AsyncOperations(ABC):
         """Get Trial Balance."""
         return await self._call("get_trial_balance", {}, arguments)
 
+    async def report_users(self, **arguments: Unpack[ReportUsersArguments]) -> UserReport:
+        """Report Users."""
+        return await self._call("report_users", {}, arguments)
+
+    async def report_totals(self, **arguments: Unpack[ReportTotalsArguments]) -> TotalsReport:
+        """Report Totals."""
+        return await self._call("report_totals", {}, arguments)
+
+    async def report_entries(self, **arguments: Unpack[ReportEntriesArguments]) -> EntryReport:
+        """Report Entries."""
+        return await self._call("report_entries", {}, arguments)
+
     async def list_activity(self, **arguments: Unpack[ListActivityArguments]) -> Page[ActivityResource]:
         """List Activity."""
         return await self._call("list_activity", {}, arguments)
@@ -1071,6 +1248,20 @@ class AsyncOperations(ABC):
     async def list_audit_records(self, **arguments: Unpack[ListAuditRecordsArguments]) -> Page[AuditRecordResource]:
         """List Audit Records."""
         return await self._call("list_audit_records", {}, arguments)
+
+    async def list_webhooks(self, **arguments: Unpack[ListWebhooksArguments]) -> Page[WebhookResource]:
+        """List Webhooks."""
+        return await self._call("list_webhooks", {}, arguments)
+
+    async def get_webhook(self, webhook_id: str | UUID, **arguments: Unpack[GetWebhookArguments]) -> WebhookResponse:
+        """Get Webhook."""
+        return await self._call("get_webhook", {"webhook_id": str(webhook_id)}, arguments)
+
+    async def list_deliveries(
+        self, webhook_id: str | UUID, **arguments: Unpack[ListDeliveriesArguments]
+    ) -> Page[DeliveryResource]:
+        """List Deliveries."""
+        return await self._call("list_deliveries", {"webhook_id": str(webhook_id)}, arguments)
 
     async def get_caller(self, **arguments: Unpack[GetCallerArguments]) -> CallerResource:
         """Get Caller."""

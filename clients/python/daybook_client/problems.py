@@ -71,6 +71,12 @@ class NotFound(Problem):
     CODE = "not-found"
 
 
+class ReportingOff(Problem):
+    """There are no reports here: SQL reporting is off."""
+
+    CODE = "reporting-off"
+
+
 class MethodNotAllowed(Problem):
     """This path does not allow this method."""
 
@@ -215,6 +221,12 @@ class ScheduleRunDue(Problem):
     CODE = "schedule-run-due"
 
 
+class TooManyWebhooks(Problem):
+    """The ledger has as many webhooks as it may have."""
+
+    CODE = "too-many-webhooks"
+
+
 class EmailTaken(Problem):
     """Another user has this e-mail address."""
 
@@ -311,6 +323,12 @@ class ScheduleNeverDue(Problem):
     CODE = "schedule-never-due"
 
 
+class WebhookUrlRefused(Problem):
+    """Daybook may not send to this URL."""
+
+    CODE = "webhook-url-refused"
+
+
 class IdempotencyKeyReused(Problem):
     """This Idempotency-Key was used for another request."""
 
@@ -383,6 +401,7 @@ PROBLEM_OF_CODE: Final = {
     Forbidden.CODE: Forbidden,
     PasswordWrong.CODE: PasswordWrong,
     NotFound.CODE: NotFound,
+    ReportingOff.CODE: ReportingOff,
     MethodNotAllowed.CODE: MethodNotAllowed,
     RequestTimeout.CODE: RequestTimeout,
     LedgerClosed.CODE: LedgerClosed,
@@ -407,6 +426,7 @@ PROBLEM_OF_CODE: Final = {
     TooManyReversals.CODE: TooManyReversals,
     ScheduleNotActive.CODE: ScheduleNotActive,
     ScheduleRunDue.CODE: ScheduleRunDue,
+    TooManyWebhooks.CODE: TooManyWebhooks,
     EmailTaken.CODE: EmailTaken,
     IdTaken.CODE: IdTaken,
     LengthRequired.CODE: LengthRequired,
@@ -423,6 +443,7 @@ PROBLEM_OF_CODE: Final = {
     HoldExpiryPassed.CODE: HoldExpiryPassed,
     TimeZoneUnknown.CODE: TimeZoneUnknown,
     ScheduleNeverDue.CODE: ScheduleNeverDue,
+    WebhookUrlRefused.CODE: WebhookUrlRefused,
     IdempotencyKeyReused.CODE: IdempotencyKeyReused,
     RateLimited.CODE: RateLimited,
     TooManyStreams.CODE: TooManyStreams,
