@@ -1,7 +1,7 @@
 # Start with `make run`, `make test` or `make check`. `make` without a target lists all targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test prove chaos check schema client screenshots bench lock clean
+.PHONY: help install run test prove chaos check schema client screenshots bench audit lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -77,8 +77,23 @@ bench: install .venv/bench/.installed ## Run all benchmarks in about ten minutes
 	.venv/bench/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
 	@touch $@
 
+# The packages of the running system; the others are only in a developer's .venv.
+LICENSED := requirements.txt
+HASHED := requirements requirements-sql requirements-statements requirements-dev requirements-bench requirements-audit
+
+audit: install .venv/audit/.installed ## Look for known weaknesses and unfit licences, and write sbom.cdx.json (CycloneDX)
+	.venv/audit/bin/cyclonedx-py requirements requirements.txt --output-reproducible --of JSON -o sbom.cdx.json
+	.venv/audit/bin/pip-licenses --python $(BIN)/python --from mixed --summary --partial-match --fail-on 'GPL;General Public' \
+		--packages $$(sed -n 's/^\([A-Za-z0-9_.-]*\)==.*/\1/p' $(LICENSED))
+	.venv/audit/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off $(HASHED:%=--requirement %.txt)
+
+.venv/audit/.installed: requirements-audit.txt | install
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.txt
+	@touch $@
+
 lock: install ## Update the locked requirements, with hashes and without the URL of an index
-	@for list in requirements requirements-sql requirements-statements requirements-dev requirements-bench; do \
+	@for list in $(HASHED); do \
 		$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 			--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $$list.in -o $$list.txt; \
 	done

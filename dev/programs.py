@@ -24,7 +24,7 @@ def find_program(*names: str) -> Path:
     Raises:
         StackError: none of the programs was found.
     """
-    folders = [Path(where) / bin_ for package, bin_ in _PACKAGED.items() for where in _folders_of(package)]
+    folders = [Path(where) / bin_ for package, bin_ in _PACKAGED.items() for where in folders_of(package)]
     for search in (os.pathsep.join(map(str, folders)), None):
         for name in names:
             if found := shutil.which(name, path=search):
@@ -36,7 +36,7 @@ def find_program(*names: str) -> Path:
     )
 
 
-def _folders_of(package: str) -> list[str]:
+def folders_of(package: str) -> list[str]:
     """Returns the folders of an installed package, without importing it: some of these packages start work on import."""
     spec = find_spec(package)
     return list(spec.submodule_search_locations or ()) if spec else []

@@ -1,4 +1,4 @@
-"""Counts what a writer does, for the metrics of the command API. Costs a command less than a microsecond."""
+"""Counts what a writer does, for the metrics of the command API. A command costs some additions in memory."""
 
 from collections import Counter
 from collections.abc import Sequence
