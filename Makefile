@@ -24,7 +24,7 @@ install: .venv/.installed ## Create .venv and install the locked requirements, w
 	@echo 'Daybook is installed. `make run` starts everything; `. .venv/bin/activate` puts `daybook` on PATH.'
 
 run: install ## Start Daybook, and each database server that is not configured; ENGINES=sql adds optional stores
-	$(BIN)/daybook dev $(if $(ENGINES),--engines $(ENGINES)) $(ARGS)
+	$(BIN)/daybook dev$(if $(ENGINES), --engines $(ENGINES)) $(ARGS)
 
 # The number of test processes. Each has its own PostgreSQL, MongoDB and Redis. Tests spend most of their time waiting.
 TEST_PROCESSES ?= 3

@@ -5,7 +5,7 @@
     │   ├── about accounts    AccountIsClosed · AccountIsFrozen · AccountNotEmpty · CurrencyMismatch · SameAccount
     │   ├── about amounts     BalanceOutOfRange · InsufficientFunds · PostingsUnbalanced
     │   ├── about users       EmailTaken · UserInactive · UserIsErased
-    │   └── about any         IdTaken · NotFound · VersionMismatch
+    │   └── about any         IdTaken · NotFound · ReportingOff · VersionMismatch
     ├── BadRequest            the request is not a valid command or query, or its caller may not send it
     │   ├── access            Forbidden · PasswordWrong · Unauthorized (LoginDenied, ResetTokenInvalid)
     │   ├── HTTP              HeadTooLarge · MalformedRequest · RequestTimeout

@@ -102,6 +102,7 @@ async def test_the_example_passes_make_check_and_works_end_to_end(
 ) -> None:
     run(checkout, "bash", "-c", printed_command())
     assert run(checkout, "git", "status", "--short").count("\n") == len(PATCHES)
+    make(checkout, "client")
     make(checkout, "check")
 
     monkeypatch.chdir(checkout)  # where `python -m` looks first
