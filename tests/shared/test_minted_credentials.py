@@ -147,7 +147,9 @@ class Attacker:
 
     async def _send(self, operation: Operation) -> str:
         path = operation.path.replace("{user_id}", self._user_id).format_map(
-            dict.fromkeys(("account_id", "hold_id", "schedule_id", "session_id", "transfer_id"), MISSING)
+            dict.fromkeys(
+                ("account_id", "delivery_id", "hold_id", "schedule_id", "session_id", "transfer_id", "webhook_id"), MISSING
+            )
             | {"ledger_id": "main", "day": "2020-01-31"}
         )
         known = {"email": self._addresses[1], "password": PASSWORD, "current_password": PASSWORD}
