@@ -207,7 +207,9 @@ def test_every_other_delivery_is_refused(body: bytes, headers: dict[str, str], s
 
 @asynccontextmanager
 async def client_of(stack: Stack, command_url: str | None = None) -> AsyncIterator[AsyncDaybook]:
-    async with AsyncDaybook(command_url or stack.settings.command_url, stack.settings.query_url, OPERATOR) as daybook:
+    urls = command_url or stack.settings.command_url, stack.settings.query_url
+    # On a busy machine, a process may take as long to start as many attempts.
+    async with AsyncDaybook(*urls, OPERATOR, attempts_max=100) as daybook:
         yield daybook
 
 
