@@ -6,7 +6,6 @@ does not match, and the reader gets an error instead of events that do not conti
 """
 
 import asyncio
-import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator
 from functools import partial
@@ -173,7 +172,7 @@ class Feed:
         await self._moved.wait()
 
     def _is_far_ahead(self, after: int, reader: object) -> bool:
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         self._readers[reader] = after, now
         return any(after - other > AHEAD_MAX and now - asked < AHEAD_SECONDS for other, asked in self._readers.values())
 

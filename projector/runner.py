@@ -12,12 +12,12 @@ Each worker follows its share of the ledgers: see `projector.live_workers`.
 """
 
 import asyncio
+import random
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import Any, Final, NamedTuple
-from uuid import uuid4
 
 import structlog
 
@@ -86,7 +86,7 @@ class Runner:
         """
         self._engine = stores.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._redis = stores.redis
-        self._id = uuid4().hex
+        self._id = random.randbytes(16).hex()  # noqa: S311 # not a secret
         self._workers = LiveWorkers(stores.redis, self._id, alive_key)
         self._person_keys = PersonKeys(settings)
         self._sinks = sinks or make_sinks(stores)

@@ -31,13 +31,14 @@ pytestmark = pytest.mark.long
 SEEDS: Final = 200
 
 
-def found(plant: Plant | None = None, *, has_workers: bool = False) -> str:
-    """Runs histories until one breaks, and returns why it did."""
+def found(plant: Plant | None = None, *, has_workers: bool = False, reason: str = "") -> str:
+    """Runs histories until one breaks, for a reason that has this text, and returns the reason."""
     for seed in range(1, SEEDS + 1):
         try:
             run_history(seed, plant, has_workers=has_workers)
         except WrongError as wrong:
-            return str(wrong)
+            if reason in str(wrong):
+                return str(wrong)
     return "nothing"
 
 
@@ -128,7 +129,8 @@ def _run_without_a_look(run: RunSchedule, states: States) -> list[Event]:
 
 def test_a_scheduled_run_that_starts_twice_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RunSchedule, "decide", _run_without_a_look)
-    assert "started twice" in found(has_workers=True)
+    # Some histories never come to rest, because the run is refused again and again. Others record it twice.
+    assert "started twice" in found(has_workers=True, reason="started twice")
 
 
 async def _commit_without_waiting(driver: MemoryDriver) -> None:
