@@ -170,7 +170,7 @@ def test_a_stack_with_sql_reporting_answers_reports(tmp_path: Path) -> None:
         url = running.environment["DAYBOOK_QUERY_URL"]
         assert within(60, lambda: httpx2.get(f"{url}/v1/reports/users", headers=key).json().get("total", 0) > 0)
         listed = daybook("projections", "list", folder=tmp_path, **running.environment)
-        assert re.search(r"reports +1 +live", listed.stdout), listed.stdout + listed.stderr
+        assert re.search(r"reports\W+1\W+live", listed.stdout), listed.stdout + listed.stderr
         assert daybook("dev", "--engines", "hammer", folder=tmp_path).returncode == 2
     finally:
         daybook("down", folder=tmp_path)
