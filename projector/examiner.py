@@ -44,7 +44,7 @@ class LogEnd(msgspec.Struct, frozen=True):
 
 
 class ReadModelFinding(msgspec.Struct, frozen=True):
-    """What was found out about one read model. `number` is 0 if no generation is live, or if it has lost data.
+    """The findings about one read model. `number` is 0 if no generation is live, or if it has lost data.
 
     A read model that is behind the log is sound. One that is not sound must be opened by a follower, which finds out more.
     """
@@ -57,7 +57,7 @@ class ReadModelFinding(msgspec.Struct, frozen=True):
 
 
 class LedgerFindings(msgspec.Struct, frozen=True):
-    """What was found out about a ledger: its head, and each read model by name, except those of a store that did not answer."""
+    """The findings about a ledger: its head, and each read model by name, except those of a store that did not answer."""
 
     head: int
     models: Mapping[str, ReadModelFinding]

@@ -28,7 +28,7 @@ _ID_OF: Final = {
 
 
 class Findings(msgspec.Struct):
-    """What is wrong, in words. Each list is empty after a good run."""
+    """The faults that were found, in words. Each list is empty after a good run."""
 
     lost: list[str]
     doubled: list[str]

@@ -49,7 +49,7 @@ class CommittedBatch(msgspec.Struct, frozen=True):
 
 
 class Tables:
-    """What is committed. Rows are never changed, so a copy shares them."""
+    """The committed rows. Rows are never changed, so a copy shares them."""
 
     def __init__(self) -> None:
         self.position, self.hash, self.recorded_at = 0, b"", datetime.fromtimestamp(0, UTC)
@@ -147,7 +147,7 @@ class MemoryLog:
     def run(self, transaction: Transaction, statement: str, values: Any) -> list[Row]:
         """Runs a statement in a transaction. It sees what is committed now: the isolation level is READ COMMITTED.
 
-        Those that are `LOCKING` must be run after `lock`.
+        Run the `LOCKING` ones after `lock`.
         """
         return _STATEMENTS[statement](self, transaction, values)
 
