@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
+import sqlalchemy.exc
 from pymongo.errors import ExecutionTimeout, NetworkTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -57,11 +58,14 @@ class Ledger:
                     await asyncio.wait([appending])
             raise
 
-    def generations(self, name: str, projection: Projection[Any] | None = None) -> Generations:
+    def generations(self, name: str, projection: Projection[Any] | None = None, feed: Feed | None = None) -> Generations:
         """Returns the generations of a read model without cached state, as a newly started process has them."""
         projection = projection or ALL_PROJECTIONS_BY_NAME[name]
         sink = make_sinks(self.stores)[projection.model.store]
-        return Generations(projection, sink, Feed(self.stores.engine, self.ledger_id, PERSON_KEYS))
+        return Generations(projection, sink, feed or self.feed())
+
+    def feed(self) -> Feed:
+        return Feed(self.stores.engine, self.ledger_id, PERSON_KEYS)
 
     async def live(self, name: str) -> Generation:
         model = ALL_PROJECTIONS_BY_NAME[name].model
@@ -78,17 +82,18 @@ class Ledger:
 
     async def build(self, *names: str) -> None:
         """Builds these read models up to the head and makes them live."""
-        await asyncio.gather(*(self._build_patiently(name) for name in names or PROJECTIONS_BY_NAME))
+        feed = self.feed()  # one for all, as in a worker: each feed holds a connection while it reads
+        await asyncio.gather(*(self._build_patiently(name, feed) for name in names or PROJECTIONS_BY_NAME))
 
-    async def _build_patiently(self, name: str) -> None:
+    async def _build_patiently(self, name: str, feed: Feed) -> None:
         """Builds a read model, and begins again after a timeout, as a worker does. On a busy machine a store may time out."""
         for _ in range(BUILD_ATTEMPTS - 1):
-            with suppress(TimeoutError):
-                return await self._build(name)
-        return await self._build(name)
+            with suppress(TimeoutError, sqlalchemy.exc.TimeoutError):
+                return await self._build(name, feed)
+        return await self._build(name, feed)
 
-    async def _build(self, name: str) -> None:
-        generations = self.generations(name)
+    async def _build(self, name: str, feed: Feed) -> None:
+        generations = self.generations(name, feed=feed)
         opened = await generations.open()
         build = generations.resume(opened)
         while await build.advance(BUILD_EVENTS_MAX):

@@ -175,6 +175,8 @@ async def test_prometheus_scrapes_all_processes_with_the_shipped_files_and_every
 
 async def _jobs_that_are_up(client: httpx2.AsyncClient, jobs: set[str]) -> bool:
     try:
+        if not (await client.get("/-/ready")).is_success:
+            return False  # It listens before it has read its files, and answers with a 503 without JSON.
         return {sample["metric"]["job"] for sample in await _result(client, "up == 1")} == jobs
     except httpx2.TransportError:
         return False
