@@ -3,7 +3,8 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -86,7 +87,7 @@ def main(
         scale, rounds=rounds or scale.rounds, seconds=seconds or scale.seconds, ledgers=ledgers or scale.ledgers
     )
     try:
-        text, sections = uvloop.run(_measure(wanted, scale))
+        text, sections, failed = uvloop.run(_measure(wanted, scale))
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise typer.Exit(INTERRUPTED) from None
     except DaybookError as error:
@@ -95,19 +96,39 @@ def main(
     typer.echo(text)
     if write_to:
         write(write_to, text, sections)
+    for name, error in failed.items():
+        typer.echo(f"bench: {name}: {error}", err=True)
+    if failed:
+        raise typer.Exit(1)
 
 
-async def _measure(names: Sequence[str], scale: Scale) -> tuple[str, list[Section]]:
+async def _measure(names: Sequence[str], scale: Scale) -> tuple[str, list[Section], dict[str, DaybookError]]:
+    """Returns the document, its sections, and the errors of the benchmarks that failed, by name."""
     task = asyncio.current_task()
     if task:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    sections: list[Section] = []
     async with open_rig(scale) as rig:
         machine = machine_facts(scale, sync_microseconds(rig.folder), await _server_versions(rig))
-        for name in names:
-            say(name)
-            sections.append(await BENCHMARKS[name](rig))
-    return document(sections, TARGETS, machine, _command()), sections
+        sections, failed = await measure_each({name: partial(BENCHMARKS[name], rig) for name in names})
+    return document(sections, TARGETS, machine, _command()), sections, failed
+
+
+async def measure_each(
+    benchmarks: Mapping[str, Callable[[], Awaitable[Section]]],
+) -> tuple[list[Section], dict[str, DaybookError]]:
+    """Runs the benchmarks in order. One that fails takes nothing from the others, which may have run for an hour before it.
+
+    Returns the sections of those that succeeded, and the errors of those that failed, by name.
+    """
+    sections: list[Section] = []
+    failed: dict[str, DaybookError] = {}
+    for name, measure in benchmarks.items():
+        say(name)
+        try:
+            sections.append(await measure())
+        except DaybookError as error:
+            failed[name] = error
+    return sections, failed
 
 
 def _command() -> str:

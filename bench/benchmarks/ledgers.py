@@ -93,12 +93,17 @@ async def _make(settings: Settings, prefix: str, count: int) -> None:
 
 
 async def _until(stores: Stores, count: int) -> float:
-    """Waits until the read models of so many ledgers are live. Returns the time."""
+    """Waits until the read models of so many ledgers are live, while one more becomes live now and then. Returns the time."""
+    live = await _live(stores)
+    while live < count:
+        before = live
 
-    async def are_live() -> bool:
-        return await _live(stores) >= count
+        async def is_one_more_live(before: int = before) -> bool:
+            return await _live(stores) > before
 
-    return await _wait(are_live, BUILD_LOOK_SECONDS, STALL_SECONDS + count)
+        await _wait(is_one_more_live, BUILD_LOOK_SECONDS, STALL_SECONDS)
+        live = await _live(stores)
+    return time.perf_counter()
 
 
 async def _live(stores: Stores) -> int:

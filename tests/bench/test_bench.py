@@ -12,11 +12,13 @@ from pathlib import Path
 import orjson
 import pytest
 
+from bench.__main__ import measure_each
 from bench.load_client import percentile
 from bench.measurement import Figure, Section, Target, judge
 from bench.plots import bars, lines
 from bench.report import BEGIN, END, between_markers
 from bench.workloads import HOT_ACCOUNT, Workload, account_id
+from shared.errors import StackError
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,6 +51,20 @@ async def test_ctrl_c_leaves_nothing_behind() -> None:
 
 def _left_behind() -> Sequence[Path]:
     return sorted(Path("/var/tmp").glob("daybook-bench-*"))
+
+
+async def test_a_benchmark_that_fails_takes_nothing_from_the_others() -> None:
+    error = StackError("no room")
+
+    async def fails() -> Section:
+        raise error
+
+    async def succeeds() -> Section:
+        return Section("second", "Second")
+
+    sections, failed = await measure_each({"first": fails, "second": succeeds})
+    assert [section.name for section in sections] == ["second"]
+    assert failed == {"first": error}
 
 
 def test_an_unknown_benchmark_is_named() -> None:
