@@ -249,12 +249,15 @@ class MongoSink:
         return sorted(indexes), dict(await collection.options())
 
     async def numbers(self, model: ReadModel, ledger_id: str) -> set[int]:
-        collections = re.compile(re.escape(f"{ledger_id}.{model.name}.") + r"(\d+)")
-        checkpoints = re.compile(re.escape(f"{pointer_id(model, ledger_id)}/") + r"(\d+)")
-        names = await self._mongo.list_collection_names()
-        ids = await self._mongo.checkpoints.distinct("_id")
-        matches = [*map(collections.fullmatch, names), *map(checkpoints.fullmatch, ids)]
-        return {int(match[1]) for match in matches if match}
+        """Returns the numbers of the generations that have a collection or a checkpoint.
+
+        MongoDB chooses the names and ids. Those of all ledgers would be too many to read for each read model of a new ledger.
+        """
+        collections = f"^{re.escape(f'{ledger_id}.{model.name}.')}[0-9]+$"
+        checkpoints = f"^{re.escape(f'{pointer_id(model, ledger_id)}/')}[0-9]+$"
+        names = await self._mongo.list_collection_names(filter={"name": {"$regex": collections}})
+        ids = await self._mongo.checkpoints.distinct("_id", {"_id": {"$regex": checkpoints}})
+        return {int(re.split("[./]", each)[-1]) for each in (*names, *ids)}
 
     async def drop(self, generation: Generation) -> None:
         wait_for = self._transactions.wait_for
