@@ -21,7 +21,6 @@ from query_api.responses import (
     SAVINGS,
     TRANSFER,
     AsOfPosition,
-    MinorUnitAmount,
     MinorUnitSum,
     ResponseModel,
     TimestampText,
@@ -33,6 +32,7 @@ from shared.errors import ReportingOff
 from shared.identity.access import only
 from shared.input_types import Currency, Id
 from shared.web.headers import qualities, quality_of
+from shared.web.members import MinorUnitAmount
 from shared.web.problems import JSON
 
 router = query_router()
