@@ -32,6 +32,22 @@ LedgerId = Annotated[
     WithJsonSchema({"type": "string", "pattern": "^[a-z][a-z0-9-]{0,30}$", "examples": ["acme"]}),
 ]
 
+ProjectionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,40}$"), Field(examples=["accounts"])]
+"""The name of a read model, which may not exist."""
+
+_POSITION: Final = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
+
+
+def _position(value: object) -> int:
+    if not isinstance(value, str) or not _POSITION.fullmatch(value):
+        code, message = "position_invalid", "Must be a whole number from 1"
+        raise PydanticCustomError(code, message)
+    return int(value)
+
+
+EventPosition = Annotated[int, BeforeValidator(_position), Field(ge=1, le=2**53 - 1, examples=[812])]
+"""The position of an event, as it is written in a path."""
+
 _TIME_ZONE: Final = re.compile(r"UTC|[A-Z][A-Za-z_]+(?:/[A-Za-z0-9_+-]+)+")
 
 
