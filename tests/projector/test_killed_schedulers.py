@@ -152,13 +152,19 @@ def due(planned: ScheduleCreated) -> DueRun:
     return DueRun(planned.next_run.due_at, planned.schedule_id, 1)
 
 
+def weekly(planned: ScheduleCreated, hour: int) -> ScheduleCreated:
+    """Returns the schedule with a run that was due yesterday at this hour, and the next one in six days."""
+    day = datetime.now(UTC).date() - timedelta(days=1)
+    rule = ScheduleRule("week", f"{hour:02d}:00", "UTC", day.isoweekday())
+    return msgspec.structs.replace(planned, rule=rule, next_run=PlannedRun(f"{day}T{rule.time}:00.000000Z", day.isoformat()))
+
+
 async def test_a_run_is_made_once_whatever_step_its_process_dies_at(settings: Settings, tmp_path: Path) -> None:
     """At each step of its own run, a process is killed and another one goes on. At the end, every run is asked for twice more."""
     book = Book(8)
     owner = book.create_user()
     payer, payee = (book.open_account(owner.user_id) for _ in range(2))
-    moments = [f"2026-01-{day:02d}T09:00:00.000000Z" for day in range(1, len(STEPS) + 2)]
-    *plans, last = [book.plan(payer, payee.account_id, AMOUNT, moment) for moment in moments]
+    *plans, last = [weekly(book.plan(payer, payee.account_id, AMOUNT), hour) for hour in range(len(STEPS) + 1)]
     quick = settings.model_copy(update={"projector_look_ms": 50})
     async with open_ledger(quick) as ledger, ledger.followed(PROJECTIONS_BY_NAME["schedules"]):
         await ledger.append([owner, payer, payee, book.deposit(payer.account_id, BALANCE)])
