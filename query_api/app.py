@@ -117,7 +117,7 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
         open_postgres(configured, "daybook_query", connections_max=1) as postgres_of_checks,
         open_mongo(configured, configured.mongo_timeout_ms) as mongo,
         open_redis(configured) as redis,
-        open_optional_stores(configured) as optional,
+        open_optional_stores(configured, read_only=True) as optional,
         open_connections_of_strangers(configured, "daybook_query") as strangers,
     ):
         await require_schema(postgres, configured.schema_wait_seconds)

@@ -111,6 +111,10 @@ class Settings(BaseSettings):
         description="The database of SQL reporting: `sqlite+aiosqlite:///file`, `mysql+aiomysql://…` (MariaDB or MySQL) or "
         "`postgresql+asyncpg://…`. Without it, there are no reports. Needs the extra `sql`. See [stores](stores.md).",
     )
+    reporting_read_url: str | None = Field(
+        default=None,
+        description="The same database with a login that may only read. If it is set, reports and `daybook sql` use it.",
+    )
     secret: SecretStr = Field(min_length=32, description="Signs cursors. At least 32 characters; the same for all processes.")
 
     historical_currencies: Annotated[str, AfterValidator(_historical_currencies)] = Field(
