@@ -36,6 +36,7 @@ from shared.stores.redis import open_redis
 from shared.stores.schema import require_schema
 from shared.supervision import end_tasks, keep_running
 from shared.web.direct_routes import DirectApp
+from shared.web.draining import draining
 from shared.web.health import Readiness, StoreCheck, ask_postgres, health_router
 from shared.web.metrics import RequestDurations, metrics_router
 from shared.web.startup import prepare_app
@@ -131,18 +132,19 @@ async def running_command_api(configured: Settings) -> AsyncIterator[CommandApiS
         calm_collector()
         report_loop_errors()
         try:
-            yield CommandApiState(
-                settings=configured,
-                handler=handler,
-                login=login,
-                passwords=PasswordChanges(engine, login),
-                authentication=authentication,
-                denials=denials,
-                requests=RequestDurations(),
-                webhooks=Webhooks(engine, configured),
-                engine=engine,
-                readiness=readiness,
-            )
+            with draining(readiness, configured.drain_ms / 1000):
+                yield CommandApiState(
+                    settings=configured,
+                    handler=handler,
+                    login=login,
+                    passwords=PasswordChanges(engine, login),
+                    authentication=authentication,
+                    denials=denials,
+                    requests=RequestDurations(),
+                    webhooks=Webhooks(engine, configured),
+                    engine=engine,
+                    readiness=readiness,
+                )
         finally:
             await readiness.close()
             await end_tasks(*recorders)

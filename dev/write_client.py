@@ -57,7 +57,7 @@ def documents() -> dict[str, Document]:
         database_url="postgresql://u:p@127.0.0.1:1/x",
         mongo_url="mongodb://127.0.0.1:1/",
         redis_url="redis://127.0.0.1:1/0",
-        secret="for documents, and for nothing else",  # noqa: S106 # signs nothing
+        secret="for documents and for nothing else at all",  # noqa: S106 # signs nothing
         master_keys=base64.b64encode(bytes(32)).decode(),
     )
     return {"command": command_api.app.create_app(settings).openapi(), "query": query_api.app.create_app(settings).openapi()}

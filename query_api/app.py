@@ -51,6 +51,7 @@ from shared.identity.authentication import Authentication, Connections, open_con
 from shared.identity.denials import DenialRecorder
 from shared.logs import report_loop_errors, say
 from shared.privacy.person_keys import PersonKeys
+from shared.setting_values import read_secrets
 from shared.settings import Settings, settings_or_exit
 from shared.stores.all_stores import open_optional_stores
 from shared.stores.doctor import require_safe
@@ -59,6 +60,7 @@ from shared.stores.postgres import open_postgres
 from shared.stores.redis import open_redis, require_lasting_redis
 from shared.stores.schema import require_schema
 from shared.web.direct_routes import DirectApp
+from shared.web.draining import draining
 from shared.web.health import Readiness, health_router
 from shared.web.metrics import RequestDurations, metrics_router
 from shared.web.startup import prepare_app
@@ -133,18 +135,19 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
         report_loop_errors()
         sys.setswitchinterval(SWITCH_SECONDS)
         try:
-            yield QueryApiState(
-                settings=configured,
-                authentication=authentication,
-                denials=denials,
-                requests=RequestDurations(),
-                reader=reader,
-                reports=_report_queries(optional),
-                log_tails=log_tails,
-                cursors=Cursors(configured.secret.get_secret_value()),
-                person_keys=PersonKeys(configured),
-                readiness=readiness,
-            )
+            with draining(readiness, configured.drain_ms / 1000):
+                yield QueryApiState(
+                    settings=configured,
+                    authentication=authentication,
+                    denials=denials,
+                    requests=RequestDurations(),
+                    reader=reader,
+                    reports=_report_queries(optional),
+                    log_tails=log_tails,
+                    cursors=Cursors(*read_secrets(configured.secret.get_secret_value())),
+                    person_keys=PersonKeys(configured),
+                    readiness=readiness,
+                )
         finally:
             await readiness.close()
             await reader.positions.close()

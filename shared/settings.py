@@ -14,7 +14,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from shared.currency_table import HISTORICAL
 from shared.errors import SettingsInvalid
 from shared.proof.seals import is_key
-from shared.setting_values import read_header_value, read_http_url, read_master_keys, read_networks, read_public_keys
+from shared.setting_values import (
+    read_header_value,
+    read_http_url,
+    read_master_keys,
+    read_networks,
+    read_public_keys,
+    read_secrets,
+)
 
 MISSING: Final = ": field required"
 """How a problem of `SettingsInvalid` ends if the variable is not set."""
@@ -38,6 +45,11 @@ def _public_keys(value: str) -> str:
 
 def _master_keys(value: SecretStr) -> SecretStr:
     read_master_keys(value.get_secret_value())
+    return value
+
+
+def _secrets(value: SecretStr) -> SecretStr:
+    read_secrets(value.get_secret_value())
     return value
 
 
@@ -115,7 +127,10 @@ class Settings(BaseSettings):
         default=None,
         description="The same database with a login that may only read. If it is set, reports and `daybook sql` use it.",
     )
-    secret: SecretStr = Field(min_length=32, description="Signs cursors. At least 32 characters; the same for all processes.")
+    secret: Annotated[SecretStr, AfterValidator(_secrets)] = Field(
+        description="Signs cursors. At least 32 characters; the same for all processes. Several secrets, separated by commas: "
+        "the first signs, the others are still accepted."
+    )
 
     historical_currencies: Annotated[str, AfterValidator(_historical_currencies)] = Field(
         default="",
@@ -184,6 +199,12 @@ class Settings(BaseSettings):
 
     read_timeout_ms: Milliseconds = Field(
         default=5_000, description="Longest time in which the head of a request, and then its body, must arrive."
+    )
+    drain_ms: int = Field(
+        default=0,
+        ge=0,
+        description="How long an API that gets SIGTERM still takes requests, while `/readyz` answers 503 and each answer ends "
+        "its connection: the time that a balancer needs to notice.",
     )
     cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
         default="",

@@ -35,7 +35,7 @@ def an_app() -> FastAPI:
             database_url="postgresql://u:p@127.0.0.1:1/x",
             mongo_url="mongodb://127.0.0.1:1/",
             redis_url="redis://127.0.0.1:1/0",
-            secret="a secret of the tests, and of nothing else",
+            secret="a secret of the tests and of nothing else",
             master_keys=MASTER_KEY,
         )
     )
