@@ -22,7 +22,6 @@ from query_api.responses import (
     SAVINGS,
     TRANSFER,
     AsOfPosition,
-    MinorUnitAmount,
     MinorUnitSum,
     ResponseModel,
     TimestampText,
@@ -34,6 +33,7 @@ from shared.identity.access import only
 from shared.input_types import Currency, Id
 from shared.reporting_errors import ParquetOff, ReportingOff
 from shared.web.headers import qualities, quality_of
+from shared.web.members import MinorUnitAmount
 from shared.web.problems import JSON
 
 router = query_router()

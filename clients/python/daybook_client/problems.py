@@ -233,6 +233,36 @@ class TooManyWebhooks(Problem):
     CODE = "too-many-webhooks"
 
 
+class OperationUnderWay(Problem):
+    """Another operation on this read model is under way."""
+
+    CODE = "operation-under-way"
+
+
+class ProjectionPaused(Problem):
+    """The projection is paused."""
+
+    CODE = "projection-paused"
+
+
+class NothingKept(Problem):
+    """There is no generation of this read model to go back to."""
+
+    CODE = "nothing-kept"
+
+
+class EventRefused(Problem):
+    """An event cannot be applied to a read model."""
+
+    CODE = "event-refused"
+
+
+class GenerationRefused(Problem):
+    """The new generation of a read model does not match the log."""
+
+    CODE = "generation-refused"
+
+
 class EmailTaken(Problem):
     """Another user has this e-mail address."""
 
@@ -434,6 +464,11 @@ PROBLEM_OF_CODE: Final = {
     ScheduleNotActive.CODE: ScheduleNotActive,
     ScheduleRunDue.CODE: ScheduleRunDue,
     TooManyWebhooks.CODE: TooManyWebhooks,
+    OperationUnderWay.CODE: OperationUnderWay,
+    ProjectionPaused.CODE: ProjectionPaused,
+    NothingKept.CODE: NothingKept,
+    EventRefused.CODE: EventRefused,
+    GenerationRefused.CODE: GenerationRefused,
     EmailTaken.CODE: EmailTaken,
     IdTaken.CODE: IdTaken,
     LengthRequired.CODE: LengthRequired,
