@@ -6,17 +6,16 @@ that was opened to read only, the database refuses every write, whatever its log
 """
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 from sqlalchemy import ColumnElement, Row, and_, event, select, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from shared.errors import SchemaMismatch, SettingsInvalid
@@ -154,21 +153,16 @@ class ReportingStore:
             SchemaMismatch: the migrations of this code have not run.
             TimeoutError: the time has passed.
         """
-        async with asyncio.timeout(seconds or self._read_seconds), self._connected() as connection:
+        self._require_file()
+        async with asyncio.timeout(seconds or self._read_seconds), self._reading.begin() as connection:
             await self._require_schema(connection)
             yield connection
 
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[AsyncConnection]:
-        try:
-            async with self._reading.begin() as connection:
-                yield connection
-        except OperationalError as error:
-            # To read only, SQLite does not make the file.
-            is_missing = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_CANTOPEN
-            if not (is_missing and self.engine.url.query.get("mode") == "ro"):
-                raise
-            raise SchemaMismatch("the file of the reporting database cannot be opened: run `daybook migrate`") from error
+    def _require_file(self) -> None:
+        """To read only, SQLite does not make its file. Looks before the driver does, because the driver's thread fails badly."""
+        address = self.engine.url
+        if address.query.get("mode") == "ro" and not Path(unquote(str(address.database).removeprefix("file:"))).exists():
+            raise SchemaMismatch("the file of the reporting database does not exist: run `daybook migrate`")
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
