@@ -16,6 +16,7 @@ from fastapi import APIRouter, FastAPI
 
 from query_api.console import add_console
 from query_api.cursors import Cursors
+from query_api.doctor_reports import DoctorReports
 from query_api.log_tail import LogTails
 from query_api.operations import lag_metrics, readiness_notes, store_checks
 from query_api.reading import SWITCH_SECONDS, Reader
@@ -27,6 +28,7 @@ from query_api.resources import (
     currencies,
     days,
     denials,
+    doctor,
     entries,
     events,
     explanations,
@@ -90,6 +92,7 @@ RESOURCES: Final = (
     seals,
     days,
     denials,
+    doctor,
     audit_records,
     webhooks,
     caller,
@@ -109,6 +112,7 @@ class QueryApiState(TypedDict):
     """The `ReportQueries`, or None if SQL reporting is off."""
     log_tails: LogTails
     cursors: Cursors
+    doctor_reports: DoctorReports
     person_keys: PersonKeys
     readiness: Readiness
 
@@ -146,6 +150,7 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
                     reader=reader,
                     reports=_report_queries(optional),
                     log_tails=log_tails,
+                    doctor_reports=DoctorReports(configured),
                     cursors=Cursors(*read_secrets(configured.secret.get_secret_value())),
                     person_keys=PersonKeys(configured),
                     readiness=readiness,
