@@ -59,6 +59,7 @@ from shared.stores.mongo import open_mongo
 from shared.stores.postgres import open_postgres
 from shared.stores.redis import open_redis, require_lasting_redis
 from shared.stores.schema import require_schema
+from shared.tracing import open_traces
 from shared.web.direct_routes import DirectApp
 from shared.web.draining import draining
 from shared.web.health import Readiness, health_router
@@ -109,6 +110,8 @@ class QueryApiState(TypedDict):
     cursors: Cursors
     person_keys: PersonKeys
     readiness: Readiness
+    traces: Any
+    """The `Traces`, or None if they are off."""
 
 
 @asynccontextmanager
@@ -121,6 +124,7 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
         open_redis(configured) as redis,
         open_optional_stores(configured) as optional,
         open_connections_of_strangers(configured, "daybook_query") as strangers,
+        open_traces(configured, "query-api") as traces,
     ):
         await require_schema(postgres, configured.schema_wait_seconds)
         await require_lasting_redis(redis)
@@ -147,6 +151,7 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
                     cursors=Cursors(*read_secrets(configured.secret.get_secret_value())),
                     person_keys=PersonKeys(configured),
                     readiness=readiness,
+                    traces=traces,
                 )
         finally:
             await readiness.close()
