@@ -16,6 +16,8 @@ from command_api.credentials.login import Login
 from command_api.credentials.password_changes import PasswordChanges
 from command_api.due_runs import make_due_runs
 from command_api.expired_holds import record_expired_holds
+from command_api.requested_operations import RequestedOperations
+from command_api.requested_skips import record_requested_skips
 from command_api.routes import router
 from command_api.webhook_registration import Webhooks
 from command_api.writer.handover import Handover
@@ -72,6 +74,7 @@ class CommandApiState(TypedDict):
     denials: DenialRecorder
     requests: RequestDurations
     webhooks: Webhooks
+    operations: RequestedOperations
     engine: AsyncEngine
     readiness: Readiness
     traces: Any
@@ -100,9 +103,10 @@ async def record_limits(engine: AsyncEngine, settings: Settings) -> None:
         await audit_records.record_limits(connection, limits, ActCaller("process:command-api"))
 
 
-def _start_recorders(redis: Redis, handler: CommandHandler) -> list[asyncio.Task[None]]:
-    """Starts the tasks that record what becomes due without a request."""
+def _start_recorders(redis: Redis, engine: AsyncEngine, handler: CommandHandler) -> list[asyncio.Task[None]]:
+    """Starts the tasks that record what the worker tells."""
     return [
+        keep_running("recorder of skips", partial(record_requested_skips, redis, engine, handler)),
         keep_running("recorder of expired holds", partial(record_expired_holds, redis, handler)),
         keep_running("maker of due runs", partial(make_due_runs, redis, handler)),
     ]
@@ -127,7 +131,7 @@ async def running_command_api(configured: Settings) -> AsyncIterator[CommandApiS
         handover = Handover(engine_of_election, configured.handover_folder)
         handler = CommandHandler(engine, configured, waker.wake, handover)
         await handover.start(handler.accept)
-        recorders = _start_recorders(redis, handler)
+        recorders = _start_recorders(redis, engine, handler)
         login = Login(engine, strangers.engine, redis, configured)
         authentication = Authentication(Connections(engine, redis), strangers, configured)
         denials = DenialRecorder(redis, configured, "commands")
@@ -146,6 +150,7 @@ async def running_command_api(configured: Settings) -> AsyncIterator[CommandApiS
                     denials=denials,
                     requests=RequestDurations(),
                     webhooks=Webhooks(engine, configured),
+                    operations=RequestedOperations(engine, configured),
                     engine=engine,
                     readiness=readiness,
                     traces=traces,

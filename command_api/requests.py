@@ -30,7 +30,7 @@ from shared.errors import (
 )
 from shared.identity.access import Principal, access_rule_of
 from shared.identity.client_addresses import truncated_network
-from shared.input_types import LEDGER_ID, Day, Id, LedgerId
+from shared.input_types import LEDGER_ID, Day, EventPosition, Id, LedgerId, ProjectionName
 from shared.web.admission import LEDGER_ID_WRONG, admit_anonymous, authorize, own_ledger_id
 from shared.web.compression import SECRECY
 from shared.web.direct_routes import DirectRoute
@@ -318,7 +318,12 @@ COMMAND_HEADERS: Final = [
 # ── the route ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _ID_TYPE: Final = TypeAdapter(Id)
-_PATH_TYPES: Final = {"ledger_id": TypeAdapter(LedgerId), "day": TypeAdapter(Day)}
+_PATH_TYPES: Final[dict[str, TypeAdapter[Any]]] = {
+    "ledger_id": TypeAdapter(LedgerId),
+    "day": TypeAdapter(Day),
+    "name": TypeAdapter(ProjectionName),
+    "position": TypeAdapter(EventPosition),
+}
 """The types of arguments from the path that are no UUIDs."""
 
 
@@ -375,8 +380,8 @@ def _asks_for_dry_run(request: Request, *, is_command: bool) -> bool:
     return values == ["true"]
 
 
-def _path_argument(name: str, value: str) -> str:
-    """Returns an argument from the path: a day, the id of a ledger, or another id.
+def _path_argument(name: str, value: str) -> Any:
+    """Returns an argument from the path: a day, a position, the name of a read model, the id of a ledger, or another id.
 
     Raises:
         ValidationFailed: the argument has another form.
@@ -384,5 +389,8 @@ def _path_argument(name: str, value: str) -> str:
     try:
         return _PATH_TYPES.get(name, _ID_TYPE).validate_python(value)
     except ValidationError:
-        msg = "An id is a UUID, the id of a ledger has lower-case letters, digits and hyphens, and a day has the form 2026-01-31."
+        msg = (
+            "An id is a UUID, the id of a ledger and the name of a read model have lower-case letters, digits and hyphens, "
+            "a position is a number from 1, and a day has the form 2026-01-31."
+        )
         raise ValidationFailed(msg) from None

@@ -31,6 +31,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from projector.due import EXPIRED_HOLDS, SCHEDULED_RUNS, DueTeller
 from projector.live_workers import ALIVE_KEY
 from projector.metrics_server import MetricsServer, open_metrics_server
+from projector.operation_worker import CONNECTIONS_MAX as OPERATION_CONNECTIONS_MAX
+from projector.operation_worker import OperationWorker
 from projector.projections.projection import Projection
 from projector.runner import Runner
 from projector.sealing.sealer import make_sealer
@@ -98,6 +100,7 @@ async def start(
     settings: Settings,
     runner_of: Callable[[Stores, Traces | None], Runner],
     metrics_server: MetricsServer | None,
+    projections: Sequence[Projection[Any]] | None = None,
 ) -> None:
     """Opens the stores, and starts the runner and the server of metrics."""
     configure_logs(settings.log_level)
@@ -111,6 +114,11 @@ async def start(
     context["holds"], context["runs"] = DueTeller(EXPIRED_HOLDS), DueTeller(SCHEDULED_RUNS)
     of_webhooks = await stack.enter_async_context(open_postgres(settings, "daybook_projector", connections_max=CONNECTIONS_MAX))
     context["webhooks"] = keep_running("sender of webhooks", WebhookSender(of_webhooks, settings).run)
+    of_operations = await stack.enter_async_context(
+        open_postgres(settings, "daybook_projector", connections_max=OPERATION_CONNECTIONS_MAX)
+    )
+    operations = OperationWorker(stores._replace(engine=of_operations), settings, projections)
+    context["operations"] = keep_running("worker of operations", operations.run)
     context["sealer"] = make_sealer(stores.engine, settings)
     if context["sealer"] is None:
         log.warning("no seals are made: DAYBOOK_SEAL_KEY is not set")
@@ -139,7 +147,7 @@ async def stop(context: Context) -> None:
     """Stops the runner after its current batches, and closes the stores. Exits with 1 if the runner failed before."""
     running: asyncio.Task[None] | None = context.get("running")
     if running is not None:
-        await end_tasks(context["webhooks"])
+        await end_tasks(context["webhooks"], context["operations"])
         context["runner"].stop()
         await asyncio.wait([running], timeout=RUNNER_DRAIN_SECONDS)
         await end_tasks(running)
@@ -231,7 +239,7 @@ def make_worker_settings(
         return Runner(stores, settings, projections, alive_key=alive_key, traces=traces)
 
     async def on_startup(context: Context) -> None:
-        await start(context, settings, runner_of, metrics_server)
+        await start(context, settings, runner_of, metrics_server, projections)
 
     attributes = {
         "redis_pool": make_pool(settings),

@@ -123,6 +123,10 @@ class Settings(BaseSettings):
         description="The database of SQL reporting: `sqlite+aiosqlite:///file`, `mysql+aiomysql://…` (MariaDB or MySQL) or "
         "`postgresql+asyncpg://…`. Without it, there are no reports. Needs the extra `sql`. See [stores](stores.md).",
     )
+    reporting_read_url: str | None = Field(
+        default=None,
+        description="The same database with a login that may only read. If it is set, reports and `daybook sql` use it.",
+    )
     secret: Annotated[SecretStr, AfterValidator(_secrets)] = Field(
         description="Signs cursors. At least 32 characters; the same for all processes. Several secrets, separated by commas: "
         "the first signs, the others are still accepted."

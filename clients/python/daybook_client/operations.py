@@ -37,6 +37,7 @@ from daybook_client.bodies import (
     DayResource,
     DayResponse,
     DeactivateUserArguments,
+    DeadLetterResource,
     DeleteWebhookArguments,
     DeliveryResource,
     DenialResource,
@@ -62,6 +63,7 @@ from daybook_client.bodies import (
     GetHoldArguments,
     GetLedgerArguments,
     GetLimitsArguments,
+    GetOperationArguments,
     GetProjectionArguments,
     GetReceiptArguments,
     GetScheduleArguments,
@@ -88,6 +90,8 @@ from daybook_client.bodies import (
     ListEventsArguments,
     ListHoldsArguments,
     ListLedgersArguments,
+    ListOperationsArguments,
+    ListProjectionDeadLettersArguments,
     ListProjectionsArguments,
     ListRefusalsArguments,
     ListSchedulesArguments,
@@ -101,15 +105,20 @@ from daybook_client.bodies import (
     LoginBody,
     NewWebhookBody,
     OpenAccountArguments,
+    OperationBody,
+    OperationResource,
+    OperationResponse,
     OutsideTransferBody,
     Page,
     PastAccountResource,
     PastBalanceResponse,
     PastTrialBalanceResponse,
+    PauseProjectionArguments,
     PlaceHoldArguments,
     PostingsBody,
     ProjectionResource,
     ReactivateUserArguments,
+    RebuildProjectionArguments,
     ReceiptResponse,
     RegisterWebhookArguments,
     ReleaseHoldArguments,
@@ -120,8 +129,11 @@ from daybook_client.bodies import (
     RequestedDeliveryBody,
     ResetPasswordArguments,
     ResetTokenBody,
+    ResumeProjectionArguments,
+    RetryDeadLettersOfProjectionArguments,
     ReversalBody,
     ReverseTransferArguments,
+    RollbackProjectionArguments,
     RotatedSecretBody,
     RotateWebhookSecretArguments,
     RunBatchArguments,
@@ -130,6 +142,7 @@ from daybook_client.bodies import (
     ScheduleResponse,
     SealResource,
     SessionsBody,
+    SkipDeadLetterArguments,
     StatementResponse,
     StatisticsResponse,
     StreamEventResource,
@@ -270,6 +283,16 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "test_webhook": Operation("command", "POST", "/v1/webhooks/{webhook_id}/test"),
     "repeat_delivery": Operation("command", "POST", "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/repeat"),
+    "rebuild_projection": Operation("command", "POST", "/v1/projections/{name}/rebuild", body=frozenset(["reason"])),
+    "rollback_projection": Operation("command", "POST", "/v1/projections/{name}/rollback", body=frozenset(["reason"])),
+    "pause_projection": Operation("command", "POST", "/v1/projections/{name}/pause", body=frozenset(["reason"])),
+    "resume_projection": Operation("command", "POST", "/v1/projections/{name}/resume", body=frozenset(["reason"])),
+    "retry_dead_letters_of_projection": Operation(
+        "command", "POST", "/v1/projections/{name}/dead-letters/retry", body=frozenset(["reason"])
+    ),
+    "skip_dead_letter": Operation(
+        "command", "POST", "/v1/projections/{name}/dead-letters/{position}/skip", body=frozenset(["reason"])
+    ),
     "create_user": Operation(
         "command",
         "POST",
@@ -570,6 +593,9 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "get_ledger": Operation("query", "GET", "/v1/ledgers/{ledger_id}"),
     "list_projections": Operation("query", "GET", "/v1/projections"),
     "get_projection": Operation("query", "GET", "/v1/projections/{name}"),
+    "list_projection_dead_letters": Operation("query", "GET", "/v1/projections/{name}/dead-letters"),
+    "list_operations": Operation("query", "GET", "/v1/operations", query={"limit": "limit", "cursor": "cursor"}),
+    "get_operation": Operation("query", "GET", "/v1/operations/{operation_id}"),
     "list_seals": Operation("query", "GET", "/v1/seals", query={"limit": "limit", "cursor": "cursor"}),
     "get_consistency": Operation("query", "GET", "/v1/seals/{position}/consistency", query={"from_": "from"}),
     "list_days": Operation(
@@ -671,6 +697,32 @@ class Operations(ABC):
     ) -> RequestedDeliveryBody:
         """Repeat Delivery."""
         return self._call("repeat_delivery", {"webhook_id": str(webhook_id), "delivery_id": str(delivery_id)}, arguments)
+
+    def rebuild_projection(self, name: str | UUID, **arguments: Unpack[RebuildProjectionArguments]) -> OperationBody:
+        """Rebuild Projection."""
+        return self._call("rebuild_projection", {"name": str(name)}, arguments)
+
+    def rollback_projection(self, name: str | UUID, **arguments: Unpack[RollbackProjectionArguments]) -> OperationBody:
+        """Rollback Projection."""
+        return self._call("rollback_projection", {"name": str(name)}, arguments)
+
+    def pause_projection(self, name: str | UUID, **arguments: Unpack[PauseProjectionArguments]) -> OperationBody:
+        """Pause Projection."""
+        return self._call("pause_projection", {"name": str(name)}, arguments)
+
+    def resume_projection(self, name: str | UUID, **arguments: Unpack[ResumeProjectionArguments]) -> OperationBody:
+        """Resume Projection."""
+        return self._call("resume_projection", {"name": str(name)}, arguments)
+
+    def retry_dead_letters_of_projection(
+        self, name: str | UUID, **arguments: Unpack[RetryDeadLettersOfProjectionArguments]
+    ) -> OperationBody:
+        """Retry Dead Letters Of Projection."""
+        return self._call("retry_dead_letters_of_projection", {"name": str(name)}, arguments)
+
+    def skip_dead_letter(self, name: str | UUID, position: int, **arguments: Unpack[SkipDeadLetterArguments]) -> OperationBody:
+        """Skip Dead Letter."""
+        return self._call("skip_dead_letter", {"name": str(name), "position": str(position)}, arguments)
 
     def create_user(self, **arguments: Unpack[CreateUserArguments]) -> UserBody:
         """Create User."""
@@ -882,6 +934,20 @@ class Operations(ABC):
         """Get Projection."""
         return self._call("get_projection", {"name": str(name)}, arguments)
 
+    def list_projection_dead_letters(
+        self, name: str | UUID, **arguments: Unpack[ListProjectionDeadLettersArguments]
+    ) -> Page[DeadLetterResource]:
+        """List Projection Dead Letters."""
+        return self._call("list_projection_dead_letters", {"name": str(name)}, arguments)
+
+    def list_operations(self, **arguments: Unpack[ListOperationsArguments]) -> Page[OperationResource]:
+        """List Operations."""
+        return self._call("list_operations", {}, arguments)
+
+    def get_operation(self, operation_id: str | UUID, **arguments: Unpack[GetOperationArguments]) -> OperationResponse:
+        """Get Operation."""
+        return self._call("get_operation", {"operation_id": str(operation_id)}, arguments)
+
     def list_seals(self, **arguments: Unpack[ListSealsArguments]) -> Page[SealResource]:
         """List Seals."""
         return self._call("list_seals", {}, arguments)
@@ -1010,6 +1076,34 @@ class AsyncOperations(ABC):
     ) -> RequestedDeliveryBody:
         """Repeat Delivery."""
         return await self._call("repeat_delivery", {"webhook_id": str(webhook_id), "delivery_id": str(delivery_id)}, arguments)
+
+    async def rebuild_projection(self, name: str | UUID, **arguments: Unpack[RebuildProjectionArguments]) -> OperationBody:
+        """Rebuild Projection."""
+        return await self._call("rebuild_projection", {"name": str(name)}, arguments)
+
+    async def rollback_projection(self, name: str | UUID, **arguments: Unpack[RollbackProjectionArguments]) -> OperationBody:
+        """Rollback Projection."""
+        return await self._call("rollback_projection", {"name": str(name)}, arguments)
+
+    async def pause_projection(self, name: str | UUID, **arguments: Unpack[PauseProjectionArguments]) -> OperationBody:
+        """Pause Projection."""
+        return await self._call("pause_projection", {"name": str(name)}, arguments)
+
+    async def resume_projection(self, name: str | UUID, **arguments: Unpack[ResumeProjectionArguments]) -> OperationBody:
+        """Resume Projection."""
+        return await self._call("resume_projection", {"name": str(name)}, arguments)
+
+    async def retry_dead_letters_of_projection(
+        self, name: str | UUID, **arguments: Unpack[RetryDeadLettersOfProjectionArguments]
+    ) -> OperationBody:
+        """Retry Dead Letters Of Projection."""
+        return await self._call("retry_dead_letters_of_projection", {"name": str(name)}, arguments)
+
+    async def skip_dead_letter(
+        self, name: str | UUID, position: int, **arguments: Unpack[SkipDeadLetterArguments]
+    ) -> OperationBody:
+        """Skip Dead Letter."""
+        return await self._call("skip_dead_letter", {"name": str(name), "position": str(position)}, arguments)
 
     async def create_user(self, **arguments: Unpack[CreateUserArguments]) -> UserBody:
         """Create User."""
@@ -1224,6 +1318,20 @@ class AsyncOperations(ABC):
     async def get_projection(self, name: str | UUID, **arguments: Unpack[GetProjectionArguments]) -> ProjectionResource:
         """Get Projection."""
         return await self._call("get_projection", {"name": str(name)}, arguments)
+
+    async def list_projection_dead_letters(
+        self, name: str | UUID, **arguments: Unpack[ListProjectionDeadLettersArguments]
+    ) -> Page[DeadLetterResource]:
+        """List Projection Dead Letters."""
+        return await self._call("list_projection_dead_letters", {"name": str(name)}, arguments)
+
+    async def list_operations(self, **arguments: Unpack[ListOperationsArguments]) -> Page[OperationResource]:
+        """List Operations."""
+        return await self._call("list_operations", {}, arguments)
+
+    async def get_operation(self, operation_id: str | UUID, **arguments: Unpack[GetOperationArguments]) -> OperationResponse:
+        """Get Operation."""
+        return await self._call("get_operation", {"operation_id": str(operation_id)}, arguments)
 
     async def list_seals(self, **arguments: Unpack[ListSealsArguments]) -> Page[SealResource]:
         """List Seals."""

@@ -7,7 +7,7 @@ import { holds, schedules, showHold, showSchedule, showUser, users } from "./peo
 import { auditRecords, days, denials, ledgers, seals } from "./operators.js";
 import { FORMS } from "./forms.js";
 import { overview } from "./overview.js";
-import { readModels } from "./readmodels.js";
+import { readModels, showReadModel } from "./readmodels.js";
 import { showTransfer, transfers } from "./transfers.js";
 
 const SENDABLE = FORMS.map((form) => form.operation);
@@ -53,7 +53,15 @@ export const PAGES = [
     show: events,
     showOne: showStream,
   },
-  { name: "read-models", title: "Read models", key: "r", needs: ["GET /v1/projections"], show: readModels, showOne: readModels },
+  {
+    name: "read-models",
+    title: "Read models",
+    one: "Read model",
+    key: "r",
+    needs: ["GET /v1/projections"],
+    show: readModels,
+    showOne: showReadModel,
+  },
   { name: "commands", title: "Commands", one: "Command", key: "c", needs: SENDABLE, show: commands, showOne: showCommand },
   { name: "days", title: "Closed days", key: "d", needs: ["GET /v1/days"], show: days, showOne: days },
   { name: "seals", title: "Seals", key: "p", needs: ["GET /v1/seals"], show: seals, showOne: seals },

@@ -19,6 +19,8 @@ const RULES = {
   "GET /v1/streams/{stream}": [["events:read"], false],
   "GET /v1/ledgers": [["ops:admin", "ledger:read"], false],
   "GET /v1/projections": [["ledger:read", "ops:admin"], false],
+  "GET /v1/projections/{name}/dead-letters": [["ops:admin"], false],
+  "GET /v1/operations": [["ops:admin"], false],
   "GET /v1/days": [["ledger:read"], false],
   "GET /v1/seals": [["ledger:read"], false],
   "GET /v1/refusals": [["events:read", "ops:admin"], false],
@@ -38,6 +40,12 @@ const RULES = {
   "POST /v1/holds/{hold_id}/capture": [["transfers:write"], false],
   "POST /v1/holds/{hold_id}/release": [["transfers:write"], false],
   "POST /v1/schedules/{schedule_id}/cancel": [["transfers:write"], true],
+  "POST /v1/projections/{name}/rebuild": [["ops:admin"], false],
+  "POST /v1/projections/{name}/rollback": [["ops:admin"], false],
+  "POST /v1/projections/{name}/pause": [["ops:admin"], false],
+  "POST /v1/projections/{name}/resume": [["ops:admin"], false],
+  "POST /v1/projections/{name}/dead-letters/retry": [["ops:admin"], false],
+  "POST /v1/projections/{name}/dead-letters/{position}/skip": [["ops:admin"], false],
 };
 
 // True if the rule of an operation admits this caller, an answer of GET /v1/caller.
