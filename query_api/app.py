@@ -62,6 +62,7 @@ from shared.stores.mongo import open_mongo
 from shared.stores.postgres import open_postgres
 from shared.stores.redis import open_redis, require_lasting_redis
 from shared.stores.schema import require_schema
+from shared.tracing import open_traces
 from shared.web.direct_routes import DirectApp
 from shared.web.draining import draining
 from shared.web.health import Readiness, health_router
@@ -115,6 +116,8 @@ class QueryApiState(TypedDict):
     doctor_reports: DoctorReports
     person_keys: PersonKeys
     readiness: Readiness
+    traces: Any
+    """The `Traces`, or None if they are off."""
 
 
 @asynccontextmanager
@@ -125,8 +128,9 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
         open_postgres(configured, "daybook_query", connections_max=1) as postgres_of_checks,
         open_mongo(configured, configured.mongo_timeout_ms) as mongo,
         open_redis(configured) as redis,
-        open_optional_stores(configured) as optional,
+        open_optional_stores(configured, read_only=True) as optional,
         open_connections_of_strangers(configured, "daybook_query") as strangers,
+        open_traces(configured, "query-api") as traces,
     ):
         await require_schema(postgres, configured.schema_wait_seconds)
         await require_lasting_redis(redis)
@@ -154,6 +158,7 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
                     cursors=Cursors(*read_secrets(configured.secret.get_secret_value())),
                     person_keys=PersonKeys(configured),
                     readiness=readiness,
+                    traces=traces,
                 )
         finally:
             await readiness.close()

@@ -3,12 +3,12 @@
 import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from shared.money import CURRENCIES
+from shared.time_zones import find_time_zone
 from shared.timestamps import timestamp
 
 _UUID: Final = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
@@ -52,11 +52,8 @@ _TIME_ZONE: Final = re.compile(r"UTC|[A-Z][A-Za-z_]+(?:/[A-Za-z0-9_+-]+)+")
 
 
 def _known_time_zone(value: str) -> str:
-    try:
-        if _TIME_ZONE.fullmatch(value):
-            return ZoneInfo(value).key
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        pass
+    if _TIME_ZONE.fullmatch(value) and find_time_zone(value):
+        return value
     code, message = "time_zone_unknown", "Must be UTC or a name of the IANA time zone database, such as Europe/Berlin"
     raise PydanticCustomError(code, message)
 

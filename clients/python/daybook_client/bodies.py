@@ -1502,21 +1502,6 @@ class PersonalEvent(TypedDict):
     recorded_at: "str"
 
 
-class PlannedTransferResource(TypedDict):
-    from_account_id: "str"
-    to_account_id: "str"
-    amount: "int"
-    currency: "str"
-    reference: "str | None"
-    metadata: "dict[str, str] | None"
-
-
-class PostingItem(TypedDict):
-    account_id: "str | None"
-    amount: "int"
-    currency: "str"
-
-
 class ProjectionResource(TypedDict):
     name: "str"
     generation: "int | None"
@@ -1550,16 +1535,6 @@ class ReversalMember(TypedDict):
     position: "int"
 
 
-class RuleResource(TypedDict):
-    every: "Literal['day', 'week', 'month']"
-    day: "int | None"
-    time: "str"
-    time_zone: "str"
-    weekend: "Literal['same', 'before', 'after']"
-    starts_on: "str | None"
-    until: "str | None"
-
-
 class RunResource(TypedDict):
     number: "int"
     due_at: "str"
@@ -1571,8 +1546,8 @@ class RunResource(TypedDict):
 
 class ScheduleResource(TypedDict):
     id: "str"
-    transfer: "PlannedTransferResource"
-    rule: "RuleResource | None"
+    transfer: "PlannedTransferMember"
+    rule: "RuleMember | None"
     status: "Literal['active', 'cancelled', 'ended']"
     next_run_at: "str | None"
     run_count: "int"
@@ -1584,8 +1559,8 @@ class ScheduleResource(TypedDict):
 
 class ScheduleResponse(TypedDict):
     id: "str"
-    transfer: "PlannedTransferResource"
-    rule: "RuleResource | None"
+    transfer: "PlannedTransferMember"
+    rule: "RuleMember | None"
     status: "Literal['active', 'cancelled', 'ended']"
     next_run_at: "str | None"
     run_count: "int"
@@ -1681,7 +1656,7 @@ class TransferResource(TypedDict):
     recorded_at: "str"
     reference: "str | None"
     position: "int"
-    postings: "list[PostingItem] | None"
+    postings: "list[PostingMember] | None"
     exchange: "ExchangeMember | None"
     metadata: "dict[str, str] | None"
     hold_id: "str | None"
