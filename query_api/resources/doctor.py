@@ -58,7 +58,7 @@ DOCTOR_EXAMPLE: Final[dict[str, Any]] = {
     ),
 )
 async def get_doctor(request: QueryRequest) -> Response:
-    """Examine the settings of the query API and the three stores, and list what is unsafe. Callers of ten seconds share a report."""
+    """List what is unsafe in the settings of the query API and in the three stores. Callers of ten seconds share a report."""
     found = await request.state.doctor_reports.latest()
     body = {"items": msgspec.to_builtins(found.findings), "examined_at": timestamp(found.examined_at)}
     return Response(orjson.dumps(body), 200, media_type=JSON)
