@@ -318,6 +318,12 @@ class Settings(BaseSettings):
         default=259_200, description="A webhook that has failed for so long is disabled. The default is three days."
     )
 
+    traces_url: HttpUrl | None = Field(
+        default=None,
+        description="The endpoint of a collector of OpenTelemetry traces, OTLP over HTTP, such as "
+        "`http://127.0.0.1:4318/v1/traces`. Without it, there are no traces. Needs the extra `telemetry`. See "
+        "[tracing](tracing.md).",
+    )
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="The lowest level that is logged.")
 
 
