@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import Final, TypedDict
+from typing import Any, Final, TypedDict
 
 from fastapi import FastAPI, Request
 from prometheus_client.core import Metric
@@ -37,6 +37,7 @@ from shared.stores.postgres import open_postgres, require_durable_postgres
 from shared.stores.redis import open_redis
 from shared.stores.schema import require_schema
 from shared.supervision import end_tasks, keep_running
+from shared.tracing import open_traces
 from shared.web.direct_routes import DirectApp
 from shared.web.draining import draining
 from shared.web.health import Readiness, StoreCheck, ask_postgres, health_router
@@ -76,6 +77,8 @@ class CommandApiState(TypedDict):
     operations: RequestedOperations
     engine: AsyncEngine
     readiness: Readiness
+    traces: Any
+    """The `Traces`, or None if they are off."""
 
 
 def store_checks(engine: AsyncEngine) -> dict[str, StoreCheck]:
@@ -118,6 +121,7 @@ async def running_command_api(configured: Settings) -> AsyncIterator[CommandApiS
         open_postgres(configured, "daybook_command", connections_max=1) as engine_of_election,
         open_redis(configured) as redis,
         open_connections_of_strangers(configured, "daybook_command") as strangers,
+        open_traces(configured, "command-api") as traces,
     ):
         await require_schema(engine, configured.schema_wait_seconds)
         await require_durable_postgres(engine)
@@ -149,6 +153,7 @@ async def running_command_api(configured: Settings) -> AsyncIterator[CommandApiS
                     operations=RequestedOperations(engine, configured),
                     engine=engine,
                     readiness=readiness,
+                    traces=traces,
                 )
         finally:
             await readiness.close()

@@ -163,6 +163,7 @@ class HttpRequest(SentRequest):
             "principal": caller.principal,
             "key_id": caller.key_id,
             "network": truncated_network(self.state.address),
+            **self._trace(),
         }
         requests = [
             CommandRequest(
@@ -186,6 +187,11 @@ class HttpRequest(SentRequest):
             requests = [msgspec.structs.replace(requests[0], rehearsed=requests)]
         answers: list[Reply] = await self.state.handler.handle(self.ledger_id(), requests, self.expires_at)
         return [*answers[0].rehearsed] if self.is_dry_run else answers
+
+    def _trace(self) -> dict[str, str]:
+        """Returns what the metadata of events say of the trace of this request. That is nothing while traces are off."""
+        state = self.scope["state"]
+        return state["traces"].event_metadata(state["span"]) if state.get("traces") else {}
 
     def ledger_id(self) -> str:
         return self.named_ledger_id or own_ledger_id(self, self.principal)

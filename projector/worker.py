@@ -50,6 +50,7 @@ from shared.stores.redis import redis_tls, require_lasting_redis
 from shared.stores.schema import require_schema
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
 from shared.supervision import end_tasks, keep_running
+from shared.tracing import Traces, open_traces
 
 log = structlog.get_logger()
 
@@ -97,7 +98,7 @@ async def _require(store: str, check: Awaitable[Any], wait_seconds: int = 0) -> 
 async def start(
     context: Context,
     settings: Settings,
-    runner_of: Callable[[Stores], Runner],
+    runner_of: Callable[[Stores, Traces | None], Runner],
     metrics_server: MetricsServer | None,
     projections: Sequence[Projection[Any]] | None = None,
 ) -> None:
@@ -107,7 +108,8 @@ async def start(
     logging.getLogger("arq").setLevel(logging.WARNING)
     context["stack"] = stack = AsyncExitStack()
     stores = await stack.enter_async_context(open_stores(settings, "daybook_projector"))
-    context["runner"] = runner = runner_of(stores)
+    traces = await stack.enter_async_context(open_traces(settings, "worker"))
+    context["runner"] = runner = runner_of(stores, traces)
     context["stores"] = stores
     context["holds"], context["runs"] = DueTeller(EXPIRED_HOLDS), DueTeller(SCHEDULED_RUNS)
     of_webhooks = await stack.enter_async_context(open_postgres(settings, "daybook_projector", connections_max=CONNECTIONS_MAX))
@@ -233,8 +235,10 @@ def make_worker_settings(
     """
     metrics_server = open_metrics_server(settings)
 
+    def runner_of(stores: Stores, traces: Traces | None) -> Runner:
+        return Runner(stores, settings, projections, alive_key=alive_key, traces=traces)
+
     async def on_startup(context: Context) -> None:
-        runner_of = partial(Runner, settings=settings, projections=projections, alive_key=alive_key)
         await start(context, settings, runner_of, metrics_server, projections)
 
     attributes = {

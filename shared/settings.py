@@ -123,6 +123,10 @@ class Settings(BaseSettings):
         description="The database of SQL reporting: `sqlite+aiosqlite:///file`, `mysql+aiomysql://…` (MariaDB or MySQL) or "
         "`postgresql+asyncpg://…`. Without it, there are no reports. Needs the extra `sql`. See [stores](stores.md).",
     )
+    reporting_read_url: str | None = Field(
+        default=None,
+        description="The same database with a login that may only read. If it is set, reports and `daybook sql` use it.",
+    )
     secret: Annotated[SecretStr, AfterValidator(_secrets)] = Field(
         description="Signs cursors. At least 32 characters; the same for all processes. Several secrets, separated by commas: "
         "the first signs, the others are still accepted."
@@ -314,6 +318,12 @@ class Settings(BaseSettings):
         default=259_200, description="A webhook that has failed for so long is disabled. The default is three days."
     )
 
+    traces_url: HttpUrl | None = Field(
+        default=None,
+        description="The endpoint of a collector of OpenTelemetry traces, OTLP over HTTP, such as "
+        "`http://127.0.0.1:4318/v1/traces`. Without it, there are no traces. Needs the extra `telemetry`. See "
+        "[tracing](tracing.md).",
+    )
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="The lowest level that is logged.")
 
 

@@ -24,6 +24,7 @@ import shared.hold_errors  # as above
 import shared.ledger_errors  # as above
 import shared.limit_errors  # as above
 import shared.operation_errors  # as above
+import shared.reporting_errors  # as above
 import shared.reversal_errors  # as above
 import shared.schedule_errors  # as above
 import shared.webhook_errors  # noqa: F401 # as above
@@ -56,6 +57,7 @@ STATUS: Final[Mapping[str, int]] = {
     "not-found": 404,
     "reporting-off": 404,
     "method-not-allowed": 405,
+    "parquet-off": 406,
     "request-timeout": 408,
     "ledger-closed": 409,
     "ledger-limit-exceeded": 409,

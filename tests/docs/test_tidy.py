@@ -135,6 +135,7 @@ ENDING: Final = {
     "shared/identity/authentication.py": 1,  # one count of a request
     "shared/identity/credential_cache.py": 1,  # one verification
     "shared/identity/rate_limits.py": 2,  # one lease
+    "shared/reporting/statements.py": 1,  # one statement of a person
     "shared/stores/kept_connection.py": 1,  # one release
     "shared/stores/shared_round_trips.py": 1,  # a few round trips
     "shared/supervision.py": 1,

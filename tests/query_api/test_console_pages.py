@@ -12,6 +12,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Route, expect
 
 from dev.ports import free_port
+from shared.identity.access import ALL_LEDGERS
 from shared.proof.seals import new_seed
 from shared.settings import Settings
 from tests.harness.browser import Watched, browsing, needs_chromium, watched
@@ -30,6 +31,7 @@ PAGES: Final = {
     "auditor": ["Overview", *EVERYBODY, "Events", "Read models", "Closed days", "Seals", "Ledgers", "Denials", "Audit records"],
     "reader": ["Overview", *EVERYBODY, "Read models", "Closed days", "Seals", "Ledgers"],
     "operations": ["Read models", "Ledgers", "Denials"],
+    "landlord": ["Read models", "Ledgers", "Denials", "Doctor"],
     "customer": [*EVERYBODY, "Commands"],
     "member": [*EVERYBODY, "Commands"],
 }  # fmt: skip
@@ -37,6 +39,7 @@ SCOPES: Final = {
     "auditor": ["ledger:read", "events:read"],
     "reader": ["ledger:read"],
     "operations": ["ops:admin"],
+    "landlord": ["ops:admin"],
     "customer": ["transfers:write", "ledger:read"],
 }
 
@@ -68,7 +71,9 @@ class World:
         if role == "operator":
             return OPERATOR
         user_id = self.things["users"] if role == "customer" else None
-        return await add_key(self.stack.settings.database_url, role, scopes=SCOPES[role], user_id=user_id)
+        ledger_id = ALL_LEDGERS if role == "landlord" else "main"
+        url = self.stack.settings.database_url
+        return await add_key(url, role, scopes=SCOPES[role], user_id=user_id, ledger_id=ledger_id)
 
     async def page_of(self, role: str, **options: Any) -> Watched:
         page = await watched(self.browser, self.stack.query.url, **options)

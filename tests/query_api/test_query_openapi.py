@@ -49,8 +49,8 @@ OPERATIONS = {
 QUERIES = [route.name for route in router.routes if isinstance(route, QueryRoute)]
 REPORTS = {"report_users", "report_totals", "report_entries"}  # see `test_reports`
 PROOFS = {"get_receipt", "list_seals", "get_consistency"}
-ELSEWHERE = {"list_refusals", "stream_events", "list_projection_dead_letters"}
-"""See `test_denials`, `test_push` and `test_requested_operations`."""
+ELSEWHERE = {"list_refusals", "stream_events", "list_projection_dead_letters", "get_doctor"}
+"""See `test_denials`, `test_push`, `test_requested_operations` and `test_keys_for_all_ledgers`."""
 """Operations that need a sealed log: see `test_receipts`."""
 
 
@@ -93,7 +93,7 @@ def test_every_operation_has_a_description_an_example_and_its_problems(operation
     else:
         conforms(operation_id, answer["content"]["application/json"]["example"])
         # Currencies are the same for ever, and a caller is not in the log.
-        assert "Daybook-Position" in answer["headers"] or operation_id in {"list_currencies", "get_caller"}
+        assert "Daybook-Position" in answer["headers"] or operation_id in {"list_currencies", "get_caller", "get_doctor"}
     codes = {code for status, problem in operation["responses"].items() for code in _codes(status, problem)}
     assert {"validation-failed", "not-found", "store-unavailable"} <= codes
     names = {parameter["name"] for parameter in operation["parameters"]}

@@ -1248,6 +1248,11 @@ class DenialResource(TypedDict):
     count: "int"
 
 
+class DoctorResponse(TypedDict):
+    items: "list[FindingResource]"
+    examined_at: "str"
+
+
 class EntryReport(TypedDict):
     page: "int"
     page_size: "int"
@@ -1330,6 +1335,13 @@ class FactResource(TypedDict):
     transfer_id: "str"
     amount: "int"
     balance: "int"
+
+
+class FindingResource(TypedDict):
+    name: "str"
+    severity: "Literal['danger', 'warning']"
+    what: "str"
+    fix: "str"
 
 
 class HashedEvent(TypedDict):
@@ -2061,6 +2073,10 @@ class GetDayArguments(TypedDict):
 class ListRefusalsArguments(TypedDict):
     limit: "NotRequired[int]"
     cursor: "NotRequired[str | None]"
+    ledger: "NotRequired[str]"
+
+
+class GetDoctorArguments(TypedDict):
     ledger: "NotRequired[str]"
 
 

@@ -42,6 +42,7 @@ from daybook_client.bodies import (
     DeliveryResource,
     DenialResource,
     DepositArguments,
+    DoctorResponse,
     EndSessionArguments,
     EndSessionsArguments,
     EntryReport,
@@ -60,6 +61,7 @@ from daybook_client.bodies import (
     GetCallerArguments,
     GetConsistencyArguments,
     GetDayArguments,
+    GetDoctorArguments,
     GetHoldArguments,
     GetLedgerArguments,
     GetLimitsArguments,
@@ -603,6 +605,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "get_day": Operation("query", "GET", "/v1/days/{day}", has_freshness=True),
     "list_refusals": Operation("query", "GET", "/v1/refusals", query={"limit": "limit", "cursor": "cursor"}),
+    "get_doctor": Operation("query", "GET", "/v1/doctor"),
     "list_audit_records": Operation("query", "GET", "/v1/audit-records", query={"limit": "limit", "cursor": "cursor"}),
     "list_webhooks": Operation("query", "GET", "/v1/webhooks", query={"limit": "limit", "cursor": "cursor"}),
     "get_webhook": Operation("query", "GET", "/v1/webhooks/{webhook_id}"),
@@ -967,6 +970,10 @@ class Operations(ABC):
     def list_refusals(self, **arguments: Unpack[ListRefusalsArguments]) -> Page[DenialResource]:
         """List Refusals."""
         return self._call("list_refusals", {}, arguments)
+
+    def get_doctor(self, **arguments: Unpack[GetDoctorArguments]) -> DoctorResponse:
+        """Get Doctor."""
+        return self._call("get_doctor", {}, arguments)
 
     def list_audit_records(self, **arguments: Unpack[ListAuditRecordsArguments]) -> Page[AuditRecordResource]:
         """List Audit Records."""
@@ -1352,6 +1359,10 @@ class AsyncOperations(ABC):
     async def list_refusals(self, **arguments: Unpack[ListRefusalsArguments]) -> Page[DenialResource]:
         """List Refusals."""
         return await self._call("list_refusals", {}, arguments)
+
+    async def get_doctor(self, **arguments: Unpack[GetDoctorArguments]) -> DoctorResponse:
+        """Get Doctor."""
+        return await self._call("get_doctor", {}, arguments)
 
     async def list_audit_records(self, **arguments: Unpack[ListAuditRecordsArguments]) -> Page[AuditRecordResource]:
         """List Audit Records."""

@@ -83,6 +83,12 @@ class MethodNotAllowed(Problem):
     CODE = "method-not-allowed"
 
 
+class ParquetOff(Problem):
+    """There are no Parquet files here: the package pyarrow is not installed."""
+
+    CODE = "parquet-off"
+
+
 class RequestTimeout(Problem):
     """The request did not arrive in time."""
 
@@ -433,6 +439,7 @@ PROBLEM_OF_CODE: Final = {
     NotFound.CODE: NotFound,
     ReportingOff.CODE: ReportingOff,
     MethodNotAllowed.CODE: MethodNotAllowed,
+    ParquetOff.CODE: ParquetOff,
     RequestTimeout.CODE: RequestTimeout,
     LedgerClosed.CODE: LedgerClosed,
     LedgerLimitExceeded.CODE: LedgerLimitExceeded,

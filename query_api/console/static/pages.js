@@ -4,7 +4,7 @@ import { showAccount, accounts } from "./accounts.js";
 import { commands, showCommand } from "./commands.js";
 import { events, showEvent, showStream } from "./events.js";
 import { holds, schedules, showHold, showSchedule, showUser, users } from "./people.js";
-import { auditRecords, days, denials, ledgers, seals } from "./operators.js";
+import { auditRecords, days, denials, doctor, ledgers, seals } from "./operators.js";
 import { FORMS } from "./forms.js";
 import { overview } from "./overview.js";
 import { readModels, showReadModel } from "./readmodels.js";
@@ -67,6 +67,7 @@ export const PAGES = [
   { name: "seals", title: "Seals", key: "p", needs: ["GET /v1/seals"], show: seals, showOne: seals },
   { name: "ledgers", title: "Ledgers", key: "l", needs: ["GET /v1/ledgers"], show: ledgers, showOne: ledgers },
   { name: "denials", title: "Denials", key: "x", needs: ["GET /v1/refusals"], show: denials, showOne: denials },
+  { name: "doctor", title: "Doctor", key: "m", needs: ["GET /v1/doctor"], show: doctor, showOne: doctor },
   {
     name: "audit-records",
     title: "Audit records",
