@@ -79,7 +79,8 @@ bench: install .venv/bench/.installed ## Run all benchmarks in about ten minutes
 
 # The packages of the running system; the others are only in a developer's .venv.
 LICENSED := requirements.txt
-HASHED := requirements requirements-sql requirements-statements requirements-dev requirements-bench requirements-audit
+HASHED := requirements requirements-parquet requirements-sql requirements-statements requirements-telemetry requirements-dev \
+	requirements-bench requirements-audit
 
 audit: install .venv/audit/.installed ## Look for known weaknesses and unfit licences, and write sbom.cdx.json (CycloneDX)
 	.venv/audit/bin/cyclonedx-py requirements requirements.txt --output-reproducible --of JSON -o sbom.cdx.json

@@ -142,7 +142,7 @@ class Rig:
             mongo_url=self.mongo.url,
             mongo_database=database,
             redis_url=self.redis.url.removesuffix("/0") + f"/{number % 64}",
-            secret="of a benchmark, and long enough to be taken",  # noqa: S106 # guards nothing
+            secret="of a benchmark and long enough to be taken",  # noqa: S106 # guards nothing
             master_keys="A" * 43,
             rate_limit_caller_per_minute=100_000_000,  # counted as in production, and never reached
         )

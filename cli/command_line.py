@@ -35,6 +35,7 @@ SUBCOMMANDS: Final[Mapping[str, Subcommand]] = {
     ),
     "doctor": Subcommand("cli.doctor:doctor", "Check settings and stores, list what is unsafe, and say how to fix it."),
     "migrate": Subcommand("cli.migrate:migrate", "Run the missing migrations."),
+    "sql": Subcommand("cli.sql:sql", "Ask the tables of SQL reporting a question in SQL, and print the answer."),
     "replay": Subcommand("cli.replay:replay", "Rebuild read models from the first event."),
     "verify": Subcommand(
         "cli.verify:verify",

@@ -16,7 +16,7 @@ from cli.exit_codes import ExitCode
 from cli.standard_streams import OutputLost, ReaderGone
 from importers.faults import ImportFileInvalid
 from projector.generations.generations import PausedError
-from shared import errors
+from shared import errors, reporting_errors
 from shared.stores.store_errors import MONGO_ERRORS, POSTGRES_ERRORS, REDIS_ERRORS
 from shared.web.api_client import API_ERRORS
 
@@ -121,7 +121,8 @@ _CAUSES: Final[Sequence[tuple[tuple[type[BaseException], ...], Callable[[Any], F
         (errors.LogDamaged, errors.ReadModelDamaged, errors.UnknownEvent, errors.LedgerFileInvalid, ImportFileInvalid),
         _detail(ExitCode.DATA),
     ),
-    ((errors.NotFound, errors.Rejection, errors.BadRequest), _detail(ExitCode.USAGE)),
+    ((errors.NotFound, errors.Rejection, errors.BadRequest, reporting_errors.StatementInvalid), _detail(ExitCode.USAGE)),
+    ((reporting_errors.StatementDenied,), _detail(ExitCode.DENIED)),
     ((errors.Unavailable,), _detail(ExitCode.UNAVAILABLE)),
     ((errors.DaybookError,), _detail(ExitCode.NO)),
     ((PausedError,), lambda since: Failure(ExitCode.NO, f"paused since {since}: run `daybook projections resume`")),

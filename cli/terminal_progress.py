@@ -71,7 +71,8 @@ class TerminalProgress:
     def _write_line(self) -> None:
         self._last_line = time.monotonic()
         rate = self._done / max(self._last_line - self._started, 1e-9)
-        left = (self._total - self._done) / rate if rate else None
+        # More than the total may be done, because a log can grow while it is read.
+        left = max(self._total - self._done, 0) / rate if rate else None
         line = {
             "task": self._label,
             "done": self._done,

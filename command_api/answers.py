@@ -21,6 +21,7 @@ from shared.log.events import Event
 from shared.log.money_events import FundsDeposited, FundsTransferred, FundsWithdrawn
 from shared.log.streams import account_stream, user_stream
 from shared.timestamps import timestamp
+from shared.web.members import MinorUnitAmount
 
 PositionMember = Annotated[
     int,
@@ -32,7 +33,6 @@ VersionMember = Annotated[
         description="The number of events of this resource. Send it as `If-Match` to reject a command if it has changed since."
     ),
 ]
-AmountMember = Annotated[int, Field(description="Minor units of the currency.")]
 
 ADA_ID = "0198c5a0-0000-7000-8000-00000000ada0"
 EUROS_ID = "0198c5a0-0000-7000-8000-0000000000e1"
@@ -146,9 +146,9 @@ class BalanceMember(BaseModel):
     """The balance of an account. `available` is what can be spent now: `posted` − `held` + the overdraft limit."""
 
     account_id: str
-    posted: AmountMember
-    held: AmountMember
-    available: AmountMember
+    posted: MinorUnitAmount
+    held: MinorUnitAmount
+    available: MinorUnitAmount
 
 
 class AccountBalanceMember(BalanceMember):
@@ -158,10 +158,10 @@ class AccountBalanceMember(BalanceMember):
 class LimitsMember(BaseModel):
     """What an account may spend in one transfer, a day and a month. null is no limit."""
 
-    per_transfer_min: AmountMember | None
-    per_transfer_max: AmountMember | None
-    per_day: AmountMember | None
-    per_month: AmountMember | None
+    per_transfer_min: MinorUnitAmount | None
+    per_transfer_max: MinorUnitAmount | None
+    per_day: MinorUnitAmount | None
+    per_month: MinorUnitAmount | None
 
 
 class AccountBody(BaseModel):
@@ -173,7 +173,7 @@ class AccountBody(BaseModel):
     owner_id: str
     currency: str
     status: Literal["open", "frozen", "closed"]
-    overdraft_limit: AmountMember
+    overdraft_limit: MinorUnitAmount
     limits: Annotated[LimitsMember | None, Field(description="Left out if the account has none.")] = None
     balance: AccountBalanceMember
 
@@ -199,7 +199,7 @@ class OutsideTransferBody(BaseModel):
     id: str
     position: PositionMember
     account_id: str
-    amount: AmountMember
+    amount: MinorUnitAmount
     currency: str
     occurred_at: str
     recorded_at: str
@@ -233,7 +233,7 @@ class TransferBody(BaseModel):
     position: PositionMember
     from_account_id: str
     to_account_id: str
-    amount: AmountMember
+    amount: MinorUnitAmount
     currency: str
     occurred_at: str
     recorded_at: str

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import Final, TypedDict
+from typing import Any, Final, TypedDict
 
 from fastapi import FastAPI, Request
 from prometheus_client.core import Metric
@@ -16,6 +16,8 @@ from command_api.credentials.login import Login
 from command_api.credentials.password_changes import PasswordChanges
 from command_api.due_runs import make_due_runs
 from command_api.expired_holds import record_expired_holds
+from command_api.requested_operations import RequestedOperations
+from command_api.requested_skips import record_requested_skips
 from command_api.routes import router
 from command_api.webhook_registration import Webhooks
 from command_api.writer.handover import Handover
@@ -35,7 +37,9 @@ from shared.stores.postgres import open_postgres, require_durable_postgres
 from shared.stores.redis import open_redis
 from shared.stores.schema import require_schema
 from shared.supervision import end_tasks, keep_running
+from shared.tracing import open_traces
 from shared.web.direct_routes import DirectApp
+from shared.web.draining import draining
 from shared.web.health import Readiness, StoreCheck, ask_postgres, health_router
 from shared.web.metrics import RequestDurations, metrics_router
 from shared.web.startup import prepare_app
@@ -70,8 +74,11 @@ class CommandApiState(TypedDict):
     denials: DenialRecorder
     requests: RequestDurations
     webhooks: Webhooks
+    operations: RequestedOperations
     engine: AsyncEngine
     readiness: Readiness
+    traces: Any
+    """The `Traces`, or None if they are off."""
 
 
 def store_checks(engine: AsyncEngine) -> dict[str, StoreCheck]:
@@ -96,9 +103,10 @@ async def record_limits(engine: AsyncEngine, settings: Settings) -> None:
         await audit_records.record_limits(connection, limits, ActCaller("process:command-api"))
 
 
-def _start_recorders(redis: Redis, handler: CommandHandler) -> list[asyncio.Task[None]]:
-    """Starts the tasks that record what becomes due without a request."""
+def _start_recorders(redis: Redis, engine: AsyncEngine, handler: CommandHandler) -> list[asyncio.Task[None]]:
+    """Starts the tasks that record what the worker tells."""
     return [
+        keep_running("recorder of skips", partial(record_requested_skips, redis, engine, handler)),
         keep_running("recorder of expired holds", partial(record_expired_holds, redis, handler)),
         keep_running("maker of due runs", partial(make_due_runs, redis, handler)),
     ]
@@ -113,6 +121,7 @@ async def running_command_api(configured: Settings) -> AsyncIterator[CommandApiS
         open_postgres(configured, "daybook_command", connections_max=1) as engine_of_election,
         open_redis(configured) as redis,
         open_connections_of_strangers(configured, "daybook_command") as strangers,
+        open_traces(configured, "command-api") as traces,
     ):
         await require_schema(engine, configured.schema_wait_seconds)
         await require_durable_postgres(engine)
@@ -122,7 +131,7 @@ async def running_command_api(configured: Settings) -> AsyncIterator[CommandApiS
         handover = Handover(engine_of_election, configured.handover_folder)
         handler = CommandHandler(engine, configured, waker.wake, handover)
         await handover.start(handler.accept)
-        recorders = _start_recorders(redis, handler)
+        recorders = _start_recorders(redis, engine, handler)
         login = Login(engine, strangers.engine, redis, configured)
         authentication = Authentication(Connections(engine, redis), strangers, configured)
         denials = DenialRecorder(redis, configured, "commands")
@@ -131,18 +140,21 @@ async def running_command_api(configured: Settings) -> AsyncIterator[CommandApiS
         calm_collector()
         report_loop_errors()
         try:
-            yield CommandApiState(
-                settings=configured,
-                handler=handler,
-                login=login,
-                passwords=PasswordChanges(engine, login),
-                authentication=authentication,
-                denials=denials,
-                requests=RequestDurations(),
-                webhooks=Webhooks(engine, configured),
-                engine=engine,
-                readiness=readiness,
-            )
+            with draining(readiness, configured.drain_ms / 1000):
+                yield CommandApiState(
+                    settings=configured,
+                    handler=handler,
+                    login=login,
+                    passwords=PasswordChanges(engine, login),
+                    authentication=authentication,
+                    denials=denials,
+                    requests=RequestDurations(),
+                    webhooks=Webhooks(engine, configured),
+                    operations=RequestedOperations(engine, configured),
+                    engine=engine,
+                    readiness=readiness,
+                    traces=traces,
+                )
         finally:
             await readiness.close()
             await end_tasks(*recorders)

@@ -4,11 +4,12 @@ from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field
 
-from command_api.answers import EUROS_ID, TRANSFER_ID, AmountMember
+from command_api.answers import EUROS_ID, TRANSFER_ID
 from command_api.domain.exchange import ExchangeFunds
 from command_api.posting_answers import PostingsBody, moved_members
 from command_api.writer.command_request import Outcome
 from shared.log.money_events import FundsExchanged
+from shared.web.members import MinorUnitAmount
 
 DOLLARS_ID: Final = "0198c5a0-0000-7000-8000-0000000000d1"
 HOUSE_EUROS_ID: Final = "0198c5a0-0000-7000-8000-0000000000e8"
@@ -22,9 +23,9 @@ class ExchangeBody(PostingsBody):
 
     from_account_id: str
     to_account_id: str
-    from_amount: AmountMember
+    from_amount: MinorUnitAmount
     from_currency: str
-    to_amount: AmountMember
+    to_amount: MinorUnitAmount
     to_currency: str
     rate: str
     remainder_account_id: str

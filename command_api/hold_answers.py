@@ -8,7 +8,6 @@ from command_api.answers import (
     EUROS_ID,
     SAVINGS_ID,
     TRANSFER_ID,
-    AmountMember,
     BalanceMember,
     PositionMember,
     VersionMember,
@@ -19,6 +18,7 @@ from command_api.writer.command_request import Outcome
 from shared.log.money_events import HoldCaptured
 from shared.log.streams import account_stream, hold_stream
 from shared.timestamps import timestamp
+from shared.web.members import MinorUnitAmount
 
 HOLD_ID: Final = "0198c5a0-0000-7000-8000-000000000077"
 
@@ -30,10 +30,10 @@ class HoldMember(BaseModel):
     version: VersionMember
     account_id: str
     to_account_id: Annotated[str | None, Field(description="Where captures go. null for the outside world.")]
-    amount: AmountMember
+    amount: MinorUnitAmount
     currency: str
-    captured: AmountMember
-    remaining: AmountMember
+    captured: MinorUnitAmount
+    remaining: MinorUnitAmount
     status: Literal["active", "captured", "released", "expired"]
     expires_at: Annotated[str | None, Field(description="The hold ends by itself at this moment. null if it does not.")]
 
@@ -78,7 +78,7 @@ class CaptureBody(BaseModel):
     position: PositionMember
     from_account_id: str
     to_account_id: Annotated[str | None, Field(description="null for the outside world.")]
-    amount: AmountMember
+    amount: MinorUnitAmount
     currency: str
     occurred_at: str
     recorded_at: str

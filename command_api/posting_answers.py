@@ -1,21 +1,16 @@
 """Builds the body of the answer to a transfer with postings, with a class of it for the OpenAPI document, as `answers` does."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from command_api.answers import EUROS_ID, SAVINGS_ID, TRANSFER_ID, AmountMember, BalanceMember, PositionMember, balance_member
+from command_api.answers import EUROS_ID, SAVINGS_ID, TRANSFER_ID, BalanceMember, PositionMember, balance_member
 from command_api.domain.postings import MoveFunds
 from command_api.writer.command_request import Outcome
 from shared.log.money_events import FundsMoved
 from shared.log.streams import account_stream
 from shared.timestamps import timestamp
-
-
-class PostingMember(BaseModel):
-    account_id: Annotated[str | None, Field(description="null for the outside world.")]
-    amount: AmountMember
-    currency: str
+from shared.web.members import PostingMember
 
 
 class PostingsBody(BaseModel):

@@ -30,7 +30,7 @@ from shared.errors import (
 )
 from shared.identity.access import Principal, access_rule_of
 from shared.identity.client_addresses import truncated_network
-from shared.input_types import LEDGER_ID, Day, Id, LedgerId
+from shared.input_types import LEDGER_ID, Day, EventPosition, Id, LedgerId, ProjectionName
 from shared.web.admission import LEDGER_ID_WRONG, admit_anonymous, authorize, own_ledger_id
 from shared.web.compression import SECRECY
 from shared.web.direct_routes import DirectRoute
@@ -163,6 +163,7 @@ class HttpRequest(SentRequest):
             "principal": caller.principal,
             "key_id": caller.key_id,
             "network": truncated_network(self.state.address),
+            **self._trace(),
         }
         requests = [
             CommandRequest(
@@ -186,6 +187,11 @@ class HttpRequest(SentRequest):
             requests = [msgspec.structs.replace(requests[0], rehearsed=requests)]
         answers: list[Reply] = await self.state.handler.handle(self.ledger_id(), requests, self.expires_at)
         return [*answers[0].rehearsed] if self.is_dry_run else answers
+
+    def _trace(self) -> dict[str, str]:
+        """Returns what the metadata of events say of the trace of this request. That is nothing while traces are off."""
+        state = self.scope["state"]
+        return state["traces"].event_metadata(state["span"]) if state.get("traces") else {}
 
     def ledger_id(self) -> str:
         return self.named_ledger_id or own_ledger_id(self, self.principal)
@@ -312,7 +318,12 @@ COMMAND_HEADERS: Final = [
 # ── the route ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _ID_TYPE: Final = TypeAdapter(Id)
-_PATH_TYPES: Final = {"ledger_id": TypeAdapter(LedgerId), "day": TypeAdapter(Day)}
+_PATH_TYPES: Final[dict[str, TypeAdapter[Any]]] = {
+    "ledger_id": TypeAdapter(LedgerId),
+    "day": TypeAdapter(Day),
+    "name": TypeAdapter(ProjectionName),
+    "position": TypeAdapter(EventPosition),
+}
 """The types of arguments from the path that are no UUIDs."""
 
 
@@ -369,8 +380,8 @@ def _asks_for_dry_run(request: Request, *, is_command: bool) -> bool:
     return values == ["true"]
 
 
-def _path_argument(name: str, value: str) -> str:
-    """Returns an argument from the path: a day, the id of a ledger, or another id.
+def _path_argument(name: str, value: str) -> Any:
+    """Returns an argument from the path: a day, a position, the name of a read model, the id of a ledger, or another id.
 
     Raises:
         ValidationFailed: the argument has another form.
@@ -378,5 +389,8 @@ def _path_argument(name: str, value: str) -> str:
     try:
         return _PATH_TYPES.get(name, _ID_TYPE).validate_python(value)
     except ValidationError:
-        msg = "An id is a UUID, the id of a ledger has lower-case letters, digits and hyphens, and a day has the form 2026-01-31."
+        msg = (
+            "An id is a UUID, the id of a ledger and the name of a read model have lower-case letters, digits and hyphens, "
+            "a position is a number from 1, and a day has the form 2026-01-31."
+        )
         raise ValidationFailed(msg) from None

@@ -4,12 +4,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from command_api.answers import EUROS_ID, SAVINGS_ID, TRANSFER_ID, AmountMember, BalanceMember, PositionMember, balance_member
+from command_api.answers import EUROS_ID, SAVINGS_ID, TRANSFER_ID, BalanceMember, PositionMember, balance_member
 from command_api.domain.reversal import ReverseTransfer
 from command_api.writer.command_request import Outcome
 from shared.log.money_events import TransferReversed
 from shared.log.streams import account_stream
 from shared.timestamps import timestamp
+from shared.web.members import MinorUnitAmount
 
 
 class ReversalBody(BaseModel):
@@ -20,7 +21,7 @@ class ReversalBody(BaseModel):
     reverses: Annotated[str, Field(description="The transfer whose money moved back.")]
     from_account_id: Annotated[str | None, Field(description="null for the outside world.")]
     to_account_id: Annotated[str | None, Field(description="null for the outside world.")]
-    amount: AmountMember
+    amount: MinorUnitAmount
     currency: str
     reversed: Annotated[int, Field(description="What of that transfer has moved back so far, in minor units.")]
     remaining: Annotated[int, Field(description="What can still be reversed, in minor units.")]

@@ -4,36 +4,14 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from command_api.answers import EUROS_ID, SAVINGS_ID, AmountMember, PositionMember, VersionMember
+from command_api.answers import PositionMember, VersionMember
 from command_api.domain.schedule import CreateSchedule, ScheduleCommand, ScheduleState
 from command_api.writer.command_request import Outcome
 from shared.log.streams import schedule_stream
 from shared.schedule_rules import rule_members
+from shared.web.members import PLANNED_TRANSFER_EXAMPLE, RULE_EXAMPLE, PlannedTransferMember, RuleMember
 
 SCHEDULE_ID: Final = "0198c5a0-0000-7000-8000-000000000088"
-
-
-class PlannedTransferMember(BaseModel):
-    """The transfer that each run makes."""
-
-    from_account_id: str
-    to_account_id: str
-    amount: AmountMember
-    currency: str
-    reference: str | None
-    metadata: dict[str, str] | None
-
-
-class RuleMember(BaseModel):
-    """The rule of a schedule."""
-
-    every: Literal["day", "week", "month"]
-    day: int | None
-    time: str
-    time_zone: str
-    weekend: Literal["same", "before", "after"]
-    starts_on: str | None
-    until: str | None
 
 
 class ScheduleBody(BaseModel):
@@ -53,23 +31,8 @@ class ScheduleBody(BaseModel):
             "example": {
                 "id": SCHEDULE_ID,
                 "version": 1,
-                "transfer": {
-                    "from_account_id": EUROS_ID,
-                    "to_account_id": SAVINGS_ID,
-                    "amount": 1250,
-                    "currency": "EUR",
-                    "reference": "rent",
-                    "metadata": {"flat": "3"},
-                },
-                "rule": {
-                    "every": "month",
-                    "day": 31,
-                    "time": "09:00",
-                    "time_zone": "Europe/Berlin",
-                    "weekend": "before",
-                    "starts_on": "2026-11-01",
-                    "until": "2027-12-31",
-                },
+                "transfer": PLANNED_TRANSFER_EXAMPLE,
+                "rule": RULE_EXAMPLE,
                 "status": "active",
                 "next_run_at": "2026-11-30T08:00:00.000000Z",
                 "run_count": 0,

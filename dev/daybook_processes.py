@@ -13,7 +13,7 @@ from shared.errors import StackError
 
 READY_SECONDS: Final = 30.0
 LOCALHOST: Final = "127.0.0.1"
-DRAIN_SECONDS: Final = "3"
+GRACE_SECONDS: Final = "3"
 """The number of seconds that an API waits for running requests when it has to end."""
 
 
@@ -32,7 +32,7 @@ class ApiProcess(Child):
     ) -> None:
         command = [
             *(sys.executable, "-m", "uvicorn", "--factory", app, "--host", host, "--port", str(port)),
-            *("--timeout-graceful-shutdown", DRAIN_SECONDS, "--no-access-log", "--no-server-header", "--no-proxy-headers"),
+            *("--timeout-graceful-shutdown", GRACE_SECONDS, "--no-access-log", "--no-server-header", "--no-proxy-headers"),
             *("--http", "shared.web.protocol:Protocol", "--ws", "none"),
         ]
         super().__init__(name, log, command, environment=environment, inherit=inherit)

@@ -57,7 +57,7 @@ def documents() -> dict[str, Document]:
         database_url="postgresql://u:p@127.0.0.1:1/x",
         mongo_url="mongodb://127.0.0.1:1/",
         redis_url="redis://127.0.0.1:1/0",
-        secret="for documents, and for nothing else",  # noqa: S106 # signs nothing
+        secret="for documents and for nothing else at all",  # noqa: S106 # signs nothing
         master_keys=base64.b64encode(bytes(32)).decode(),
     )
     return {"command": command_api.app.create_app(settings).openapi(), "query": query_api.app.create_app(settings).openapi()}
@@ -85,15 +85,19 @@ def _bodies(apis: Mapping[str, Document]) -> str:
     text.append("from typing import Any, Generic, Literal, NotRequired, TypedDict, TypeVar\nfrom uuid import UUID\n\n")
     text.append("from daybook_client.money import Money\n\nT = TypeVar('T')\n\n\n")
     text.append('class Page(TypedDict, Generic[T]):\n    items: "list[T]"\n    next: str | None\n    position: int\n\n\n')
+    classes: dict[str, str] = {}
     for document in apis.values():
         schemas = document["components"]["schemas"]
         sent = _reachable(schemas, [body for *_, each in operations_of(document) if (body := _sent_schema(each))])
         for name, schema in schemas.items():
             if schema.get("type") == "object" and name != "Problem" and not name.startswith("Page_"):
-                text.append(_typed_dict(name, _members(schema, is_sent=name in sent)))
+                written = _typed_dict(name, _members(schema, is_sent=name in sent))
+                if classes.setdefault(name, written) != written:
+                    raise ValueError(f"the two APIs mean different things by {name}")
         for *_, each in operations_of(document):
-            text.append(_typed_dict(f"{_class_name(each['operationId'])}Arguments", _arguments(document, each)))
-    return "".join(text)
+            name = f"{_class_name(each['operationId'])}Arguments"
+            classes[name] = _typed_dict(name, _arguments(document, each))
+    return "".join([*text, *classes.values()])
 
 
 def _reachable(schemas: Mapping[str, Any], roots: list[Any]) -> set[str]:

@@ -45,6 +45,7 @@ from shared.settings import Settings
 from shared.stores.all_stores import Stores
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
 from shared.supervision import end_tasks, keep_running, task_health
+from shared.tracing import Traces
 
 log = structlog.get_logger()
 
@@ -78,6 +79,7 @@ class Runner:
         *,
         awake_seconds: float = AWAKE_SECONDS,
         alive_key: str = ALIVE_KEY,
+        traces: Traces | None = None,
     ) -> None:
         """Makes a runner that follows nothing yet. It will follow all read models whose store is in use, or these `projections`.
 
@@ -93,6 +95,7 @@ class Runner:
         self._failures = Failures(stores.mongo, stores.redis)
         self._notifier = MovedNotifier(stores.redis)
         self._settings = settings
+        self._traces = traces
         self._awake_seconds = awake_seconds
         self._look_seconds = settings.projector_look_ms / 1000
         self._projections = projections_of(stores.optional) if projections is None else projections
@@ -224,7 +227,7 @@ class Runner:
         feed = Feed(self._engine, ledger_id, self._person_keys, self._reading)
         for projection in self._projections:
             attempts = ApplyAttempts(settings.projector_attempts_max, settings.projector_dead_letters_max)
-            generations = Generations(projection, self._sinks[projection.model.store], feed, attempts)
+            generations = Generations(projection, self._sinks[projection.model.store], feed, attempts, self._traces)
             events_max = settings.projector_batch_events_max
             followers[projection.name] = Follower(generations, self._failures, self._notifier, events_max, stopping)
         return FollowedLedger(feed, followers, stopping, self.wake)

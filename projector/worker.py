@@ -31,6 +31,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from projector.due import EXPIRED_HOLDS, SCHEDULED_RUNS, DueTeller
 from projector.live_workers import ALIVE_KEY
 from projector.metrics_server import MetricsServer, open_metrics_server
+from projector.operation_worker import CONNECTIONS_MAX as OPERATION_CONNECTIONS_MAX
+from projector.operation_worker import OperationWorker
 from projector.projections.projection import Projection
 from projector.runner import Runner
 from projector.sealing.sealer import make_sealer
@@ -48,6 +50,7 @@ from shared.stores.redis import redis_tls, require_lasting_redis
 from shared.stores.schema import require_schema
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
 from shared.supervision import end_tasks, keep_running
+from shared.tracing import Traces, open_traces
 
 log = structlog.get_logger()
 
@@ -93,7 +96,11 @@ async def _require(store: str, check: Awaitable[Any], wait_seconds: int = 0) -> 
 
 
 async def start(
-    context: Context, settings: Settings, runner_of: Callable[[Stores], Runner], metrics_server: MetricsServer | None
+    context: Context,
+    settings: Settings,
+    runner_of: Callable[[Stores, Traces | None], Runner],
+    metrics_server: MetricsServer | None,
+    projections: Sequence[Projection[Any]] | None = None,
 ) -> None:
     """Opens the stores, and starts the runner and the server of metrics."""
     configure_logs(settings.log_level)
@@ -101,11 +108,17 @@ async def start(
     logging.getLogger("arq").setLevel(logging.WARNING)
     context["stack"] = stack = AsyncExitStack()
     stores = await stack.enter_async_context(open_stores(settings, "daybook_projector"))
-    context["runner"] = runner = runner_of(stores)
+    traces = await stack.enter_async_context(open_traces(settings, "worker"))
+    context["runner"] = runner = runner_of(stores, traces)
     context["stores"] = stores
     context["holds"], context["runs"] = DueTeller(EXPIRED_HOLDS), DueTeller(SCHEDULED_RUNS)
     of_webhooks = await stack.enter_async_context(open_postgres(settings, "daybook_projector", connections_max=CONNECTIONS_MAX))
     context["webhooks"] = keep_running("sender of webhooks", WebhookSender(of_webhooks, settings).run)
+    of_operations = await stack.enter_async_context(
+        open_postgres(settings, "daybook_projector", connections_max=OPERATION_CONNECTIONS_MAX)
+    )
+    operations = OperationWorker(stores._replace(engine=of_operations), settings, projections)
+    context["operations"] = keep_running("worker of operations", operations.run)
     context["sealer"] = make_sealer(stores.engine, settings)
     if context["sealer"] is None:
         log.warning("no seals are made: DAYBOOK_SEAL_KEY is not set")
@@ -134,7 +147,7 @@ async def stop(context: Context) -> None:
     """Stops the runner after its current batches, and closes the stores. Exits with 1 if the runner failed before."""
     running: asyncio.Task[None] | None = context.get("running")
     if running is not None:
-        await end_tasks(context["webhooks"])
+        await end_tasks(context["webhooks"], context["operations"])
         context["runner"].stop()
         await asyncio.wait([running], timeout=RUNNER_DRAIN_SECONDS)
         await end_tasks(running)
@@ -222,8 +235,11 @@ def make_worker_settings(
     """
     metrics_server = open_metrics_server(settings)
 
+    def runner_of(stores: Stores, traces: Traces | None) -> Runner:
+        return Runner(stores, settings, projections, alive_key=alive_key, traces=traces)
+
     async def on_startup(context: Context) -> None:
-        await start(context, settings, lambda stores: Runner(stores, settings, projections, alive_key=alive_key), metrics_server)
+        await start(context, settings, runner_of, metrics_server, projections)
 
     attributes = {
         "redis_pool": make_pool(settings),

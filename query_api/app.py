@@ -16,6 +16,7 @@ from fastapi import APIRouter, FastAPI
 
 from query_api.console import add_console
 from query_api.cursors import Cursors
+from query_api.doctor_reports import DoctorReports
 from query_api.log_tail import LogTails
 from query_api.operations import lag_metrics, readiness_notes, store_checks
 from query_api.reading import SWITCH_SECONDS, Reader
@@ -27,6 +28,7 @@ from query_api.resources import (
     currencies,
     days,
     denials,
+    doctor,
     entries,
     events,
     explanations,
@@ -35,6 +37,7 @@ from query_api.resources import (
     ledgers,
     limits,
     projections,
+    read_model_operations,
     receipts,
     reports,
     schedules,
@@ -51,6 +54,7 @@ from shared.identity.authentication import Authentication, Connections, open_con
 from shared.identity.denials import DenialRecorder
 from shared.logs import report_loop_errors, say
 from shared.privacy.person_keys import PersonKeys
+from shared.setting_values import read_secrets
 from shared.settings import Settings, settings_or_exit
 from shared.stores.all_stores import open_optional_stores
 from shared.stores.doctor import require_safe
@@ -58,7 +62,9 @@ from shared.stores.mongo import open_mongo
 from shared.stores.postgres import open_postgres
 from shared.stores.redis import open_redis, require_lasting_redis
 from shared.stores.schema import require_schema
+from shared.tracing import open_traces
 from shared.web.direct_routes import DirectApp
+from shared.web.draining import draining
 from shared.web.health import Readiness, health_router
 from shared.web.metrics import RequestDurations, metrics_router
 from shared.web.startup import prepare_app
@@ -83,9 +89,11 @@ RESOURCES: Final = (
     limits,
     ledgers,
     projections,
+    read_model_operations,
     seals,
     days,
     denials,
+    doctor,
     audit_records,
     webhooks,
     caller,
@@ -105,8 +113,11 @@ class QueryApiState(TypedDict):
     """The `ReportQueries`, or None if SQL reporting is off."""
     log_tails: LogTails
     cursors: Cursors
+    doctor_reports: DoctorReports
     person_keys: PersonKeys
     readiness: Readiness
+    traces: Any
+    """The `Traces`, or None if they are off."""
 
 
 @asynccontextmanager
@@ -117,8 +128,9 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
         open_postgres(configured, "daybook_query", connections_max=1) as postgres_of_checks,
         open_mongo(configured, configured.mongo_timeout_ms) as mongo,
         open_redis(configured) as redis,
-        open_optional_stores(configured) as optional,
+        open_optional_stores(configured, read_only=True) as optional,
         open_connections_of_strangers(configured, "daybook_query") as strangers,
+        open_traces(configured, "query-api") as traces,
     ):
         await require_schema(postgres, configured.schema_wait_seconds)
         await require_lasting_redis(redis)
@@ -133,18 +145,21 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
         report_loop_errors()
         sys.setswitchinterval(SWITCH_SECONDS)
         try:
-            yield QueryApiState(
-                settings=configured,
-                authentication=authentication,
-                denials=denials,
-                requests=RequestDurations(),
-                reader=reader,
-                reports=_report_queries(optional),
-                log_tails=log_tails,
-                cursors=Cursors(configured.secret.get_secret_value()),
-                person_keys=PersonKeys(configured),
-                readiness=readiness,
-            )
+            with draining(readiness, configured.drain_ms / 1000):
+                yield QueryApiState(
+                    settings=configured,
+                    authentication=authentication,
+                    denials=denials,
+                    requests=RequestDurations(),
+                    reader=reader,
+                    reports=_report_queries(optional),
+                    log_tails=log_tails,
+                    doctor_reports=DoctorReports(configured),
+                    cursors=Cursors(*read_secrets(configured.secret.get_secret_value())),
+                    person_keys=PersonKeys(configured),
+                    readiness=readiness,
+                    traces=traces,
+                )
         finally:
             await readiness.close()
             await reader.positions.close()

@@ -25,34 +25,35 @@ _MAC_BYTES: Final = 16
 
 
 class Cursors:
-    """Signs and verifies cursors with one secret."""
+    """Signs cursors with one secret, and verifies cursors of this and of further secrets."""
 
-    def __init__(self, secret: str) -> None:
+    def __init__(self, secret: str, *still_accepted: str) -> None:
         # Making an HMAC object for a key takes longer than signing a cursor with it, so the object is made once and copied.
-        self._prepared = hmac.new(secret.encode(), _PURPOSE, hashlib.sha256)
+        self._prepared = [hmac.new(each.encode(), _PURPOSE, hashlib.sha256) for each in (secret, *still_accepted)]
 
     def sign(self, binding: CursorBinding, key: CursorKey) -> str:
         """Returns the cursor of the page that begins after `key`."""
         text = orjson.dumps(key)
-        return base64.urlsafe_b64encode(self._mac(binding, text) + text).rstrip(b"=").decode()
+        return base64.urlsafe_b64encode(_mac(self._prepared[0], binding, text) + text).rstrip(b"=").decode()
 
     def verify(self, binding: CursorBinding, cursor: str) -> CursorKey:
         """Checks the signature of a cursor. Returns the key in the cursor, after which the page begins.
 
         Raises:
-            CursorInvalid: the cursor was not signed with this secret for this binding.
+            CursorInvalid: the cursor was signed with none of the secrets for this binding.
         """
         try:
             signed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars="-_", validate=True)
         except (binascii.Error, ValueError):
             raise CursorInvalid from None
         mac, text = signed[:_MAC_BYTES], signed[_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(binding, text)):
+        if not any(hmac.compare_digest(mac, _mac(prepared, binding, text)) for prepared in self._prepared):
             raise CursorInvalid
         key: CursorKey = orjson.loads(text)
         return key
 
-    def _mac(self, binding: CursorBinding, text: bytes) -> bytes:
-        mac = self._prepared.copy()
-        mac.update(orjson.dumps(binding, option=orjson.OPT_SORT_KEYS) + b"\n" + text)
-        return mac.digest()[:_MAC_BYTES]
+
+def _mac(prepared: "hmac.HMAC", binding: CursorBinding, text: bytes) -> bytes:
+    mac = prepared.copy()
+    mac.update(orjson.dumps(binding, option=orjson.OPT_SORT_KEYS) + b"\n" + text)
+    return mac.digest()[:_MAC_BYTES]

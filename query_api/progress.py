@@ -73,7 +73,7 @@ async def list_progress(reader: Reader, ledger_id: str) -> tuple[int, list[dict[
     Raises:
         NotFound: there is no such ledger.
     """
-    models = (*READ_MODELS, *(model for model in OPTIONAL_READ_MODELS if model.store in reader.optional))
+    models = _models(reader)
     progresses, obstacles = await asyncio.gather(
         asyncio.gather(*(_read_progress(reader, model, ledger_id) for model in models)), _read_obstacles(reader, ledger_id)
     )
@@ -89,6 +89,34 @@ async def list_progress(reader: Reader, ledger_id: str) -> tuple[int, list[dict[
     return head.position, [
         _resource_of(model, progress, head, recorded_at, obstacles) for model, progress in zip(models, progresses, strict=True)
     ]
+
+
+async def list_dead_letters(reader: Reader, ledger_id: str, name: str) -> tuple[int, list[DeadLetter] | None]:
+    """Returns the last position of the ledger's log and the dead letters of a read model, or None if there is none of this name.
+
+    They are those of the live generation, or else of the one that is being built.
+
+    Raises:
+        NotFound: there is no such ledger.
+    """
+    head = await reader.require_ledger(ledger_id)
+    model = next((model for model in _models(reader) if model.name == name), None)
+    if model is None:
+        return head, None
+    live, building, _ = await _pointer(reader, model, ledger_id)
+    number = building if live is None else live
+    if number is None:
+        return head, []
+    generation = Generation(model, ledger_id, number)
+    if model.store in reader.optional:
+        found: list[DeadLetter] = await reader.optional[model.store].read_letters(generation)
+        return head, found
+    return head, await read_dead_letters(reader.mongo, reader.redis, generation)
+
+
+def _models(reader: Reader) -> tuple[ReadModel, ...]:
+    """Returns the read models whose store is in use."""
+    return (*READ_MODELS, *(model for model in OPTIONAL_READ_MODELS if model.store in reader.optional))
 
 
 async def _waiting(reader: Reader, ledger_id: str, positions: Collection[int]) -> tuple[dict[int, datetime], LockHolder | None]:

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 AsOfPosition = Annotated[int, Field(description="The answer includes all events up to this position of the ledger's log.")]
 FactPosition = Annotated[int, Field(description="The position of the event in the ledger's log.")]
-MinorUnitAmount = Annotated[int, Field(description="Minor units of the currency.")]
 MinorUnitSum = Annotated[
     str,
     Field(

@@ -27,6 +27,10 @@ COLUMNS: Final = (
     "after_close",
 )
 _TEXTS: Final = frozenset({"reference"})
+AFTER_CLOSE: Final = "Recorded after the day was closed in which it occurred"
+"""What HTML and camt.053 say of such an entry."""
+MARK: Final = "*"
+"""Stands in HTML beside the moment of each entry of which `AFTER_CLOSE` is true."""
 _CAMT: Final = "urn:iso:std:iso:20022:tech:xsd:camt.053.001.08"
 
 StatementBody = Mapping[str, Any]
@@ -64,14 +68,17 @@ def as_html(statement: StatementBody) -> str:
     rows = [_html_row(statement["from"], "opening balance", "", "", major(statement["opening_balance"], currency))]
     for line in statement["lines"]:
         amounts = major(line["amount"], currency), major(line["balance"], currency)
-        rows.append(_html_row(line[statement["axis"]], line["kind"], line["reference"] or "", *amounts))
+        moment = line[statement["axis"]] + (f" {MARK}" if line["after_close"] else "")
+        rows.append(_html_row(moment, line["kind"], line["reference"] or "", *amounts))
     rows.append(_html_row(statement["to"], "closing balance", "", "", major(statement["closing_balance"], currency)))
     title = escape(f"Statement of account {statement['account_id']} in {currency}")
     heads = "".join(f"<th>{head}</th>" for head in (statement["axis"], "kind", "reference", "amount", "balance"))
+    legend = f"<p>{MARK} {AFTER_CLOSE}.</p>" if any(line["after_close"] for line in statement["lines"]) else ""
     style = "body{font-family:sans-serif}td,th{padding:.2em .8em;text-align:left}td:nth-child(n+4){text-align:right}"
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{style}</style></head>'
-        f"<body><h1>{title}</h1><table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></body></html>"
+        f"<body><h1>{title}</h1><table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>{legend}"
+        "</body></html>"
     )
 
 
@@ -107,11 +114,13 @@ def _camt_balance(code: str, balance: int, moment: str, currency: str) -> str:
 def _camt_entry(line: Mapping[str, Any], axis: str, currency: str) -> str:
     reference = line["reference"]
     text = f"<RmtInf><Ustrd>{escape_xml(reference)}</Ustrd></RmtInf>" if reference else ""
+    information = f"<AddtlNtryInf>{AFTER_CLOSE}</AddtlNtryInf>" if line["after_close"] else ""
     return (
         f"<Ntry><NtryRef>{line['position']}</NtryRef>{_camt_amount(line['amount'], currency)}<Sts><Cd>BOOK</Cd></Sts>"
         f"<BookgDt><DtTm>{line[axis]}</DtTm></BookgDt><ValDt><DtTm>{line['occurred_at']}</DtTm></ValDt>"
         f"<BkTxCd><Prtry><Cd>{line['kind']}</Cd></Prtry></BkTxCd>"
-        f"<NtryDtls><TxDtls><Refs><TxId>{line['transfer_id'].replace('-', '')}</TxId></Refs>{text}</TxDtls></NtryDtls></Ntry>"
+        f"<NtryDtls><TxDtls><Refs><TxId>{line['transfer_id'].replace('-', '')}</TxId></Refs>{text}</TxDtls></NtryDtls>"
+        f"{information}</Ntry>"
     )
 
 

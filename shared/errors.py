@@ -5,7 +5,7 @@
     │   ├── about accounts    AccountIsClosed · AccountIsFrozen · AccountNotEmpty · CurrencyMismatch · SameAccount
     │   ├── about amounts     BalanceOutOfRange · InsufficientFunds · PostingsUnbalanced
     │   ├── about users       EmailTaken · UserInactive · UserIsErased
-    │   └── about any         IdTaken · NotFound · ReportingOff · VersionMismatch
+    │   └── about any         IdTaken · NotFound · VersionMismatch
     ├── BadRequest            the request is not a valid command or query, or its caller may not send it
     │   ├── access            Forbidden · PasswordWrong · Unauthorized (LoginDenied, ResetTokenInvalid)
     │   ├── HTTP              HeadTooLarge · MalformedRequest · RequestTimeout
@@ -24,8 +24,9 @@
 The first line of each class's docstring is the title that clients see. A `code` never changes. `retryable` says whether the same
 command can succeed later. A retry needs a new Idempotency-Key, because the old key keeps its stored reply. `shared.web.problems`
 has the HTTP status of each code. The rejections about holds are in `shared.hold_errors`, those about reversals in
-`shared.reversal_errors`, those about schedules in `shared.schedule_errors`, those about ledgers in `shared.ledger_errors`, and
-those about business days in `shared.day_errors`. An error that only one module raises is defined in that module.
+`shared.reversal_errors`, those about schedules in `shared.schedule_errors`, those about ledgers in `shared.ledger_errors`,
+those about business days in `shared.day_errors`, and those about SQL reporting in `shared.reporting_errors`. An error that only
+one module raises is defined in that module.
 """
 
 from collections.abc import Sequence
@@ -72,12 +73,6 @@ class NotFound(Rejection):
     """There is no such thing."""
 
     code = "not-found"
-
-
-class ReportingOff(Rejection):
-    """There are no reports here: SQL reporting is off."""
-
-    code = "reporting-off"
 
 
 class AccountIsClosed(Rejection):

@@ -3,12 +3,12 @@
 import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from shared.money import CURRENCIES
+from shared.time_zones import find_time_zone
 from shared.timestamps import timestamp
 
 _UUID: Final = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
@@ -32,15 +32,28 @@ LedgerId = Annotated[
     WithJsonSchema({"type": "string", "pattern": "^[a-z][a-z0-9-]{0,30}$", "examples": ["acme"]}),
 ]
 
+ProjectionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,40}$"), Field(examples=["accounts"])]
+"""The name of a read model, which may not exist."""
+
+_POSITION: Final = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
+
+
+def _position(value: object) -> int:
+    if not isinstance(value, str) or not _POSITION.fullmatch(value):
+        code, message = "position_invalid", "Must be a whole number from 1"
+        raise PydanticCustomError(code, message)
+    return int(value)
+
+
+EventPosition = Annotated[int, BeforeValidator(_position), Field(ge=1, le=2**53 - 1, examples=[812])]
+"""The position of an event, as it is written in a path."""
+
 _TIME_ZONE: Final = re.compile(r"UTC|[A-Z][A-Za-z_]+(?:/[A-Za-z0-9_+-]+)+")
 
 
 def _known_time_zone(value: str) -> str:
-    try:
-        if _TIME_ZONE.fullmatch(value):
-            return ZoneInfo(value).key
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        pass
+    if _TIME_ZONE.fullmatch(value) and find_time_zone(value):
+        return value
     code, message = "time_zone_unknown", "Must be UTC or a name of the IANA time zone database, such as Europe/Berlin"
     raise PydanticCustomError(code, message)
 

@@ -1,7 +1,7 @@
 """The stores that Daybook uses only if their URL is set. A process that does not use one imports nothing for it.
 
 Each has a setting for its URL, an extra that installs its packages, and a module that opens it. The module has an asynchronous
-context manager `open_store(settings)`, which sends nothing to the store and yields a
+context manager `open_store(settings, read_only=…)`, which sends nothing to the store and yields a
 `shared.read_models.stored_state.OptionalStore`.
 """
 
@@ -13,13 +13,19 @@ from shared.settings import Settings
 
 
 class OptionalStoreKind(msgspec.Struct, frozen=True):
-    """An optional store. `name` is the `store` of its read models, and `setting` the field of `Settings` with its URL."""
+    """An optional store. `name` is the `store` of its read models, and `setting` the field of `Settings` with its URL.
+
+    `read_setting` is the field with the URL of a login that may only read. It may be unset.
+    """
 
     name: str
     title: str
     setting: str
+    read_setting: str
     extra: str
     module: str
+    checks: str
+    """The module whose asynchronous generator `check_store(settings)` yields the findings of `daybook doctor`."""
     sink: str
     """The module of the projector whose function `make_sink` makes the sink from the opened store."""
 
@@ -27,12 +33,22 @@ class OptionalStoreKind(msgspec.Struct, frozen=True):
     def variable(self) -> str:
         return f"DAYBOOK_{self.setting.upper()}"
 
-    def is_configured(self, settings: Settings) -> bool:
-        return bool(getattr(settings, self.setting))
+    def is_configured(self, settings: Settings, *, read_only: bool = False) -> bool:
+        """True if a process uses the store. With `read_only`, it only reads, so the URL of either login is enough."""
+        return bool(getattr(settings, self.setting) or (read_only and getattr(settings, self.read_setting)))
 
 
 OPTIONAL_STORES: Final = (
-    OptionalStoreKind("sql", "the reporting store", "reporting_url", "sql", "shared.reporting.store", "projector.sinks.sql"),
+    OptionalStoreKind(
+        name="sql",
+        title="the reporting store",
+        setting="reporting_url",
+        read_setting="reporting_read_url",
+        extra="sql",
+        module="shared.reporting.store",
+        checks="shared.reporting.schema_check",
+        sink="projector.sinks.sql",
+    ),
 )
 OPTIONAL_STORES_BY_NAME: Final = {kind.name: kind for kind in OPTIONAL_STORES}
 

@@ -11,14 +11,14 @@ moment is believed if some time zone could have it at that date and time.
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
-from functools import lru_cache
 from itertools import takewhile
 from typing import Any, Final, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from shared.schedule_errors import TimeZoneUnknown
+from shared.time_zones import find_time_zone
 from shared.timestamps import timestamp
 
 FIRST_DATE: Final = date(1900, 1, 1)
@@ -27,9 +27,6 @@ LAST_DATE: Final = date(2199, 12, 30)
 
 _OFFSET_MAX: Final = timedelta(hours=15, minutes=30)
 """More than any time zone ever differed from UTC, with an hour for a skipped time."""
-
-_NOT_ZONES: Final = frozenset({"Factory", "localtime", "posix", "posixrules", "right"})
-"""Files and folders beside those of the zones. Some have other contents on each machine, and some count leap seconds."""
 
 _FRIDAY: Final = 4
 _WEEKEND_DAYS_MAX: Final = 2
@@ -142,15 +139,11 @@ def _due_at(rule: ScheduleRule, day: date) -> str:
     return timestamp(_wall(rule, day).replace(tzinfo=_zone(rule.time_zone)))
 
 
-@lru_cache(maxsize=1024)
 def _zone(name: str) -> ZoneInfo:
-    """Reads the data of a time zone once. It is a small file."""
-    if name in _NOT_ZONES or name.partition("/")[0] in _NOT_ZONES:
+    zone = find_time_zone(name)
+    if zone is None:
         raise TimeZoneUnknown
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise TimeZoneUnknown from None
+    return zone
 
 
 def rule_members(rule: ScheduleRule | None) -> dict[str, Any] | None:

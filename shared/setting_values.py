@@ -1,4 +1,4 @@
-"""Reads settings that are more than a number or a text: networks, public keys of an identity provider, master keys.
+"""Reads settings that are more than a number or a text: networks, public keys of an identity provider, secrets, master keys.
 
 Pure, but for a key set that is named by the path of its file. No message repeats a secret.
 """
@@ -16,6 +16,7 @@ import msgspec
 RSA_BITS_MIN: Final = 2_048
 PORT_MAX: Final = 65_535
 MASTER_KEY_BYTES: Final = 32
+SECRET_CHARACTERS_MIN: Final = 32
 
 Network = IPv4Network | IPv6Network
 
@@ -58,6 +59,19 @@ def read_header_value(text: str) -> str:
     if not (text.isascii() and text.isprintable()):
         raise ValueError("must be printable ASCII")
     return text
+
+
+def read_secrets(text: str) -> tuple[str, ...]:
+    """Returns the secrets in the text of the setting: separated by commas, the one that signs first.
+
+    Raises:
+        ValueError: a secret is too short. The message does not repeat it.
+    """
+    secrets = tuple(word.strip() for word in text.split(","))
+    for number, secret in enumerate(secrets, 1):
+        if len(secret) < SECRET_CHARACTERS_MIN:
+            raise ValueError(f"secret {number} has fewer than {SECRET_CHARACTERS_MIN} characters (a comma ends a secret)")
+    return secrets
 
 
 def read_master_keys(text: str) -> tuple[bytes, ...]:

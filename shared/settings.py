@@ -14,7 +14,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from shared.currency_table import HISTORICAL
 from shared.errors import SettingsInvalid
 from shared.proof.seals import is_key
-from shared.setting_values import read_header_value, read_http_url, read_master_keys, read_networks, read_public_keys
+from shared.setting_values import (
+    read_header_value,
+    read_http_url,
+    read_master_keys,
+    read_networks,
+    read_public_keys,
+    read_secrets,
+)
 
 MISSING: Final = ": field required"
 """How a problem of `SettingsInvalid` ends if the variable is not set."""
@@ -38,6 +45,11 @@ def _public_keys(value: str) -> str:
 
 def _master_keys(value: SecretStr) -> SecretStr:
     read_master_keys(value.get_secret_value())
+    return value
+
+
+def _secrets(value: SecretStr) -> SecretStr:
+    read_secrets(value.get_secret_value())
     return value
 
 
@@ -111,7 +123,14 @@ class Settings(BaseSettings):
         description="The database of SQL reporting: `sqlite+aiosqlite:///file`, `mysql+aiomysql://…` (MariaDB or MySQL) or "
         "`postgresql+asyncpg://…`. Without it, there are no reports. Needs the extra `sql`. See [stores](stores.md).",
     )
-    secret: SecretStr = Field(min_length=32, description="Signs cursors. At least 32 characters; the same for all processes.")
+    reporting_read_url: str | None = Field(
+        default=None,
+        description="The same database with a login that may only read. If it is set, reports and `daybook sql` use it.",
+    )
+    secret: Annotated[SecretStr, AfterValidator(_secrets)] = Field(
+        description="Signs cursors. At least 32 characters; the same for all processes. Several secrets, separated by commas: "
+        "the first signs, the others are still accepted."
+    )
 
     historical_currencies: Annotated[str, AfterValidator(_historical_currencies)] = Field(
         default="",
@@ -180,6 +199,12 @@ class Settings(BaseSettings):
 
     read_timeout_ms: Milliseconds = Field(
         default=5_000, description="Longest time in which the head of a request, and then its body, must arrive."
+    )
+    drain_ms: int = Field(
+        default=0,
+        ge=0,
+        description="How long an API that gets SIGTERM still takes requests, while `/readyz` answers 503 and each answer ends "
+        "its connection: the time that a balancer needs to notice.",
     )
     cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
         default="",
@@ -293,6 +318,12 @@ class Settings(BaseSettings):
         default=259_200, description="A webhook that has failed for so long is disabled. The default is three days."
     )
 
+    traces_url: HttpUrl | None = Field(
+        default=None,
+        description="The endpoint of a collector of OpenTelemetry traces, OTLP over HTTP, such as "
+        "`http://127.0.0.1:4318/v1/traces`. Without it, there are no traces. Needs the extra `telemetry`. See "
+        "[tracing](tracing.md).",
+    )
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="The lowest level that is logged.")
 
 

@@ -216,7 +216,7 @@ async def _fresh_settings(servers: Servers, databases: Databases) -> AsyncIterat
         mongo_url=servers.mongo.url,
         mongo_database=name,
         redis_url=redis_url,
-        secret="for tests only, and long enough to be taken",
+        secret="for tests only and long enough to be taken",
         master_keys=MASTER_KEY,
         **PATIENT,
     )

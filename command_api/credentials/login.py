@@ -33,6 +33,7 @@ from shared.log.read import read_last
 from shared.log.streams import email_stream
 from shared.log.user_events import UserChanged, UserCreated, UserErased
 from shared.privacy.person_keys import ADDRESSES, PersonKeys
+from shared.setting_values import read_secrets
 from shared.settings import Settings
 from shared.text_types import EmailAddress
 
@@ -61,7 +62,7 @@ class Login:
         self.sessions: Final = Sessions(engine, redis, settings)
         self._engine = engine
         self.strangers: Final = strangers
-        self._secret = settings.secret.get_secret_value().encode()
+        self._secret = read_secrets(settings.secret.get_secret_value())[0].encode()
         self._person_keys = PersonKeys(settings)
         self.throttle: Final = LoginThrottle(redis)
         self.hasher: Final = PasswordHasher(settings.password_hashes_at_once)

@@ -4,7 +4,7 @@ No withdrawal or transfer can take the balance further below zero than the overd
 `account-<account_id>`. It contains the events about the account itself and all money events that change its balance.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Annotated, Final, Literal, assert_never
 
@@ -194,12 +194,18 @@ def require_currency(account: AccountState, currency: str) -> None:
         raise errors.CurrencyMismatch(account_id=account.account_id, account_currency=account.currency)
 
 
-def require_usable(accounts: Sequence[AccountState], currency: str) -> None:
-    """Checks that money of this currency can move between the accounts. Each rule checks the accounts in their order."""
+def require_open(accounts: Iterable[AccountState]) -> None:
+    """Checks that money can move between the accounts. Each rule checks the accounts in their order."""
+    accounts = [*accounts]
     for account in accounts:
         require_not_closed(account)
     for account in accounts:
         require_not_frozen(account)
+
+
+def require_usable(accounts: Sequence[AccountState], currency: str) -> None:
+    """Checks that money of this currency can move between the accounts. Each rule checks the accounts in their order."""
+    require_open(accounts)
     for account in accounts:
         require_currency(account, currency)
 

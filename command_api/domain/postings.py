@@ -15,8 +15,7 @@ from command_api.domain.account import (
     balance_after_debit,
     require_account,
     require_currency,
-    require_not_closed,
-    require_not_frozen,
+    require_open,
     spent_with,
 )
 from command_api.domain.command import Command, States
@@ -55,10 +54,7 @@ def legs_of(postings: Sequence[RequestedPosting], states: States) -> tuple[Leg, 
     limit-exceeded, insufficient-funds, balance-out-of-range. Each rule checks the accounts in the order of the postings.
     """
     accounts = {each.account_id: require_account(states, each.account_id) for each in postings if each.account_id}
-    for account in accounts.values():
-        require_not_closed(account)
-    for account in accounts.values():
-        require_not_frozen(account)
+    require_open(accounts.values())
     for posting in postings:
         if posting.account_id:
             require_currency(accounts[posting.account_id], posting.currency)

@@ -1,6 +1,7 @@
 """The decider for an operator's decisions about a read model, such as a skip.
 
-No HTTP route sends these commands. `daybook dead-letters` does. The stream of a read model is `projection-<name>`.
+`daybook dead-letters` sends these commands, and so does `command_api.requested_skips`, after the worker has found the event among
+the dead letters. The stream of a read model is `projection-<name>`.
 """
 
 from typing import Annotated, ClassVar, Final
@@ -42,7 +43,7 @@ class SkipProjectionEvent(Command):
 
     suits_closed_ledgers: ClassVar[bool] = True
 
-    projection: Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]
+    projection: Annotated[str, Field(pattern=r"^[a-z_-]{1,40}$")]
     position: Annotated[int, Field(ge=1)]
     reason: Reference
 

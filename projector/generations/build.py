@@ -4,6 +4,7 @@ If a batch fails, smaller and smaller parts of it are applied, until the failing
 before it are applied. This event is tried again. It becomes a dead letter after the last attempt.
 """
 
+import time
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +20,7 @@ from shared.errors import LogDamaged, StoreUnavailable, UnknownEvent
 from shared.log.events import RecordedEvent
 from shared.read_models.generations import Generation
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
+from shared.tracing import TRACEPARENT, Traces
 
 log = structlog.get_logger()
 
@@ -65,9 +67,11 @@ class GenerationBuild:
         opened: OpenedGeneration,
         attempts: ApplyAttempts | None = None,
         stopwatch: Stopwatch | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self.generation = opened.generation
         self._stopwatch = stopwatch or Stopwatch()
+        self._traces = traces
         self._log_hash = opened.log_hash
         self._projection = projection
         self._sink = sink
@@ -119,11 +123,14 @@ class GenerationBuild:
         before = after = self.generation.position
         log_hash = self._log_hash
         last = None
+        began_ns, traced = time.time_ns() if self._traces else 0, list[RecordedEvent]()
         while after - before < events_max and len(changes) < changes_max:
             events = await self._next_events(after, log_hash)
             del events[events_max - (after - before) :]
             if not events:
                 break
+            if self._traces:
+                traced += [event for event in events if TRACEPARENT in event.metadata]
             last = events[-1]
             after, log_hash = last.position, last.hash
             try:
@@ -137,6 +144,8 @@ class GenerationBuild:
         if last:
             await self._write(last, added, changes)
             dead_letters.settle(added)
+        if self._traces:
+            self._traces.applied(self._projection.name, traced, began_ns)
         return after - before
 
     async def _write(self, last: RecordedEvent, added: StepDeadLetters, changes: Any) -> None:

@@ -21,6 +21,7 @@ from projector.stopwatch import Stopwatch
 from shared.errors import GenerationMismatch, NothingKept
 from shared.read_models.generations import Generation
 from shared.read_models.stored_state import Checkpoint, Pointer
+from shared.tracing import Traces
 
 log = structlog.get_logger()
 
@@ -54,12 +55,21 @@ class Flaw(msgspec.Struct, frozen=True):
 class Generations:
     """The generations of one read model of one ledger."""
 
-    def __init__(self, projection: Projection[Any], sink: Sink[Any], feed: Feed, attempts: ApplyAttempts | None = None) -> None:
+    def __init__(
+        self,
+        projection: Projection[Any],
+        sink: Sink[Any],
+        feed: Feed,
+        attempts: ApplyAttempts | None = None,
+        traces: Traces | None = None,
+    ) -> None:
+        """With `traces`, what is applied to the live generation has spans."""
         self.projection = projection
         self.sink = sink
         self.feed = feed
         self.attempts = attempts or ApplyAttempts()
         self.stopwatch = Stopwatch()
+        self._traces = traces
         self._model = projection.model
 
     async def read_pointer(self) -> Pointer:
@@ -121,7 +131,8 @@ class Generations:
 
     def resume(self, opened: OpenedGeneration) -> GenerationBuild:
         """Returns a `GenerationBuild` that applies the events after the generation's position."""
-        return GenerationBuild(self.projection, self.sink, self.feed, opened, self.attempts, self.stopwatch)
+        traces = self._traces if opened.live else None
+        return GenerationBuild(self.projection, self.sink, self.feed, opened, self.attempts, self.stopwatch, traces)
 
     def _may_go_on(self, building: OpenedGeneration) -> bool:
         """Returns False if this rebuild must make no dead letters but the generation has some already."""

@@ -8,7 +8,7 @@ stream may be a dead letter.
 from typing import Final, get_args
 
 from projector.projections.account_fields import account_counts, account_fields
-from projector.projections.changes import DocumentChanges
+from projector.projections.changes import REMOVED, DocumentChanges, StoredDocument
 from projector.projections.holds import HoldEvent
 from projector.projections.money_movements import movement_of, postings, transfer_fields, volumes
 from projector.projections.projection import Projection
@@ -17,14 +17,22 @@ from shared.log.events import RecordedEvent
 from shared.log.hold_events import HoldExpired, HoldPlaced, HoldReleased
 from shared.log.money_events import HoldCaptured, MoneyEvent, TransferReversed
 from shared.log.streams import account_stream, hold_stream, transfer_stream, user_stream
-from shared.log.user_events import UserChanged, UserCreated, UserDeactivated, UserErased, UserEvent
+from shared.log.user_events import (
+    UserChanged,
+    UserCreated,
+    UserDeactivated,
+    UserErased,
+    UserEvent,
+    metadata_pairs,
+    metadata_text,
+)
 from shared.read_models.shapes import REPORTS, entry_id, entry_position
 from shared.timestamps import timestamp
 
 ReportedEvent = UserEvent | AccountEvent | MoneyEvent | HoldEvent
 
 _ACCOUNT_FIELDS: Final = frozenset(
-    ("owner_id", "currency", "status", "overdraft_limit", "posted", "holds", "opened_at", "changed_at", "position")
+    ("owner_id", "currency", "status", "overdraft_limit", "posted", "holds", "opened_at", "changed_at", "position", "metadata")
 )
 _MONTH: Final = 7
 _DAY: Final = 10
@@ -50,22 +58,28 @@ def _project_user(changes: DocumentChanges, recorded: RecordedEvent, event: User
     row = f"users/{event.user_id}"
     changed = {"changed_at": timestamp(recorded.recorded_at), "position": recorded.position}
     if isinstance(event, UserCreated):
-        told = {"name": event.name, "email": event.email, "status": "active", "created_at": changed["changed_at"], "version": 1}
-        changes.insert(row, told | changed)
+        told = {"status": "active", "created_at": changed["changed_at"], "version": 1}
+        changes.insert(row, _personal_fields(event) | told | changed)
     elif isinstance(event, UserChanged):
-        changes.change(row, {"name": event.name, "email": event.email} | changed, {"version": 1})
+        changes.change(row, _personal_fields(event) | changed, {"version": 1})
     elif isinstance(event, UserErased):
-        changes.change(row, {"status": "erased", "name": "", "email": ""} | changed, {"version": 1})
+        empty: StoredDocument = {"name": "", "email": "", "metadata": None}
+        changes.change(row, empty | {"status": "erased"} | changed, {"version": 1})
     else:
         status = "inactive" if isinstance(event, UserDeactivated) else "active"
         changes.change(row, {"status": status} | changed, {"version": 1})
 
 
+def _personal_fields(event: UserCreated | UserChanged) -> StoredDocument:
+    metadata = metadata_pairs(event.metadata)
+    return {"name": event.name, "email": event.email, "metadata": metadata_text(metadata) or None}
+
+
 def _project_accounts(changes: DocumentChanges, recorded: RecordedEvent, event: AccountEvent) -> None:
     for account_id, told in account_fields(recorded, event):
-        fields = {name: value for name, value in told.items() if name in _ACCOUNT_FIELDS}
+        fields = {name: None if value is REMOVED else value for name, value in told.items() if name in _ACCOUNT_FIELDS}
         if isinstance(event, AccountOpened):
-            changes.insert(f"accounts/{account_id}", fields | {"version": 1})
+            changes.insert(f"accounts/{account_id}", {"metadata": None, "version": 1} | fields)
         else:
             changes.change(f"accounts/{account_id}", fields, account_counts(event, account_id))
 
@@ -75,7 +89,8 @@ def _project_money(changes: DocumentChanges, recorded: RecordedEvent, event: Mon
     told = transfer_fields(recorded, event)
     hold_id = event.hold_id if isinstance(event, HoldCaptured) else None
     reverses = event.reverses if isinstance(event, TransferReversed) else None
-    changes.insert(f"transfers/{event.transfer_id}", told | {"hold_id": hold_id, "reverses": reverses})
+    more = {"hold_id": hold_id, "reverses": reverses, "metadata": metadata_text(event.metadata) or None}
+    changes.insert(f"transfers/{event.transfer_id}", told | more)
     shared = {name: told[name] for name in ("kind", "occurred_at", "recorded_at", "reference", "position")}
     shared |= {"transfer_id": event.transfer_id, "month": told["occurred_at"][:_MONTH]}
     for account_id, currency, amount, balance, counterparty_account_id in postings(event):

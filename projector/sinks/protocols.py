@@ -17,7 +17,7 @@ from shared.errors import ReadModelDamaged
 from shared.read_models.dead_letters import DeadLetter
 from shared.read_models.generations import Generation
 from shared.read_models.shapes import ReadModel
-from shared.read_models.stored_state import Checkpoint, Pointer
+from shared.read_models.stored_state import Checkpoint, Pointer, SchemaDifference
 
 C_contra = TypeVar("C_contra", DocumentChanges, KeyChanges, contravariant=True)
 
@@ -145,6 +145,9 @@ class RowReader(Protocol):
 
     async def these_rows(self, generation: Generation, names: list[str]) -> tuple[int | None, list[StoredDocument]]:
         """Returns the position of the checkpoint, or None without one, and the rows of these names that exist."""
+
+    async def find_schema_differences(self) -> list[SchemaDifference]:
+        """Returns the parts of the store's own schema that are missing or were changed."""
 
 
 # ── what is done with all generations of a read model ────────────────────────────────────────────────────────────────

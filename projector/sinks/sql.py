@@ -22,7 +22,8 @@ from shared.log.encoding import canonical
 from shared.read_models.dead_letters import DeadLetter
 from shared.read_models.generations import Generation, pointer_id
 from shared.read_models.shapes import COPY_MARK, ReadModel
-from shared.read_models.stored_state import Checkpoint, Pointer
+from shared.read_models.stored_state import Checkpoint, Pointer, SchemaDifference
+from shared.reporting.schema_check import find_schema_differences
 from shared.reporting.store import ReportingStore, generation_in, id_of_generation, is_generation, of_generation, pointer_in
 from shared.reporting.tables import DATA_TABLES, METADATA
 
@@ -156,6 +157,9 @@ class SqlSink:
         async with self._store.reading() as connection:
             checkpoint = await generation_in(connection, generation)
             return (checkpoint.position if checkpoint else None), await _pick(connection, generation, names)
+
+    async def find_schema_differences(self) -> list[SchemaDifference]:
+        return await find_schema_differences(self._store)
 
     # ── generations ──────────────────────────────────────────────────────────────────────────────────────────────────
 

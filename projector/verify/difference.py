@@ -8,7 +8,7 @@ import msgspec
 from shared.log.encoding import canonical
 
 SHOWN_CHARACTERS_MAX: Final = 200
-PERSONAL: Final = {"name", "email", "search"}
+PERSONAL: Final = {"name", "email", "metadata", "search"}
 HIDDEN: Final = "(personal)"
 
 
@@ -59,7 +59,7 @@ def _members(text: object) -> Mapping[str, Any] | None:
 
 
 def _shown(value: object) -> str:
-    """Returns the value as text for terminals and log lines. Names and e-mail addresses of persons are hidden."""
+    """Returns the value as text for terminals and log lines. What is personal is hidden."""
     if isinstance(value, Mapping):
         value = {name: HIDDEN if name in PERSONAL and part else part for name, part in value.items()}
     text = "nothing" if value is None else repr(value)

@@ -191,6 +191,17 @@ async def verify_collection(sink: MongoSink, generation: Generation) -> None:
     require_equal(f"{where}, options", {}, options)
 
 
+async def verify_schema_of_store(reader: RowReader, name: str) -> None:
+    """Checks that an optional store has all that its migrations make. What somebody added is no difference.
+
+    Raises:
+        DifferenceFound: something is missing or was changed. The error says how to mend it.
+    """
+    for each in await reader.find_schema_differences():
+        expected, found = ("one", None) if each.is_missing else ("as the migrations make it", "another")
+        raise DifferenceFound(f"{name}, {each.part} (to mend it: {each.fix})", expected, found)
+
+
 async def verify_documents(reader: MongoReader | SinkReader, fold: FoldedReadModel, name: str) -> int:
     """Compares all documents with the fold, and returns their number.
 
@@ -339,8 +350,10 @@ async def verify_read_model(stores: Stores, projection: Projection[Any], feed: F
     Raises:
         DifferenceFound: the generation does not match the log. The error names the first difference.
     """
+    sink: Any = make_sinks(stores)[projection.model.store]
+    if projection.model.store in stores.optional:
+        await verify_schema_of_store(sink, projection.name)
     while True:
-        sink = make_sinks(stores)[projection.model.store]
         number = (await sink.read_pointer(projection.model, feed.ledger_id)).live
         generation = Generation(projection.model, feed.ledger_id, number or 0)
         if number is None or await sink.read_checkpoint(generation) is None:

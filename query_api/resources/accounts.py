@@ -22,7 +22,6 @@ from query_api.responses import (
     EUROS,
     MOMENT,
     AsOfPosition,
-    MinorUnitAmount,
     ResourceVersion,
     ResponseModel,
     TimestampText,
@@ -36,6 +35,7 @@ from shared.read_models.shapes import (
     BALANCES,
     found_by,
 )
+from shared.web.members import MinorUnitAmount
 
 router = query_router()
 log = structlog.get_logger()

@@ -30,7 +30,6 @@ from query_api.responses import (
     SAVINGS,
     TRANSFER,
     FactPosition,
-    MinorUnitAmount,
     ResponseModel,
     TimestampText,
     TransferKind,
@@ -40,6 +39,7 @@ from query_api.transfer_filters import SORT_DESCRIPTION, TransferFilters
 from shared.identity.access import own_or
 from shared.input_types import Id
 from shared.read_models.shapes import ACCOUNTS, ENTRIES, TRANSFERS, entry_id
+from shared.web.members import MinorUnitAmount
 
 router = query_router()
 

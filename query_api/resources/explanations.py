@@ -15,10 +15,11 @@ from query_api.documentation import READ_MODEL, documented
 from query_api.parameters import PageParameters
 from query_api.reading import AsOf, CallerView, Freshness, JsonObject, as_fresh_as_can_be, rebuilding
 from query_api.requests import QueryRequest, query_router
-from query_api.responses import EUROS, TRANSFER, AsOfPosition, FactPosition, MinorUnitAmount, ResponseModel, TransferKind, as_of
+from query_api.responses import EUROS, TRANSFER, AsOfPosition, FactPosition, ResponseModel, TransferKind, as_of
 from shared.identity.access import own_or
 from shared.input_types import Id
 from shared.read_models.shapes import BALANCES, ENTRIES, Entry, entry_id
+from shared.web.members import MinorUnitAmount
 
 router = query_router()
 

@@ -29,7 +29,6 @@ from query_api.responses import (
     MOMENT,
     SAVINGS,
     AsOfPosition,
-    MinorUnitAmount,
     ResourceVersion,
     ResponseModel,
     TimestampText,
@@ -37,6 +36,7 @@ from query_api.responses import (
 from shared.identity.access import own_or
 from shared.input_types import Id
 from shared.read_models.shapes import ACCOUNTS, HOLDS, found_by
+from shared.web.members import MinorUnitAmount
 
 router = query_router()
 

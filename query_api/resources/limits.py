@@ -11,11 +11,12 @@ from query_api.lists import read_list_of_texts, sort_orders
 from query_api.parameters import POSITION_MAX, PageParameters
 from query_api.reading import AsOf, CallerView, JsonObject
 from query_api.requests import QueryRequest, query_router
-from query_api.responses import EUROS, MOMENT, AsOfPosition, FactPosition, MinorUnitAmount, ResponseModel, TimestampText
+from query_api.responses import EUROS, MOMENT, AsOfPosition, FactPosition, ResponseModel, TimestampText
 from shared.identity.access import own_or
 from shared.input_types import Id
 from shared.read_models.shapes import BALANCES, LIMIT_HISTORY, LIMIT_NAMES, entry_id
 from shared.spending_periods import reset_of
+from shared.web.members import MinorUnitAmount
 
 router = query_router()
 

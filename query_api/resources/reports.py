@@ -1,8 +1,9 @@
-"""Reports: questions to the tables of SQL reporting, as JSON pages or as a CSV file. See `docs/stores.md`."""
+"""Reports: questions to the tables of SQL reporting, as JSON pages, or as a CSV or Parquet file. See `docs/stores.md`."""
 
 import csv
 import io
 from collections.abc import AsyncIterator, Iterable
+from importlib import import_module
 from typing import Annotated, Any, Final, Literal
 
 import orjson
@@ -21,7 +22,6 @@ from query_api.responses import (
     SAVINGS,
     TRANSFER,
     AsOfPosition,
-    MinorUnitAmount,
     MinorUnitSum,
     ResponseModel,
     TimestampText,
@@ -29,20 +29,23 @@ from query_api.responses import (
     as_of,
 )
 from query_api.statement_formats import FORMULA_SIGNS
-from shared.errors import ReportingOff
 from shared.identity.access import only
 from shared.input_types import Currency, Id
+from shared.reporting_errors import ParquetOff, ReportingOff
 from shared.web.headers import qualities, quality_of
+from shared.web.members import MinorUnitAmount
 from shared.web.problems import JSON
 
 router = query_router()
 
 CSV: Final = "text/csv"
+PARQUET: Final = "application/vnd.apache.parquet"
 PAGE_SIZE_MAX: Final = 100
 PAGE_MAX: Final = 10_000
 _OFF: Final = (
     "SQL reporting is off. To turn it on, set DAYBOOK_REPORTING_URL, run `daybook migrate`, and restart: see docs/stores.md."
 )
+_NO_PARQUET: Final = "Parquet files are off: Daybook runs without pyarrow, the extra `parquet`. Ask for text/csv."
 _USER_COLUMNS: Final = ("id", "name", "email", "status", "created_at", "currency", "accounts", "sum")
 _TEXTS: Final = frozenset(("name", "email", "reference"))
 
@@ -197,24 +200,39 @@ def _queries(request: QueryRequest) -> Any:
 
 
 async def _answer(request: QueryRequest, report: str, parameters: ReportParameters, columns: Iterable[str]) -> Response:
-    """Answers with a page as JSON or, if the caller prefers that, with all rows as CSV, which is sent in pieces."""
+    """Answers with a page as JSON or, if the caller prefers that, with all rows as a file, which is sent in pieces."""
     view, queries, asked = request.view(), _queries(request), parameters.model_dump()
     accepted = qualities(request.headers.getlist("accept"))
-    as_csv = quality_of(CSV, accepted) > quality_of(JSON, accepted)
+    form = max((JSON, CSV, PARQUET), key=lambda each: quality_of(each, accepted))  # of equals, the first
+    pieces = None if form == JSON else _pieces(form)
     # Read before a file too, so that an outage is a problem document and not a file that ends at once.
-    page = queries.page(1, 1) if as_csv else queries.page(parameters.page, parameters.page_size)
+    page = queries.page(1, 1) if pieces else queries.page(parameters.page, parameters.page_size)
     found: AsOf[Any] = await getattr(queries, report)(view, asked, page)
     headers = {"Daybook-Position": str(found.position), "Vary": "Accept"}
     if found.stale:
         headers["Daybook-Stale"] = "true"
-    if as_csv:
-        headers["Content-Disposition"] = f'attachment; filename="{report}.csv"'
-        rows = queries.rows(view, report, asked)
-        return StreamingResponse(_lines(rows, tuple(columns)), 200, headers, f"{CSV}; charset=utf-8")
+    if pieces:
+        headers["Content-Disposition"] = f'attachment; filename="{report}.{"csv" if form == CSV else "parquet"}"'
+        content = pieces(queries.rows(view, report, asked), tuple(columns))
+        return StreamingResponse(content, 200, headers, f"{CSV}; charset=utf-8" if form == CSV else form)
     items, total = found.data
     told = {"page": parameters.page, "page_size": parameters.page_size, "total": total}
     body = {"items": items, **told, "pages": -(-total // parameters.page_size), "position": found.position}
     return Response(orjson.dumps(body), 200, headers, JSON)
+
+
+def _pieces(form: str) -> Any:
+    """Returns the function that makes the pieces of a file of rows.
+
+    Raises:
+        ParquetOff: the package for it is not installed.
+    """
+    if form == CSV:
+        return _lines
+    try:
+        return import_module("query_api.parquet_files").parquet_file
+    except ModuleNotFoundError as missing:
+        raise ParquetOff(_NO_PARQUET) from missing
 
 
 async def _lines(pieces: AsyncIterator[list[JsonObject]], columns: tuple[str, ...]) -> AsyncIterator[str]:
@@ -237,8 +255,11 @@ def _cell(name: str, value: Any) -> Any:
 
 
 def _documented(shape: Any, example: JsonObject) -> dict[str, Any]:
-    arguments = documented(shape, as_of(example), *READ_MODEL, "reporting-off", access=only("ledger:read"))
-    arguments["responses"][200]["content"][CSV] = {"schema": {"type": "string"}}
+    arguments = documented(shape, as_of(example), *READ_MODEL, "reporting-off", "parquet-off", access=only("ledger:read"))
+    arguments["responses"][200]["content"] |= {
+        CSV: {"schema": {"type": "string"}},
+        PARQUET: {"schema": {"type": "string", "format": "binary"}},
+    }
     return arguments
 
 
@@ -246,7 +267,8 @@ def _documented(shape: Any, example: JsonObject) -> dict[str, Any]:
 async def report_users(request: QueryRequest, parameters: Annotated[UserReportParameters, Query()]) -> Response:
     """Report users with the number of their accounts and the sums of their balances.
 
-    `Accept: text/csv` answers with a file of all users, with a line for each user and currency.
+    `Accept: text/csv` or `Accept: application/vnd.apache.parquet` answers with a file of all
+    users, with a line for each user and currency.
     """
     return await _answer(request, "users", parameters, _USER_COLUMNS)
 
@@ -255,7 +277,8 @@ async def report_users(request: QueryRequest, parameters: Annotated[UserReportPa
 async def report_totals(request: QueryRequest, parameters: Annotated[TotalsParameters, Query()]) -> Response:
     """Report what came into accounts and left them, by currency, and by owner or month.
 
-    `Accept: text/csv` answers with a file of all lines.
+    `Accept: text/csv` or `Accept: application/vnd.apache.parquet` answers with a file of all
+    lines.
     """
     return await _answer(request, "totals", parameters, TotalsReportItem.model_fields)
 
@@ -264,6 +287,7 @@ async def report_totals(request: QueryRequest, parameters: Annotated[TotalsParam
 async def report_entries(request: QueryRequest, parameters: Annotated[EntryReportParameters, Query()]) -> Response:
     """Report entries of all accounts.
 
-    `Accept: text/csv` answers with a file of all entries.
+    `Accept: text/csv` or `Accept: application/vnd.apache.parquet` answers with a file of all
+    entries.
     """
     return await _answer(request, "entries", parameters, EntryReportItem.model_fields)

@@ -22,13 +22,10 @@ from query_api.parameters import POSITION_MAX, PageParameters, ServedParameters
 from query_api.reading import AsOf, CallerView, JsonObject
 from query_api.requests import QueryRequest, query_router
 from query_api.responses import (
-    EUROS,
     MOMENT,
-    SAVINGS,
     TRANSFER,
     AsOfPosition,
     FactPosition,
-    MinorUnitAmount,
     ResourceVersion,
     ResponseModel,
     TimestampText,
@@ -38,41 +35,19 @@ from shared.identity.access import own_or
 from shared.input_types import Id
 from shared.read_models.shapes import SCHEDULE_RUNS, SCHEDULES, entry_id, found_by
 from shared.schedule_rules import rule_from
+from shared.web.members import PLANNED_TRANSFER_EXAMPLE, RULE_EXAMPLE, PlannedTransferMember, RuleMember
 
 router = query_router()
 
 ScheduleStatus = Literal["active", "cancelled", "ended"]
 
 
-class PlannedTransferResource(ResponseModel):
-    """The transfer that each run makes."""
-
-    from_account_id: str
-    to_account_id: str
-    amount: MinorUnitAmount
-    currency: str
-    reference: str | None
-    metadata: dict[str, str] | None
-
-
-class RuleResource(ResponseModel):
-    """The rule of a schedule. `day` is 1 (Monday) to 7 of a week, or 1 to 31 of a month."""
-
-    every: Literal["day", "week", "month"]
-    day: int | None
-    time: str
-    time_zone: str
-    weekend: Literal["same", "before", "after"]
-    starts_on: str | None
-    until: str | None
-
-
 class ScheduleResource(ResponseModel):
     """A schedule. `run_count` counts its runs, and `refused_count` those of them that were refused."""
 
     id: str
-    transfer: PlannedTransferResource
-    rule: Annotated[RuleResource | None, Field(description="null if the schedule runs once.")]
+    transfer: PlannedTransferMember
+    rule: Annotated[RuleMember | None, Field(description="null if the schedule runs once.")]
     status: ScheduleStatus
     next_run_at: Annotated[str | None, Field(description="When the next run is due. null if there is none.")]
     run_count: int
@@ -101,23 +76,8 @@ class ScheduleResponse(ScheduleResource):
 
 SCHEDULE_EXAMPLE: Final = {
     "id": "0198c5a0-0000-7000-8000-000000000088",
-    "transfer": {
-        "from_account_id": EUROS,
-        "to_account_id": SAVINGS,
-        "amount": 1250,
-        "currency": "EUR",
-        "reference": "rent",
-        "metadata": {"flat": "3"},
-    },
-    "rule": {
-        "every": "month",
-        "day": 31,
-        "time": "09:00",
-        "time_zone": "Europe/Berlin",
-        "weekend": "before",
-        "starts_on": "2026-10-01",
-        "until": "2027-12-31",
-    },
+    "transfer": PLANNED_TRANSFER_EXAMPLE,
+    "rule": RULE_EXAMPLE,
     "status": "active",
     "next_run_at": "2026-11-30T08:00:00.000000Z",
     "run_count": 1,

@@ -20,7 +20,7 @@ from query_api.past_balances import PastMoment, find_moment, find_posted
 from query_api.reading import AsOf, CallerView, JsonObject, rebuilding
 from query_api.requests import QueryRequest, query_router
 from query_api.resources.entries import ENTRY_EXAMPLE, EntryResource
-from query_api.responses import EUROS, AsOfPosition, MinorUnitAmount, ResponseModel, TimestampText, as_of
+from query_api.responses import EUROS, AsOfPosition, ResponseModel, TimestampText, as_of
 from query_api.statement_formats import FORMATS
 from shared.errors import NotFound, ValidationFailed
 from shared.identity.access import own_or
@@ -28,6 +28,7 @@ from shared.input_types import Id, Moment
 from shared.read_models.shapes import BALANCES, ENTRIES, Entry, entry_id
 from shared.timestamps import timestamp
 from shared.web.headers import qualities, quality_of
+from shared.web.members import MinorUnitAmount
 from shared.web.problems import JSON, problem_response
 
 router = query_router()

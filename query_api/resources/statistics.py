@@ -10,10 +10,11 @@ from query_api.documentation import READ_MODEL, documented
 from query_api.parameters import LIMIT_MAX, Integer, Parameters
 from query_api.reading import AsOf, CallerView, JsonObject
 from query_api.requests import QueryRequest, query_router
-from query_api.responses import EUROS, SAVINGS, AsOfPosition, MinorUnitAmount, MinorUnitSum, ResponseModel, as_of
+from query_api.responses import EUROS, SAVINGS, AsOfPosition, MinorUnitSum, ResponseModel, as_of
 from shared.identity.access import only
 from shared.input_types import Currency
 from shared.read_models.shapes import STATISTICS
+from shared.web.members import MinorUnitAmount
 
 router = query_router()
 

@@ -23,7 +23,6 @@ from query_api.responses import (
     SAVINGS,
     TRANSFER,
     FactPosition,
-    MinorUnitAmount,
     ResponseModel,
     TimestampText,
     TransferKind,
@@ -34,6 +33,7 @@ from shared.identity.access import own_or
 from shared.input_types import Currency, Id
 from shared.log.streams import transfer_stream
 from shared.read_models.shapes import ACCOUNTS, STATISTICS, TRANSFERS
+from shared.web.members import MinorUnitAmount, PostingMember
 
 router = query_router()
 
@@ -59,12 +59,6 @@ class ReversalMember(ResponseModel):
     position: FactPosition
 
 
-class PostingItem(ResponseModel):
-    account_id: TransferParty
-    amount: MinorUnitAmount
-    currency: str
-
-
 class ExchangeMember(ResponseModel):
     """What an exchange gave for `amount`. `remainder` is what rounding took from the payee, in minor units of `to_currency`."""
 
@@ -77,7 +71,7 @@ class ExchangeMember(ResponseModel):
 
 class TransferResource(ActivityResource):
     postings: Annotated[
-        list[PostingItem] | None,
+        list[PostingMember] | None,
         Field(
             description="The postings of a transfer between many accounts, whose `amount` is what moved in the currency of the "
             "first. Customers see those of their own accounts. null for every other transfer."

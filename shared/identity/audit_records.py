@@ -40,6 +40,7 @@ Act = Literal[
     "webhook-changed",
     "webhook-deleted",
     "webhook-secret-rotated",
+    "operation-requested",
 ]
 ACTS: Final[tuple[Act, ...]] = get_args(Act)
 NO_LEDGER: Final = "-"

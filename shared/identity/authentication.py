@@ -12,7 +12,7 @@ from shared.errors import RateLimited, Unauthorized
 from shared.identity.access import Principal
 from shared.identity.api_keys import ApiKeys
 from shared.identity.client_addresses import ClientAddresses, site_of
-from shared.identity.credential_cache import CredentialCache, CredentialDenied, CredentialVerifier
+from shared.identity.credential_cache import CACHE_SECONDS, CredentialCache, CredentialDenied, CredentialVerifier
 from shared.identity.rate_limits import RateLimitHeaders, RateLimits
 from shared.identity.sessions import Sessions
 from shared.identity.signed_tokens import SignedTokens
@@ -42,9 +42,17 @@ class Authentication:
     back. A credential that was valid is never denied because of its address, not even while it is looked up again.
     """
 
-    def __init__(self, callers: Connections, strangers: Connections, settings: Settings) -> None:
-        """`strangers` are the few connections over which credentials are verified that this process has never found valid."""
-        self._credentials = CredentialCache(*_credentials(callers, settings), of_strangers=[*_credentials(strangers, settings)])
+    def __init__(
+        self, callers: Connections, strangers: Connections, settings: Settings, cached_seconds: float = CACHE_SECONDS
+    ) -> None:
+        """`strangers` are the few connections over which credentials are verified that this process has never found valid.
+
+        A verified credential is remembered for at most `cached_seconds`.
+        """
+        of_strangers = [*_credentials(strangers, settings)]
+        self._credentials = CredentialCache(
+            *_credentials(callers, settings), of_strangers=of_strangers, cached_seconds=cached_seconds
+        )
         self._counting: dict[tuple[str, ...], asyncio.Task[RateLimitHeaders]] = {}
         redis = callers.redis
         self._credentials.seconds_max = settings.command_deadline_ms / 1000

@@ -70,7 +70,7 @@ class _CachedPrincipal(msgspec.Struct, frozen=True):
 
 
 class CredentialCache:
-    """Verifies credentials, and remembers the principal of each valid one for at most `CACHE_SECONDS`.
+    """Verifies credentials, and remembers the principal of each valid one for at most `cached_seconds`.
 
     After that, the cache still remembers that the credential was valid, until it turns out to have ended.
     """
@@ -78,10 +78,16 @@ class CredentialCache:
     seconds_max: float | None = None
     """How long a request waits for the verification of its credential, in seconds. None if there is no limit."""
 
-    def __init__(self, *verifiers: CredentialVerifier, of_strangers: Sequence[CredentialVerifier] = ()) -> None:
+    def __init__(
+        self,
+        *verifiers: CredentialVerifier,
+        of_strangers: Sequence[CredentialVerifier] = (),
+        cached_seconds: float = CACHE_SECONDS,
+    ) -> None:
         """`of_strangers` verify the credentials that were not valid before. By default, `verifiers` verify these too."""
         self._verifiers = verifiers
         self._of_strangers = of_strangers or verifiers
+        self._cached_seconds = cached_seconds
         self._cached: OrderedDict[bytes, _CachedPrincipal] = OrderedDict()
         self._verifying: dict[bytes, asyncio.Task[Principal]] = {}
 
@@ -160,7 +166,7 @@ class CredentialCache:
         except Unauthorized:
             self._cached.pop(token_hash, None)
             raise
-        self._cached[token_hash] = _CachedPrincipal(found.principal, time.monotonic() + min(found.seconds, CACHE_SECONDS))
+        self._cached[token_hash] = _CachedPrincipal(found.principal, time.monotonic() + min(found.seconds, self._cached_seconds))
         self._cached.move_to_end(token_hash)
         if len(self._cached) > CACHED_MAX:
             self._cached.popitem(last=False)

@@ -18,6 +18,7 @@ and indexes of each table serve these reads:
     audit_records     a ledger's records in order, the last record of an act
     webhooks          a webhook by id, the webhooks of a ledger
     webhook_deliveries  the deliveries of a webhook in order, one of them, those that are old
+    read_model_operations  the operations of a ledger in order, one of them, those that are open or old
 """
 
 from sqlalchemy import (
@@ -255,4 +256,25 @@ webhook_deliveries = Table(
         ondelete="CASCADE",
     ),
     Index("webhook_deliveries_changed_at_idx", "changed_at"),
+)
+
+read_model_operations = Table(
+    "read_model_operations",
+    metadata,
+    Column("ledger_id", Text, nullable=False),
+    Column("operation_id", Text, nullable=False),
+    Column("read_model", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("event_position", BigInteger, nullable=True),
+    Column("reason", Text, nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("events_done", BigInteger, nullable=False),
+    Column("events_total", BigInteger, nullable=False),
+    Column("code", Text, nullable=True),
+    Column("outcome", Text, nullable=True),
+    Column("requested_at", DateTime(timezone=True), nullable=False),
+    Column("changed_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("ledger_id", "operation_id", name="read_model_operations_pkey"),
+    Index("read_model_operations_status_idx", "status", "changed_at"),
 )

@@ -44,3 +44,14 @@ class DueRuns(msgspec.Struct, frozen=True):
 
     ledger_id: str
     runs: list[DueRun]
+
+
+SKIPS_CHANNEL: Final = "daybook:skips"
+"""The worker publishes skips here that an operator asked for, as `RequestedSkip` in JSON, and a command API records them."""
+
+
+class RequestedSkip(msgspec.Struct, frozen=True):
+    """An operation of the kind `skip`, whose event the worker has found among the dead letters."""
+
+    ledger_id: str
+    operation_id: str

@@ -170,7 +170,7 @@ DAYS: Final = ReadModel("days", "mongo", written_once=True, indexes=((("end", 1)
 paid_in, paid_out}], closed_at, position}: the days that were closed. `start` is the first moment of the day, and `end` that after
 it."""
 
-REPORTS: Final = ReadModel("reports", "sql", personal=True)
+REPORTS: Final = ReadModel("reports", "sql", version=2, personal=True)
 """Rows of the tables in `shared.reporting.tables`: see there. The id of a row is `<table>/<id>`."""
 
 READ_MODELS: Final = (

@@ -38,6 +38,14 @@ class Checkpoint(msgspec.Struct, frozen=True):
     aside: DeadLetterSummary = NO_DEAD_LETTERS
 
 
+class SchemaDifference(msgspec.Struct, frozen=True, order=True):
+    """A part of an optional store's schema that is missing or was changed, and how to mend it."""
+
+    part: str
+    is_missing: bool
+    fix: str
+
+
 class OptionalStore(Protocol):
     """A store that exists only if its URL is set: what queries and `daybook status` read of its read models.
 

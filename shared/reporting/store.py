@@ -1,13 +1,16 @@
 """Opens the database of SQL reporting, and reads what it says of its generations. `projector.sinks.sql` writes to it.
 
 SQLite, MariaDB (or MySQL) and PostgreSQL are used through SQLAlchemy, with the same statements. A transaction that reads sees one
-moment. A transaction that writes begins with a write, so that two of them wait for each other and never fail halfway.
+moment. A transaction that writes begins with a write, so that two of them wait for each other and never fail halfway. In a store
+that was opened to read only, the database refuses every write, whatever its login may do.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote, unquote
 
 import msgspec
 from sqlalchemy import ColumnElement, Row, and_, event, select, text
@@ -25,12 +28,14 @@ from shared.settings import Settings
 from shared.stores.postgres import postgres_address
 from shared.stores.store_errors import reading_url
 
-REPORTING_REVISION: Final = "0001"
+REPORTING_REVISION: Final = "0002"
 """The revision of the reporting tables that this code was written for. A test compares it with the newest migration."""
 VERSION_TABLE: Final = "reporting_version"
 WRITE_SECONDS_MAX: Final = 60.0
 """The longest time of a transaction that writes. A server that does not answer at all is noticed by it."""
 
+URL_VARIABLE: Final = "DAYBOOK_REPORTING_URL"
+READ_URL_VARIABLE: Final = "DAYBOOK_REPORTING_READ_URL"
 _DRIVERS: Final = ("sqlite+aiosqlite", "mysql+aiomysql", "postgresql+asyncpg")
 _GENERATIONS: Final = METADATA.tables["generations"]
 _POINTERS: Final = METADATA.tables["pointers"]
@@ -41,59 +46,90 @@ _SKIPS: Final = METADATA.tables["skipped_events"]
 
 
 @asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator["ReportingStore"]:
-    """Yields the store that DAYBOOK_REPORTING_URL names. Sends nothing to it.
+async def open_store(settings: Settings, *, read_only: bool) -> AsyncIterator["ReportingStore"]:
+    """Yields the store that DAYBOOK_REPORTING_URL or, to read only, DAYBOOK_REPORTING_READ_URL names. Sends nothing to it.
 
     Raises:
         SettingsInvalid: the URL cannot be read, its driver is not one of ours, or is not installed.
     """
-    engine = make_engine(settings.reporting_url or "", settings.reporting_timeout_ms / 1000)
+    seconds, read_url = settings.reporting_timeout_ms / 1000, settings.reporting_read_url
+    if read_only and read_url:
+        engine = make_engine(read_url, seconds, read_only=True, variable=READ_URL_VARIABLE)
+    else:
+        engine = make_engine(settings.reporting_url or "", seconds, read_only=read_only)
     try:
-        yield ReportingStore(engine, settings.reporting_timeout_ms / 1000)
+        yield ReportingStore(engine, seconds)
     finally:
         await engine.dispose()
 
 
-def make_engine(url: str, seconds: float) -> AsyncEngine:
-    """Returns an engine for the database at a URL. `seconds` limits a connection attempt. Raises the errors of `open_store`."""
-    address, options = reporting_address(url, seconds)
+def make_engine(url: str, seconds: float, *, read_only: bool = False, variable: str = URL_VARIABLE) -> AsyncEngine:
+    """Returns an engine for the database at a URL, which the variable has. `seconds` limits a connection attempt.
+
+    With `read_only`, the database refuses every write of the engine's transactions. Raises the errors of `open_store`.
+    """
+    address, options = reporting_address(url, seconds, variable)
+    kind = address.get_backend_name()
+    if read_only and kind == "sqlite":
+        address = _sqlite_to_read(address)
+    if read_only and kind == "postgresql":
+        options["server_settings"]["default_transaction_read_only"] = "on"
+    if read_only and kind == "mysql":
+        # Not by START TRANSACTION READ ONLY: a DROP TABLE would commit that transaction, and then run in one that writes.
+        options["init_command"] = "SET SESSION TRANSACTION READ ONLY"
     try:
         engine = create_async_engine(address, pool_pre_ping=True, hide_parameters=True, connect_args=options)
     except ModuleNotFoundError as missing:
         problem = f"needs the package {missing.name}, which is not installed: run `pip install 'daybook[sql]'`"
-        raise SettingsInvalid([f"DAYBOOK_REPORTING_URL: {problem}"]) from None
-    if address.get_backend_name() == "sqlite":
-        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        raise SettingsInvalid([f"{variable}: {problem}"]) from None
+    if kind == "sqlite":
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite_to_read if read_only else _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     return engine
 
 
-def reporting_address(url: str, seconds: float) -> tuple[URL, dict[str, Any]]:
+def reporting_address(url: str, seconds: float, variable: str = URL_VARIABLE) -> tuple[URL, dict[str, Any]]:
     """Splits the URL of the reporting database into its address and the options of its driver.
 
     Raises:
         SettingsInvalid: the URL cannot be read, or names a driver that is not one of ours or a database in memory.
     """
-    with reading_url("DAYBOOK_REPORTING_URL"):
+    with reading_url(variable):
         address = make_url(url)
         if address.drivername == "postgresql+asyncpg":
             address, tls = postgres_address(url)
             return address, tls | {"timeout": seconds, "server_settings": {"application_name": "daybook-reporting", "jit": "off"}}
     if address.drivername not in _DRIVERS:
-        raise SettingsInvalid([f"DAYBOOK_REPORTING_URL: must begin with {', '.join(f'{each}://' for each in _DRIVERS)}"])
+        raise SettingsInvalid([f"{variable}: must begin with {', '.join(f'{each}://' for each in _DRIVERS)}"])
     if address.drivername == "mysql+aiomysql":
         return address.set(query={"charset": "utf8mb4", **address.query}), {"connect_timeout": seconds}
     if address.database in {None, "", ":memory:"}:
-        raise SettingsInvalid(["DAYBOOK_REPORTING_URL: must name a file, because several processes use the database"])
+        raise SettingsInvalid([f"{variable}: must name a file, because several processes use the database"])
     return address, {"timeout": seconds}
+
+
+def _sqlite_to_read(address: URL) -> URL:
+    """Returns the address of the same file, which SQLite then neither makes nor opens for writing."""
+    file = str(address.database)
+    if not address.query.get("uri"):
+        file = f"file:{quote(str(Path(file).absolute()))}"
+    return address.set(database=file, query={**address.query, "uri": "true", "mode": "ro"})
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
     """Makes SQLite as strict and as durable as the other databases, and lets readers go on while somebody writes."""
+    # secure_delete: an erased person's name must not stay in a free part of the file.
+    _run_pragmas(connection, "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON")
+
+
+def _prepare_sqlite_to_read(connection: Any, _: object) -> None:
+    _run_pragmas(connection, "query_only = ON")
+
+
+def _run_pragmas(connection: Any, *pragmas: str) -> None:
     connection.isolation_level = None  # otherwise the driver itself would begin transactions, and only before a write
     cursor = connection.cursor()
-    # secure_delete: an erased person's name must not stay in a free part of the file.
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
+    for pragma in pragmas:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
@@ -117,9 +153,16 @@ class ReportingStore:
             SchemaMismatch: the migrations of this code have not run.
             TimeoutError: the time has passed.
         """
+        self._require_file()
         async with asyncio.timeout(seconds or self._read_seconds), self._reading.begin() as connection:
             await self._require_schema(connection)
             yield connection
+
+    def _require_file(self) -> None:
+        """To read only, SQLite does not make its file. Looks before the driver does, because the driver's thread fails badly."""
+        address = self.engine.url
+        if address.query.get("mode") == "ro" and not Path(unquote(str(address.database).removeprefix("file:"))).exists():
+            raise SchemaMismatch("the file of the reporting database does not exist: run `daybook migrate`")
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:

@@ -44,6 +44,11 @@ def _moment(*, nullable: bool = False) -> Any:
     return _text(27, nullable=nullable)
 
 
+def _metadata() -> Any:
+    """Returns a field for pairs as JSON text. Its class has another name for it, because SQLAlchemy reserves `metadata`."""
+    return Field(default=None, sa_column=Column("metadata", Text, nullable=True))
+
+
 def _of_generation() -> ForeignKeyConstraint:
     return ForeignKeyConstraint(["generation_id"], ["generations.id"])
 
@@ -57,7 +62,7 @@ def _to(column: str, table: str) -> ForeignKeyConstraint:
 
 
 class ReportedUser(ReportingTable, table=True):
-    """A user. Of an erased one, `name` and `email` are empty. `status` is active, inactive or erased."""
+    """A user. Of an erased one, `name` and `email` are empty and `metadata` is NULL. `status` is active, inactive or erased."""
 
     __tablename__ = "users"
     __table_args__ = (
@@ -77,6 +82,7 @@ class ReportedUser(ReportingTable, table=True):
     changed_at: str = _moment()
     version: int = _number()
     position: int = _number()
+    pairs: str | None = _metadata()
 
 
 class ReportedAccount(ReportingTable, table=True):
@@ -102,6 +108,7 @@ class ReportedAccount(ReportingTable, table=True):
     changed_at: str = _moment()
     version: int = _number()
     position: int = _number()
+    pairs: str | None = _metadata()
 
 
 class ReportedHold(ReportingTable, table=True):
@@ -162,6 +169,7 @@ class ReportedTransfer(ReportingTable, table=True):
     hold_id: str | None = _text(ID_CHARACTERS, nullable=True)
     reverses: str | None = _text(ID_CHARACTERS, nullable=True)
     position: int = _number()
+    pairs: str | None = _metadata()
 
 
 class ReportedEntry(ReportingTable, table=True):

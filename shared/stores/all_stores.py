@@ -42,8 +42,10 @@ async def open_stores(settings: Settings, role: Role) -> AsyncIterator[Stores]:
 
 
 @asynccontextmanager
-async def open_optional_stores(settings: Settings) -> AsyncIterator[dict[str, Any]]:
+async def open_optional_stores(settings: Settings, *, read_only: bool = False) -> AsyncIterator[dict[str, Any]]:
     """Opens the optional stores whose URL is set, and yields them by name.
+
+    With `read_only`, the stores refuse every write, and are opened with the login that may only read, if there is one.
 
     Raises:
         SettingsInvalid: a URL cannot be read, or the packages of its store are not installed.
@@ -51,14 +53,20 @@ async def open_optional_stores(settings: Settings) -> AsyncIterator[dict[str, An
     async with AsyncExitStack() as exits:
         opened = {}
         for kind in OPTIONAL_STORES:
-            if kind.is_configured(settings):
-                opened[kind.name] = await exits.enter_async_context(_module(kind).open_store(settings))
+            if kind.is_configured(settings, read_only=read_only):
+                store = module_of(kind, kind.module).open_store(settings, read_only=read_only)
+                opened[kind.name] = await exits.enter_async_context(store)
         yield opened
 
 
-def _module(kind: OptionalStoreKind) -> Any:
+def module_of(kind: OptionalStoreKind, name: str) -> Any:
+    """Imports a module that needs the packages of an optional store.
+
+    Raises:
+        SettingsInvalid: they are not installed.
+    """
     try:
-        return import_module(kind.module)
+        return import_module(name)
     except ModuleNotFoundError as missing:
         problem = f"needs the package {missing.name}, which is not installed: run `pip install 'daybook[{kind.extra}]'`"
         raise SettingsInvalid([f"{kind.variable}: {problem}"]) from None

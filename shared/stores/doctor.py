@@ -13,7 +13,9 @@ from pymongo.errors import PyMongoError
 
 from shared.errors import DaybookError, UnsafeSettings
 from shared.logs import kind_of
+from shared.optional_stores import OPTIONAL_STORES, OptionalStoreKind
 from shared.settings import Settings
+from shared.stores.all_stores import module_of
 from shared.stores.findings import Finding, found
 from shared.stores.postgres import Role
 from shared.stores.server_checks import check_mongo, check_postgres, check_redis
@@ -34,14 +36,22 @@ async def examine(settings: Settings, role: Role = "daybook_query") -> list[Find
 async def examine_as_any_role(settings: Settings) -> list[Finding]:
     """Returns all findings, the dangerous ones first. Queries PostgreSQL as the first role that the login may act as.
 
-    Takes at most `EXAMINATION_SECONDS_MAX` for each role.
+    Examines the optional stores too. No process does at its start, because each of them stops only its own read models. Takes at
+    most `EXAMINATION_SECONDS_MAX` for each role, and once more for the optional stores.
     """
     by_store: dict[str, list[Finding]] = {}
     for role in EXAMINING_ROLES:
         by_store = await _check_stores(settings, role)
         if not any(finding.name == NO_ANSWER for finding in by_store["PostgreSQL"]):
             break
-    return _sorted(settings, by_store)
+    optional = [kind for kind in OPTIONAL_STORES if kind.is_configured(settings)]
+    checks = await asyncio.gather(*(_asked(kind.title, _check_optional(settings, kind)) for kind in optional))
+    return _sorted(settings, by_store | {kind.title: findings for kind, findings in zip(optional, checks, strict=True)})
+
+
+async def _check_optional(settings: Settings, kind: OptionalStoreKind) -> AsyncIterator[Finding]:
+    async for finding in module_of(kind, kind.checks).check_store(settings):
+        yield finding
 
 
 async def _check_stores(settings: Settings, role: Role) -> dict[str, list[Finding]]:

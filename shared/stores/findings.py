@@ -44,6 +44,8 @@ KINDS: Final[Mapping[str, tuple[Severity, str, str]]] = {
         "the schema is {found}, this code needs {needed}",
         "`daybook migrate`, or the code of that schema",
     ),
+    "reporting-schema-other": ("warning", "no report can be read: {what}", "`daybook migrate`"),
+    "reporting-schema-changed": ("warning", "in the reporting database, {part} {state}", "{fix}"),
     "master-key-missing": (
         "danger",
         "the keys of {people} people are wrapped by a master key that is not configured",

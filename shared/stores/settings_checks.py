@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 from shared.privacy.master_keys import master_key_id
-from shared.setting_values import read_master_keys, read_networks
+from shared.setting_values import read_master_keys, read_networks, read_secrets
 from shared.settings import Settings
 from shared.stores.findings import Finding, found
 
@@ -19,7 +19,7 @@ MOTOR_ENDS: Final = date(2027, 5, 14)
 def check_settings(settings: Settings) -> Iterator[Finding]:
     keys = read_master_keys(settings.master_keys.get_secret_value())
     newest = master_key_id(keys[0])
-    if _is_guessable(settings.secret.get_secret_value()):
+    if any(map(_is_guessable, read_secrets(settings.secret.get_secret_value()))):
         yield found("secret-guessable")
     if any(_is_guessable(key.hex()) for key in keys):
         yield found("master-key-guessable")

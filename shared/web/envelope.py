@@ -65,11 +65,13 @@ class HeadAsGet:
 
 
 def enveloped(scope: Scope, send: Send) -> Send:
-    """Gives the request an id. Returns a `send` that adds the headers to the answer, and records its duration and denials."""
+    """Gives the request an id. Returns a `send` that adds headers to the answer, and records its duration, denials and span."""
     request_id = new_id()
     state = scope.setdefault("state", {})
     state["request_id"] = request_id
     began = perf_counter()
+    if traces := state.get("traces"):
+        state["span"] = traces.begin_request(scope)
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -79,6 +81,8 @@ def enveloped(scope: Scope, send: Send) -> Send:
                 state["denials"].record(scope, status)
             if "requests" in state:
                 state["requests"].note(scope, status, perf_counter() - began)
+            if traces:
+                traces.end_request(state["span"], scope, status, message.get("headers", ()))
             policy = state.get("content_policy") or _POLICIES.get(scope["path"], _STRICT_POLICY)
             added = ((b"request-id", request_id.encode()), *limits, *_EVERYWHERE, (_POLICY, policy))
             message["headers"] = [*message.get("headers", ()), *added]

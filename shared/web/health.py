@@ -51,6 +51,8 @@ class Readiness:
 
         `clock` returns seconds.
         """
+        self.is_ending = False
+        """True from the moment when the process was told to end. It still serves requests, and should get no more of them."""
         self._clock = clock
         self._checks = checks
         self._notes = notes
@@ -77,9 +79,9 @@ class Readiness:
     def body(self) -> tuple[bool, dict[str, Any]]:
         """Returns if the app is ready, and the members of the answer of `/readyz`."""
         is_fresh = self._clock() - self._looked_at < STALE_SECONDS
-        ready = is_fresh and self._is_noted
+        ready = is_fresh and self._is_noted and not self.is_ending
         body: dict[str, Any] = {
-            "status": "ok" if ready else "unavailable",
+            "status": "ok" if ready else "ending" if self.is_ending else "unavailable",
             "stores": {name: "ok" if is_fresh and up else "unavailable" for name, up in self._answers.items()},
             "tasks": tasks_in_words(task_health()),
         }
@@ -113,11 +115,11 @@ def health_router() -> APIRouter:
         """Report that the process serves requests. This does not ask the stores."""
         return {"status": "ok"}
 
-    @router.get("/readyz", responses={503: {"description": "A store that the app needs does not answer."}})
+    @router.get("/readyz", responses={503: {"description": "A store that the app needs does not answer, or the process ends."}})
     async def readyz(request: Request) -> JSONResponse:
         """Report for each store that the app needs if it answered within a second when it was asked last.
 
-        The stores are asked every second, whether or not somebody asks for this.
+        The stores are asked every second, whether or not somebody asks for this. From SIGTERM on, the status is `ending`.
         """
         readiness: Readiness = request.state.readiness
         ready, body = readiness.body()

@@ -23,6 +23,8 @@ import shared.day_errors  # defines rejections whose codes are below
 import shared.hold_errors  # as above
 import shared.ledger_errors  # as above
 import shared.limit_errors  # as above
+import shared.operation_errors  # as above
+import shared.reporting_errors  # as above
 import shared.reversal_errors  # as above
 import shared.schedule_errors  # as above
 import shared.webhook_errors  # noqa: F401 # as above
@@ -55,6 +57,7 @@ STATUS: Final[Mapping[str, int]] = {
     "not-found": 404,
     "reporting-off": 404,
     "method-not-allowed": 405,
+    "parquet-off": 406,
     "request-timeout": 408,
     "ledger-closed": 409,
     "ledger-limit-exceeded": 409,
@@ -79,6 +82,11 @@ STATUS: Final[Mapping[str, int]] = {
     "schedule-not-active": 409,
     "schedule-run-due": 409,
     "too-many-webhooks": 409,
+    "operation-under-way": 409,
+    "projection-paused": 409,
+    "nothing-kept": 409,
+    "event-refused": 409,
+    "generation-refused": 409,
     "email-taken": 409,
     "id-taken": 409,
     "length-required": 411,

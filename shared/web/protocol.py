@@ -9,6 +9,7 @@ for headers, and takes the body of a request that asks for an upgrade for new re
   that a client sends before it has read the answers to earlier ones.
 - An upgrade is ignored (RFC 9110, 7.8), and so are trailers. A head that another reader could take differently is refused.
 - The connection is not reset under an answer that the client has not read: see `_end`.
+- From SIGTERM on, each answer ends its connection: see `shared.web.draining`.
 """
 
 import asyncio
@@ -85,6 +86,7 @@ class Protocol(HttpToolsProtocol):
         settings = self.app_state.get("settings")
         self._read_seconds = getattr(settings, "read_timeout_ms", READ_TIMEOUT_MS) / 1000
         self._extensions = {CLOSING: asyncio.Event(), ABORT: transport.abort}
+        self._readiness = self.app_state.get("readiness")
         self._one_write = OneWrite(transport, self.loop, self._end)
         # The time limit also applies to a client that sends nothing at all.
         self._expect("head")
@@ -302,7 +304,7 @@ class Protocol(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self._is_process_ending(),
             on_response=self.on_response_complete,
         )
         if before is None or before.response_complete:
@@ -312,6 +314,10 @@ class Protocol(HttpToolsProtocol):
             self._answering = before
         self.pipeline.appendleft((self.cycle, self.app))
         self.flow.pause_reading()
+
+    def _is_process_ending(self) -> bool:
+        """True if the client should send its next request to another process."""
+        return self._readiness is not None and self._readiness.is_ending
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)

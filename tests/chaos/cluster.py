@@ -97,7 +97,7 @@ def _settings(postgres_url: str, mongo_url: str, redis_url: str) -> Settings:
         mongo_url=mongo_url,
         mongo_database="chaos",
         redis_url=redis_url,
-        secret="a secret of the tests, and of nothing else",
+        secret="a secret of the tests and of nothing else",
         master_keys=MASTER_KEY,
         log_level="WARNING",
     )

@@ -1,6 +1,7 @@
 """Runs `daybook replay` as an operator does: beside readers, interrupted, killed, twice at once, and on emptied stores."""
 
 import asyncio
+import io
 import json
 import signal
 from collections.abc import AsyncIterator
@@ -8,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from cli.terminal_progress import TerminalProgress
 from projector.generations.rebuild import rebuild
 from projector.projections.registry import PROJECTIONS, PROJECTIONS_BY_NAME
 from shared.errors import Rebuilding
@@ -81,6 +83,14 @@ async def test_progress_is_a_line_of_json_where_there_is_no_terminal(ledger: Led
     lines = [json.loads(line) for line in err.splitlines()]
     assert lines[-1]["done"] == lines[-1]["total"] == EVENTS
     assert {"events_per_second", "seconds_left"} <= lines[-1].keys()
+
+
+def test_no_time_is_left_when_the_log_has_grown_beyond_the_total() -> None:
+    written = io.StringIO()
+    with TerminalProgress("verify", 10, "events", written) as progress:
+        progress.advance(12)
+    line = json.loads(written.getvalue())
+    assert (line["done"], line["total"], line["seconds_left"]) == (12, 10, 0)
 
 
 async def started(ledger: Ledger) -> bool:

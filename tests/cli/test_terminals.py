@@ -30,7 +30,7 @@ DEAD: Final = {
     "DAYBOOK_REDIS_URL": "redis://127.0.0.1:1/0",
     "DAYBOOK_COMMAND_URL": "http://127.0.0.1:1",
     "DAYBOOK_QUERY_URL": "http://127.0.0.1:1",
-    "DAYBOOK_SECRET": "for tests only, and long enough to be taken",
+    "DAYBOOK_SECRET": "for tests only and long enough to be taken",
     "DAYBOOK_MASTER_KEYS": MASTER_KEY,
     "DAYBOOK_MONGO_TIMEOUT_MS": "50",
     "DAYBOOK_REDIS_TIMEOUT_MS": "50",

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from command_api.answers import account_body
-from command_api.domain.account import FreezeAccount, OpenAccount
+from command_api.domain.account import FreezeAccount, OpenAccount, UnfreezeAccount
 from command_api.domain.command import Command
 from command_api.domain.past_decisions import command_of
 from command_api.writer import frames
@@ -23,6 +23,7 @@ from command_api.writer.command_request import AcceptedCommand, CommandRequest, 
 from command_api.writer.frames import FrameConnection
 from command_api.writer.handover import Handover
 from command_api.writer.ledger_writer import CommandHandler
+from command_api.writer.measurements import CONFLICT
 from shared.errors import AccountIsClosed, InsufficientFunds, Rejection, VersionMismatch
 from shared.settings import Settings
 from tests.harness.clients import command_api
@@ -91,18 +92,28 @@ class Process:
             await self.handover.close()
 
     async def send(self, command: Command, key: str | None = None, versions: Sequence[int] | None = None) -> Reply:
-        reply_format = AccountReply(command)
-        request = CommandRequest(
-            command=command,
-            reply_format=reply_format,
-            metadata={"command": type(command).__name__},
-            principal="p",
-            idempotency_key=key,
-            request_hash=b"h" * 32 if key else b"",
-            expected_versions=versions,
-        )
-        [reply] = await self.handler.handle("main", [request])
+        [reply] = await self.handler.handle("main", [request_of(command, key, versions)])
         return reply
+
+    async def write(self, *commands: Command) -> int:
+        """Records commands here, whoever is elected, each in a batch. Returns how often this process has lost a race so far."""
+        writer = self.handler.writer("main")
+        assert writer
+        for command in commands:
+            await writer.submit([request_of(command)], asyncio.get_running_loop().time() + WAIT_SECONDS)
+        return writer.measurements.retries[CONFLICT]
+
+
+def request_of(command: Command, key: str | None = None, versions: Sequence[int] | None = None) -> CommandRequest:
+    return CommandRequest(
+        command=command,
+        reply_format=AccountReply(command),
+        metadata={"command": type(command).__name__},
+        principal="p",
+        idempotency_key=key,
+        request_hash=b"h" * 32 if key else b"",
+        expected_versions=versions,
+    )
 
 
 @asynccontextmanager
@@ -157,6 +168,24 @@ async def test_an_answer_that_is_lost_with_its_connection_is_looked_up(
         reply = await other.send(FreezeAccount(account_id=account_id), key, versions=[1])
         assert (reply.status, b'"version":2' in reply.body) == (200, True)
         assert await events(engine, "AccountFrozen") == frozen + 1
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("key", ["k", None])
+async def test_a_command_that_comes_back_is_looked_up_before_it_is_decided(
+    engine: AsyncEngine, settings: Settings, tmp_path: Path, key: str | None
+) -> None:
+    """Also by a process that trusts what it knows of the log. Otherwise it would decide the command, and lose a race."""
+    async with two_processes(engine, settings, tmp_path) as (writer, other, account_id):
+        freeze, unfreeze = FreezeAccount(account_id=account_id), UnfreezeAccount(account_id=account_id)
+        await other.write(unfreeze, freeze)
+        await writer.write(unfreeze)
+        lost = await other.write(unfreeze)
+        assert lost > 0, "this process does not trust what it knows"
+        assert await other.write(freeze, unfreeze) == lost
+        writer.accept = lambda ledger_id, commands: writer.handler.accept(ledger_id, [LosesItsAnswer(each) for each in commands])
+        assert (await other.send(freeze, key)).status == 200
+        assert await other.write() == lost
 
 
 @pytest.mark.services

@@ -42,7 +42,7 @@ async def commands_on(postgres: Postgres, redis: Redis) -> AsyncIterator[tuple[C
         database_url=postgres.url,
         mongo_url="mongodb://127.0.0.1:1/",  # the command API never speaks to it
         redis_url=redis.url,
-        secret="a secret of the tests, and of nothing else",
+        secret="a secret of the tests and of nothing else",
         master_keys=MASTER_KEY,
         **PATIENT,
     )

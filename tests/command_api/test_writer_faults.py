@@ -69,7 +69,7 @@ async def group(migrated_postgres: Path, tmp_path: Path) -> AsyncIterator[Group]
                 database_url=url,
                 mongo_url="mongodb://127.0.0.1:1/",  # a command process never speaks to it
                 redis_url=redis.url,
-                secret="a secret of the tests, and of nothing else",
+                secret="a secret of the tests and of nothing else",
                 master_keys=MASTER_KEY,
             )
             (tmp_path / f"{number}").mkdir()

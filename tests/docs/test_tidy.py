@@ -124,6 +124,7 @@ ENDING: Final = {
     "command_api/writer/ledger_writer.py": 1,  # one batch
     "projector/feed.py": 1,  # one read of the log
     "projector/generations/operator_rebuilds.py": 2,  # as long as a command of the operator
+    "projector/operation_worker.py": 1,  # one operation
     "projector/runner.py": 1,  # the end of the followers of one ledger
     "projector/sinks/mongo_transactions.py": 1,  # one transaction
     "projector/webhooks/sender.py": 1,  # until nothing is due
@@ -134,6 +135,7 @@ ENDING: Final = {
     "shared/identity/authentication.py": 1,  # one count of a request
     "shared/identity/credential_cache.py": 1,  # one verification
     "shared/identity/rate_limits.py": 2,  # one lease
+    "shared/reporting/statements.py": 1,  # one statement of a person
     "shared/stores/kept_connection.py": 1,  # one release
     "shared/stores/shared_round_trips.py": 1,  # a few round trips
     "shared/supervision.py": 1,

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import msgspec
 import pymongo.monitoring
@@ -48,6 +48,9 @@ POISON: Final = "MORTAL_POISON"
 
 POISONED_EVERY: Final = 20
 _DEATH_WITH_PARENT: Final = 1
+
+Note = Callable[[bytes], object]
+"""Writes down where a process dies."""
 
 
 def poisoned(every: int) -> list[Projection[Any]]:
@@ -100,7 +103,7 @@ class Fate(msgspec.Struct, frozen=True):
 class Commands(threading.local, CommandListener):
     """Sends a worker its signal in the middle of a MongoDB transaction that a thread writes, where the code awaits nothing."""
 
-    def __init__(self, fate: Fate, note: Callable[[bytes], object], times: Iterator[int]) -> None:
+    def __init__(self, fate: Fate, note: Note, times: Iterator[int]) -> None:
         self._fate = fate
         self._note = note
         self._times = times  # shared by all threads
@@ -127,7 +130,8 @@ class Commands(threading.local, CommandListener):
             os.kill(os.getpid(), self._fate.signal)
 
 
-def _meeting(fate: Fate, note: Callable[[bytes], object]) -> Callable[[list[Point], Moment], None]:
+def meeting(fate: Fate, note: Note) -> Callable[[list[Point], Moment], None]:
+    """Returns what `watch` calls at each point. It notes the points of this process and sends it its signal when it is time."""
     point = Point(fate.function, fate.number)
     left = fate.nth
     born = 0.0
@@ -165,33 +169,33 @@ def _end_after(seconds: float) -> None:
     timer.start()
 
 
-def _work(fate: Fate, noted: int) -> NoReturn:
-    ctypes.CDLL(None).prctl(_DEATH_WITH_PARENT, signal.SIGKILL)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.dup2(2, 1)  # the test reads process ids from the parent's stdout
-    loop = uvloop.new_event_loop()
-    asyncio.set_event_loop(loop)
-    note = partial(os.write, noted)
-    watch(loop, PATH, _meeting(fate, note))
-    if fate.command:
-        pymongo.monitoring.register(Commands(fate, note, count(1)))
-    projections = poisoned(POISONED_EVERY) if POISON in os.environ else PROJECTIONS
-    # Each of these workers takes itself for the only one, so that they get in each other's way as much as they can.
-    run_worker(make_worker_settings(read_settings(), projections, f"{ALIVE_KEY}:{os.getpid()}"))
-    os._exit(0)
-
-
-def main() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # this process does not wait for workers that have ended
+def fork_each(live: Callable[[Fate, Note], None]) -> None:
+    """Reads fates from stdin, and forks a process for each of them, which runs `live` and exits."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # this process does not wait for those that have ended
     noted = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for line in sys.stdin.buffer:
         fate = msgspec.json.decode(line, type=Fate)
         pid = os.fork()
         if pid == 0:
-            _work(fate, noted)
+            ctypes.CDLL(None).prctl(_DEATH_WITH_PARENT, signal.SIGKILL)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.dup2(2, 1)  # the test reads process ids from the parent's stdout
+            live(fate, partial(os.write, noted))
+            os._exit(0)
         sys.stdout.write(f"{pid}\n")
         sys.stdout.flush()
 
 
+def _work(fate: Fate, note: Note) -> None:
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    watch(loop, PATH, meeting(fate, note))
+    if fate.command:
+        pymongo.monitoring.register(Commands(fate, note, count(1)))
+    projections = poisoned(POISONED_EVERY) if POISON in os.environ else PROJECTIONS
+    # Each of these workers takes itself for the only one, so that they get in each other's way as much as they can.
+    run_worker(make_worker_settings(read_settings(), projections, f"{ALIVE_KEY}:{os.getpid()}"))
+
+
 if __name__ == "__main__":
-    main()
+    fork_each(_work)

@@ -16,6 +16,7 @@ from shared.read_models.channels import WAKE_CHANNEL
 from shared.settings import Settings
 from shared.stores.all_stores import Stores, open_stores
 from shared.stores.postgres import open_postgres
+from shared.tracing import open_traces
 from tests.harness import log
 from tests.harness.clients import client_of, served
 
@@ -75,10 +76,11 @@ async def query_api(settings: Settings, *, is_patient: bool = True) -> AsyncIter
 @asynccontextmanager
 async def projecting(questions: Questions, settings: Settings) -> AsyncIterator[None]:
     """Runs the projector until the block ends."""
-    runner = Runner(questions.stores, settings)
-    running = asyncio.create_task(runner.run())
-    try:
-        yield
-    finally:
-        runner.stop()
-        await running
+    async with open_traces(settings, "worker") as traces:
+        runner = Runner(questions.stores, settings, traces=traces)
+        running = asyncio.create_task(runner.run())
+        try:
+            yield
+        finally:
+            runner.stop()
+            await running

@@ -4,19 +4,15 @@
 """
 
 import asyncio
-import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from subprocess import PIPE, Popen
-from sys import executable
 from typing import Any, Final
 
-import msgspec
 import pymongo
 import pytest
 from pymongo.errors import ExecutionTimeout, NetworkTimeout
@@ -31,12 +27,12 @@ from shared.log.read import read_all
 from shared.read_models.channels import WAKE_CHANNEL
 from shared.read_models.dead_letters import DeadLetterSummary, read_dead_letter_summary, read_dead_letters, read_parked_streams
 from shared.settings import Settings
-from tests.harness.await_points import Moment, Point, parse_point
+from tests.harness.await_points import Moment, Point
 from tests.harness.log import Book
 from tests.harness.mortal_workers import POISON, POISONED_EVERY, Fate, poisoned
+from tests.harness.nursery import Nursery, meanwhile, nursery
 from tests.harness.projecting import Ledger, eventually, open_ledger
 from tests.harness.projecting_points import END_ABANDONED, following_points, parking_points
-from tests.harness.running import environment_of
 
 pytestmark = pytest.mark.services
 
@@ -75,99 +71,6 @@ ALONE: Final = TOGETHER_CHANGES_MAX + 50
 """So many events come to a batch that shares its transaction with no other."""
 
 MOMENTS: Final[tuple[Moment, ...]] = ("asleep", "awake")
-
-
-class Nursery:
-    """Starts workers with a fate, and knows which fates were met."""
-
-    def __init__(self, folder: Path, settings: Settings, **more: str) -> None:
-        self._met = folder / "met"
-        self._log = (folder / "workers.log").open("wb")
-        command = [executable, "-m", "tests.harness.mortal_workers", str(self._met)]
-        environment = os.environ | environment_of(settings) | more
-        self._parent = Popen(command, stdin=PIPE, stdout=PIPE, stderr=self._log, env=environment)
-        self._pids: set[int] = set()
-        self._asking = asyncio.Lock()
-
-    async def start(self, fate: Fate) -> int:
-        async with self._asking:
-            return await asyncio.to_thread(self._start, fate)
-
-    def _start(self, fate: Fate) -> int:
-        assert self._parent.stdin
-        assert self._parent.stdout
-        self._parent.stdin.write(msgspec.json.encode(fate) + b"\n")
-        self._parent.stdin.flush()
-        pid = int(self._parent.stdout.readline())
-        self._pids.add(pid)
-        return pid
-
-    def met(self) -> set[Point]:
-        """Where workers died or froze."""
-        lines = self._met.read_text().splitlines() if self._met.exists() else []
-        return set(map(parse_point, lines))
-
-    def is_alive(self, pid: int) -> bool:
-        with suppress(ProcessLookupError):
-            os.kill(pid, 0)
-            return True
-        self._pids.discard(pid)
-        return False
-
-    def is_going(self, pid: int) -> bool:
-        """False for a worker that has died or is frozen."""
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return False
-        return state != "T"
-
-    async def kill(self, pid: int) -> None:
-        self.signal(pid, signal.SIGKILL)
-        while self.is_alive(pid):
-            await asyncio.sleep(0.005)
-
-    def signal(self, pid: int, number: int) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-    def close(self) -> None:
-        for pid in self._pids:
-            self.signal(pid, signal.SIGKILL)
-        self._parent.kill()
-        self._parent.wait()
-        for pipe in (self._parent.stdin, self._parent.stdout):
-            assert pipe
-            pipe.close()
-        self._log.close()
-
-
-@contextmanager
-def nursery(folder: Path, settings: Settings, **more: str) -> Iterator[Nursery]:
-    """`more` are environment variables on top of the settings."""
-    opened = Nursery(folder, settings, **more)
-    try:
-        yield opened
-    finally:
-        opened.close()
-
-
-@asynccontextmanager
-async def meanwhile(*coroutines: Any) -> AsyncIterator[None]:
-    """They run as long as the block does; if one fails, so does the test."""
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
-    try:
-        yield
-    finally:
-        running = set(tasks)
-        while running:
-            # More than once: a driver may take a cancellation for the end of its own time.
-            for task in running:
-                task.cancel()
-            _, running = await asyncio.wait(running, timeout=1)
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in ended:
-        assert isinstance(result, asyncio.CancelledError), result
 
 
 async def write(ledger: Ledger, chance: random.Random) -> None:

@@ -627,7 +627,7 @@ async def test_a_worker_outlives_the_loss_of_every_store(migrated_postgres: Path
             database_url=postgres.url,
             mongo_url=mongo.url,
             redis_url=redis.url,
-            secret="long enough to be taken, and for tests",
+            secret="long enough to be taken and for tests",
             master_keys=MASTER_KEY,
             projector_attempts_max=1,  # an outage that is taken for a bad event would show at once
         )

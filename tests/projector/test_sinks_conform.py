@@ -5,6 +5,7 @@ To add a sink, add it to `SINKS`. Tests that only one store needs are in files o
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +16,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 import pytest_asyncio
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from projector.dead_letters import ApplyAttempts
@@ -35,6 +36,7 @@ from shared.log.events import RecordedEvent
 from shared.read_models.generations import Generation
 from shared.reporting.tables import DATA_TABLES
 from shared.settings import Settings
+from shared.stores.doctor import examine_as_any_role
 from tests.harness.log import PERSON_KEYS, Book, recorded
 from tests.harness.projecting import Ledger, eventually, open_ledger
 from tests.harness.reporting import migrate_reporting, new_database
@@ -340,6 +342,44 @@ async def test_verify_finds_a_row_that_somebody_changed_or_deleted(sunk: Sunk, w
     await tamper(sunk, what)
     with pytest.raises(DifferenceFound, match=sunk.name):
         await verify_read_model(sunk.ledger.stores, sunk.projection, sunk.feed(), lambda _: None)
+
+
+async def test_verify_and_the_doctor_find_an_index_that_somebody_dropped_and_say_how_to_make_it(sunk: Sunk) -> None:
+    if sunk.kind != "sqlite":
+        pytest.skip("tests of the tables ask each kind of database what is missing")
+    await sunk.ledger.build(sunk.name)
+    async with sunk.ledger.stores.optional["sql"].writing() as connection:
+        await connection.execute(text("DROP INDEX ix_days_generation_id_day"))
+    making = r"CREATE INDEX ix_days_generation_id_day ON days \(generation_id, day\)"
+    with pytest.raises(DifferenceFound, match=f"reports, index .* of days .*{making}.*expected 'one', found nothing"):
+        await verify_read_model(sunk.ledger.stores, sunk.projection, sunk.feed(), lambda _: None)
+    found = {each.name: each for each in await examine_as_any_role(sunk.ledger.settings)}
+    assert found["reporting-schema-changed"].severity == "warning"
+    assert re.fullmatch(making, found["reporting-schema-changed"].fix)
+    async with sunk.ledger.stores.optional["sql"].writing() as connection:
+        await connection.execute(text("UPDATE reporting_version SET version_num = '0000'"))
+    assert "reporting-schema-other" in {each.name for each in await examine_as_any_role(sunk.ledger.settings)}
+
+
+async def test_metadata_is_a_json_text_and_an_erasure_empties_that_of_the_person(sunk: Sunk) -> None:
+    if sunk.name != "reports":
+        pytest.skip("the columns of SQL reporting")
+    book = Book(seed=13)
+    ada = book.create_user()
+    account = book.open_account(ada.user_id)
+    deposit = book.deposit(account.account_id, 5, metadata={"b": "ü", "a": "1"})
+    await sunk.ledger.append([ada, account, deposit, book.change_user(ada.user_id, "Ada", colour="blue")])
+    await sunk.ledger.build(sunk.name)
+
+    async def found() -> list[str | None]:
+        tables = ("users", "accounts", "transfers")
+        async with sunk.ledger.stores.optional["sql"].reading() as connection:
+            return [await connection.scalar(select(DATA_TABLES[name].c.metadata)) for name in tables]
+
+    assert await found() == ['{"colour":"blue"}', None, '{"a":"1","b":"ü"}']
+    await sunk.ledger.append([book.erase_user(ada.user_id)])
+    await sunk.ledger.build(sunk.name)
+    assert await found() == [None, None, '{"a":"1","b":"ü"}']
 
 
 # ── with all others ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 
-from query_api.statement_formats import as_camt053
+from query_api.statement_formats import AFTER_CLOSE, as_camt053
 from shared.money import AMOUNT_MAX
 
 NAMESPACE: Final = "{urn:iso:std:iso:20022:tech:xsd:camt.053.001.08}"
@@ -67,6 +67,7 @@ TEXTS: Final[dict[str, str]] = {
     "Sts/Cd": r".{1,4}",
     "Prtry/Cd": MAX_35,
     "Ustrd": r"(?s).{1,140}",
+    "AddtlNtryInf": r"(?s).{1,500}",
 }
 
 
@@ -102,6 +103,7 @@ def statement(currency: str, amounts: list[int]) -> dict[str, Any]:
             "transfer_id": str(uuid.UUID(int=number)),
             "counterparty_account_id": None,
             "reference": [None, "r" * 140, "<&>\"'", "\u00e4\u6f22"][number % 4],
+            "after_close": number % 2 == 1,
         }
         for number, amount in enumerate(amounts)
     ]
@@ -124,7 +126,10 @@ def test_a_statement_has_the_published_structure(currency: str, amounts: list[in
     document = fromstring(as_camt053(statement(currency, amounts)))
     assert document.tag == f"{NAMESPACE}Document"
     assert [*faults(document)] == []
-    assert len(document.findall(f".//{NAMESPACE}Ntry")) == len(amounts)
+    entries = document.findall(f".//{NAMESPACE}Ntry")
+    assert len(entries) == len(amounts)
+    marked = [number for number, entry in enumerate(entries) if entry.findtext(f"{NAMESPACE}AddtlNtryInf") == AFTER_CLOSE]
+    assert marked == list(range(1, len(amounts), 2))
 
 
 @pytest.mark.parametrize(

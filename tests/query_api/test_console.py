@@ -86,7 +86,8 @@ def test_the_console_knows_the_access_rules_of_both_apis(settings: Settings) -> 
     assert len(rules) > 30
     for operation, rule in rules.items():
         access = stated[operation]
-        assert [access["scopes"], access["customers"]] == rule, operation
+        for_all = [True] if access.get("all_ledgers") else []
+        assert [access["scopes"], access["customers"], *for_all] == rule, operation
         assert access["operators"], "the console's table has no place for a rule that excludes operators"
 
 

@@ -12,6 +12,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Route, expect
 
 from dev.ports import free_port
+from shared.identity.access import ALL_LEDGERS
 from shared.proof.seals import new_seed
 from shared.settings import Settings
 from tests.harness.browser import Watched, browsing, needs_chromium, watched
@@ -30,6 +31,7 @@ PAGES: Final = {
     "auditor": ["Overview", *EVERYBODY, "Events", "Read models", "Closed days", "Seals", "Ledgers", "Denials", "Audit records"],
     "reader": ["Overview", *EVERYBODY, "Read models", "Closed days", "Seals", "Ledgers"],
     "operations": ["Read models", "Ledgers", "Denials"],
+    "landlord": ["Read models", "Ledgers", "Denials", "Doctor"],
     "customer": [*EVERYBODY, "Commands"],
     "member": [*EVERYBODY, "Commands"],
 }  # fmt: skip
@@ -37,6 +39,7 @@ SCOPES: Final = {
     "auditor": ["ledger:read", "events:read"],
     "reader": ["ledger:read"],
     "operations": ["ops:admin"],
+    "landlord": ["ops:admin"],
     "customer": ["transfers:write", "ledger:read"],
 }
 
@@ -62,13 +65,15 @@ class World:
         }  # fmt: skip
 
     def details(self) -> list[str]:
-        return [f"{name}/{id_}" for name, id_ in self.things.items() if name != "other"]
+        return [f"{name}/{id_}" for name, id_ in self.things.items() if name != "other"] + ["read-models/balances"]
 
     async def key_of(self, role: str) -> str:
         if role == "operator":
             return OPERATOR
         user_id = self.things["users"] if role == "customer" else None
-        return await add_key(self.stack.settings.database_url, role, scopes=SCOPES[role], user_id=user_id)
+        ledger_id = ALL_LEDGERS if role == "landlord" else "main"
+        url = self.stack.settings.database_url
+        return await add_key(url, role, scopes=SCOPES[role], user_id=user_id, ledger_id=ledger_id)
 
     async def page_of(self, role: str, **options: Any) -> Watched:
         page = await watched(self.browser, self.stack.query.url, **options)
@@ -206,6 +211,32 @@ async def test_a_rejection_is_explained_where_it_happens_and_nothing_is_recorded
     await expect(page.page.get_by_role("button", name="Record it")).to_have_count(0)
     assert await page.violations() == []
     assert await balance_of(world, account) == 98_750
+
+
+async def test_a_read_model_is_operated_after_a_confirmation_that_names_the_ledger(world: World) -> None:
+    page = await world.page_of("operations")
+    await page.open("read-models/limit-history")
+    form = page.page.get_by_role("form", name="Operate limit-history")
+    await form.get_by_label("Reason").fill("ticket 4711")
+    await form.get_by_role("button", name="Continue").click()
+    confirm = page.page.get_by_role("button", name="Rebuild: limit-history in ledger main")
+    await expect(page.page.locator(".result")).to_contain_text("builds a new generation beside the live one")
+    assert await page.violations() == []
+    async with httpx2.AsyncClient(base_url=world.stack.query.url, headers=bearer(), trust_env=False) as client:
+        assert (await client.get("/v1/operations")).json()["items"] == [], "nothing is asked for before the confirmation"
+        await confirm.click()
+        await expect(page.page.locator(".result")).to_contain_text("done", timeout=60_000)
+        [operation] = (await client.get("/v1/operations")).json()["items"]
+    assert (operation["projection"], operation["kind"], operation["reason"]) == ("limit-history", "rebuild", "ticket 4711")
+    assert operation["requested_by"].startswith("operations")
+    await form.get_by_label("What to do").select_option("rollback")
+    await form.get_by_role("button", name="Continue").click()
+    await page.page.get_by_role("button", name="Roll back: limit-history in ledger main").click()
+    await expect(page.page.locator(".result")).to_contain_text("live again", timeout=60_000)
+    assert await page.violations() == []
+    await page.open("read-models")
+    await expect(page.page.get_by_role("region", name="Operations, newest first").locator("tbody tr")).to_have_count(2)
+    assert page.problems == []
 
 
 # ── the keyboard, the past, events and proofs ────────────────────────────────────────────────────────────────────────

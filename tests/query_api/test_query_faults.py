@@ -53,7 +53,7 @@ def own_settings(own: Servers) -> Settings:
         database_url=own.postgres.url,
         mongo_url=own.mongo.url,
         redis_url=own.redis.url,
-        secret="a secret of the tests, and of nothing else",
+        secret="a secret of the tests and of nothing else",
         master_keys=MASTER_KEY,
     )
 

@@ -20,7 +20,7 @@ from query_api.resources.users import UserParameters
 from shared.errors import CursorInvalid
 from shared.read_models.shapes import search_words
 
-SECRET = "a secret of the tests, and of nothing else"
+SECRET = "a secret of the tests and of nothing else"
 BINDING = {"list": "/v1/users", "ledger_id": "main", "filters": {"sort": "name"}}
 
 keys = st.lists(st.integers(-(2**53) + 1, 2**53 - 1) | st.text(st.characters(exclude_categories=["Cs"])), max_size=3)

@@ -2,17 +2,22 @@
 
 import csv
 import io
+import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 import pytest_asyncio
 from sqlalchemy import event
 
+from query_api.parquet_files import ROWS_IN_GROUP, parquet_file
 from query_api.reading import CallerView, Freshness, Reader
 from query_api.report_queries import PageNumber, ReportQueries
+from query_api.resources.reports import PARQUET
 from shared.settings import Settings
 from tests.harness.log import Book
 from tests.harness.projecting import open_ledger
@@ -127,6 +132,57 @@ async def test_a_file_has_all_rows_and_no_cell_that_a_spreadsheet_would_run(api:
     assert {row["reference"] for row in files["entries"]} == {"", "'=1+1"}
 
 
+async def test_a_parquet_file_has_the_rows_of_the_csv_file_with_exact_types(api: tuple[Questions, Scene]) -> None:
+    questions, scene = api
+    for report in ("users", "totals", "entries"):
+        answer = await questions.ask(f"/v1/reports/{report}", {"page_size": 1}, accept=PARQUET)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, PARQUET)
+        assert answer.headers["daybook-position"] == str(len(scene.events))
+        table = pyarrow.parquet.read_table(io.BytesIO(answer.content))
+        written = (await questions.ask(f"/v1/reports/{report}", accept="text/csv")).text.replace("'=", "=")
+        read = [{name: _as_text(cell) for name, cell in row.items()} for row in table.to_pylist()]
+        assert read == [*csv.DictReader(io.StringIO(written))]
+        types = {name: str(table.schema.field(name).type) for name in table.column_names}
+        expected = {"amount": "int64", "position": "int64", "sum": "decimal128(38, 0)", "occurred_at": "timestamp[us, tz=UTC]"}
+        assert {name: kind for name, kind in types.items() if name in expected} == {
+            name: kind for name, kind in expected.items() if name in types
+        }
+
+
+def _as_text(cell: Any) -> str:
+    if isinstance(cell, datetime):
+        return cell.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return "" if cell is None else str(cell)
+
+
+async def test_a_large_parquet_file_comes_in_row_groups() -> None:
+    async def pieces() -> AsyncIterator[list[Any]]:
+        for first in range(0, ROWS_IN_GROUP + 2_000, 1_000):
+            yield [{"position": number, "sum": str(2**80), "reference": None} for number in range(first, first + 1_000)]
+
+    parts = [part async for part in parquet_file(pieces(), ("position", "sum", "reference"))]
+    file = pyarrow.parquet.ParquetFile(io.BytesIO(b"".join(parts)))
+    assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [ROWS_IN_GROUP, 2_000]
+    table = file.read()
+    assert table["position"].to_pylist() == [*range(ROWS_IN_GROUP + 2_000)]
+    assert {*table["sum"].to_pylist()} == {2**80}
+    assert parts[0].startswith(b"PAR1")
+    assert len(parts) == 2
+
+
+async def test_without_pyarrow_a_parquet_file_is_a_406_and_csv_goes_on(
+    reporting: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not (reporting.reporting_url or "").startswith("sqlite"):
+        pytest.skip("one kind of database is enough")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "query_api.parquet_files", raising=False)
+    async with query_api(reporting) as questions:
+        answer = await questions.ask("/v1/reports/totals", accept=f"{PARQUET}, text/csv;q=0.5", prefer="")
+        assert (answer.status_code, answer.json()["code"]) == (406, "parquet-off")
+        assert "text/csv" in answer.json()["detail"]
+
+
 async def test_a_page_takes_the_same_number_of_statements_whatever_its_size(reporting: Settings) -> None:
     async with open_ledger(reporting) as ledger:
         book = Book(seed=2)
@@ -180,7 +236,9 @@ async def test_before_the_first_build_and_without_migrations_the_answer_is_503(r
     async with query_api(reporting) as questions:
         answer = await questions.ask("/v1/reports/users", prefer="")
         assert (answer.status_code, answer.json()["code"]) == (503, "rebuilding")
-    bare = reporting.model_copy(update={"reporting_url": f"sqlite+aiosqlite:///{tmp_path}/bare.sqlite"})
+    bare = reporting.model_copy(
+        update={"reporting_url": None, "reporting_read_url": f"sqlite+aiosqlite:///{tmp_path}/bare.sqlite"}
+    )
     async with query_api(bare) as questions:
         answer = await questions.ask("/v1/reports/users", accept="text/csv", prefer="")
         assert (answer.status_code, answer.json()["code"], "daybook migrate" in answer.text) == (503, "store-unavailable", True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from defusedxml.ElementTree import fromstring
 
-from query_api.statement_formats import as_csv, major
+from query_api.statement_formats import AFTER_CLOSE, MARK, as_csv, as_html, major
 from shared.settings import Settings
 from tests.harness.log import Book
 from tests.harness.questions import Questions, projecting, query_api
@@ -92,11 +92,23 @@ def test_amounts_in_major_units_are_exact() -> None:
     assert [major(*each) for each in amounts] == ["0.05", "-12.05", "7", "-0.001", "90071992547409.91"]
 
 
+BALANCES = {"from": "a", "to": "b", "opening_balance": 0, "closing_balance": 1}
+
+
+def test_a_page_to_print_marks_what_was_recorded_after_the_close_of_its_day() -> None:
+    line = {"occurred_at": "o", "kind": "deposit", "reference": None, "amount": 1, "balance": 1}
+    head = BALANCES | {"account_id": "a", "currency": "EUR", "axis": "occurred_at"}
+    lines = [line | {"after_close": False}, line | {"after_close": True}]
+    usual, late = as_html(head | {"lines": lines[:1]}), as_html(head | {"lines": lines})
+    assert (f"<td>o {MARK}</td>" in usual, AFTER_CLOSE in usual) == (False, False)
+    assert (late.count("<td>o</td>"), late.count(f"<td>o {MARK}</td>"), late.count(f"{MARK} {AFTER_CLOSE}.")) == (1, 1, 1)
+
+
 def test_a_cell_that_would_be_a_formula_is_a_text() -> None:
     line: dict[str, Any] = dict.fromkeys(("position", "amount", "balance"), 1)
     line |= dict.fromkeys(("occurred_at", "recorded_at", "kind"), "x") | {"counterparty_account_id": None}
     line["after_close"] = True
     for sign in ("=", "+", "-", "@", "\t", "\r"):
-        statement = {"from": "a", "to": "b", "opening_balance": 0, "closing_balance": 1, "lines": [line | {"reference": sign}]}
+        statement = BALANCES | {"lines": [line | {"reference": sign}]}
         rows = list(csv.reader(io.StringIO(as_csv(statement), newline="")))
         assert (rows[2][5], rows[2][8], rows[1][8]) == (f"'{sign}", "true", "")

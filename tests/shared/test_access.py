@@ -41,6 +41,7 @@ from shared.identity.credential_cache import CACHE_SECONDS, CredentialCache
 from shared.identity.credential_origin import Origin
 from shared.identity.sessions import Sessions
 from shared.log.user_events import UserDeactivated, UserErased, UserReactivated
+from shared.read_models import operations as read_models
 from shared.settings import Settings
 from shared.stores.all_stores import open_stores
 from shared.stores.postgres import open_postgres
@@ -82,6 +83,7 @@ class Things:
     day: str = "2000-01-01"
     webhook_id: str = MISSING
     delivery_id: str = MISSING
+    operation_id: str = MISSING
     house_from_account_id: str = HOUSE[0]
     house_to_account_id: str = HOUSE[1]
     remainder_account_id: str = HOUSE[2]
@@ -137,8 +139,8 @@ class Operation:
 
     @property
     def names_a_thing(self) -> bool:
-        """True if its path or body names one thing. A list only has filters."""
-        return bool(self.names("path")) or '_id": "' in json.dumps(self.body)
+        """True if its path or body names one thing. A list only has filters, and every ledger has the same read models."""
+        return bool({*self.names("path")} - {"name"}) or '_id": "' in json.dumps(self.body)
 
 
 def operations() -> Iterator[Operation]:
@@ -319,7 +321,10 @@ async def world_of(stores: Settings) -> AsyncIterator[World]:
             )
         )
         own, foreign = (replace(each, webhook_id=book.new_id()) for each in (own, foreign))
-        own, foreign = (replace(each, delivery_id=each.webhook_id) for each in (own, foreign))
+        own, foreign = (replace(each, delivery_id=each.webhook_id, operation_id=book.new_id()) for each in (own, foreign))
+        async with writer.begin() as connection:
+            for each, name in ((own, "days"), (foreign, "holds")):
+                await read_models.request(connection, "main", each.operation_id, name, "rebuild", None, "why", "operator")
         missing = Things.of(MISSING, MISSING, MISSING, MISSING, MISSING, own.to_account_id)
         tokens = await _tokens(settings, own.user_id, foreign.user_id, former.user_id)
         sessions = Sessions(writer, await exits.enter_async_context(open_redis(settings)), settings)

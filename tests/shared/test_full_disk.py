@@ -26,7 +26,7 @@ async def test_no_process_dies_of_a_log_line_on_a_full_disk(migrated_postgres: P
         database_url=stores[0].url,
         mongo_url=stores[1].url,
         redis_url=stores[2].url,
-        secret="a secret of the tests, and of nothing else",
+        secret="a secret of the tests and of nothing else",
         master_keys=MASTER_KEY,
     )
     logs = tmp_path / "logs"

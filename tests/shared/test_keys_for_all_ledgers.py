@@ -1,5 +1,6 @@
 """A key for all ledgers creates, lists and closes ledgers over HTTP. It opens nothing that a ledger holds."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -21,9 +22,11 @@ from shared.identity.audit_records import ActCaller, read_after
 from shared.log.heads import read_head
 from shared.privacy.person_keys import PersonKeys
 from shared.settings import Settings
+from shared.stores.doctor import examine
 from shared.stores.postgres import open_postgres
 from tests.harness.clients import client_of
 from tests.harness.keys import OPERATOR, add_key, bearer
+from tests.query_api.test_query_openapi import conforms
 from tests.shared.test_access import GUARDED, NO_THING, Operation
 
 pytestmark = pytest.mark.services
@@ -189,6 +192,20 @@ async def test_a_key_for_all_ledgers_opens_nothing_that_a_ledger_holds(apis: Api
         for ledger_id in ("main", "acme"):
             assert (await apis.get(path, daybook_ledger=ledger_id)).status_code == 200, path
         assert (await apis.get(path, daybook_ledger="nowhere")).status_code == 404, path
+
+
+async def test_a_key_for_all_ledgers_sees_what_the_doctor_finds_in_bounded_time(apis: Apis) -> None:
+    """Callers of ten seconds share a report. A key for one ledger must not learn where the whole Daybook is weak."""
+    expected = {finding.name for finding in await examine(apis.settings)}
+    assert expected, "the servers of the tests are not safe for production"
+    answers = [answer.json() for answer in await asyncio.gather(*(apis.get("/v1/doctor") for _ in range(3)))]
+    conforms("get_doctor", answers[0])
+    assert {finding["name"] for finding in answers[0]["items"]} == expected
+    assert len({answer["examined_at"] for answer in answers}) == 1
+    severities = [finding["severity"] for finding in answers[0]["items"]]
+    assert severities == sorted(severities), "the dangerous ones first"
+    for token in (OPERATOR, await add_key(apis.settings.database_url, "metrics", scopes=["ops:admin"])):
+        assert code(await apis.get("/v1/doctor", token)) == "forbidden"
 
 
 async def _send(apis: Apis, operation: Operation, ledger_id: str) -> httpx2.Response:

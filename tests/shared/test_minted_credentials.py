@@ -150,7 +150,7 @@ class Attacker:
             dict.fromkeys(
                 ("account_id", "delivery_id", "hold_id", "schedule_id", "session_id", "transfer_id", "webhook_id"), MISSING
             )
-            | {"ledger_id": "main", "day": "2020-01-31"}
+            | {"ledger_id": "main", "day": "2020-01-31", "name": "users", "position": "1"}
         )
         known = {"email": self._addresses[1], "password": PASSWORD, "current_password": PASSWORD}
         body = operation.body and {name: known.get(name, value) for name, value in operation.body.items()}

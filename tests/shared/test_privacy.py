@@ -384,7 +384,7 @@ async def test_the_raw_bytes_of_all_stores_dumps_and_logs_hold_nothing_of_an_era
             database_url=postgres.url,
             mongo_url=mongo.url,
             redis_url=redis.url,
-            secret="for tests only, and long enough to be taken",
+            secret="for tests only and long enough to be taken",
             master_keys=MASTER_KEY,
         )
         async with run_stack(settings, tmp_path) as stack:

@@ -12,11 +12,12 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import BigInteger, Connection, inspect
+from sqlalchemy import BigInteger, Connection, inspect, text
 
 from shared.errors import SettingsInvalid
 from shared.reporting.schema import reporting_migrations
-from shared.reporting.store import REPORTING_REVISION, VERSION_TABLE, make_engine
+from shared.reporting.schema_check import find_schema_differences
+from shared.reporting.store import REPORTING_REVISION, VERSION_TABLE, ReportingStore, make_engine
 from shared.reporting.tables import DATA_TABLES, METADATA
 from tests.harness.reporting import KINDS, migrate_reporting, new_database
 from tests.harness.running import Servers
@@ -62,6 +63,34 @@ async def test_the_migrations_make_the_tables_of_the_classes_and_take_them_away_
     assert await tables_of(url) == {*METADATA.tables, VERSION_TABLE}
 
 
+async def test_a_dropped_index_a_changed_column_and_a_missing_table_are_found_and_an_index_can_be_made_again(url: str) -> None:
+    await migrate_reporting(url)
+    engine = make_engine(url, 10)
+    store = ReportingStore(engine, 10)
+    where = " ON days" if engine.dialect.name == "mysql" else ""
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE INDEX of_an_analyst ON days (kind)"))
+        await connection.execute(text("CREATE TABLE table_of_an_analyst (id INTEGER)"))
+    assert await find_schema_differences(store) == []
+    async with engine.begin() as connection:
+        await connection.execute(text(f"DROP INDEX ix_days_generation_id_day{where}"))
+    [index] = await find_schema_differences(store)
+    assert (index.part, index.is_missing) == ("index ix_days_generation_id_day of days", True)
+    async with engine.begin() as connection:
+        await connection.execute(text(index.fix))
+    assert await find_schema_differences(store) == []
+    async with engine.begin() as connection:
+        await connection.execute(text("DROP TABLE entries"))
+        await connection.execute(text("ALTER TABLE days DROP COLUMN transfers"))
+    column, table = await find_schema_differences(store)
+    assert [(each.part, each.is_missing) for each in (column, table)] == [
+        ("column transfers of days", True),
+        ("table entries", True),
+    ]
+    assert "daybook migrate" in table.fix
+    await engine.dispose()
+
+
 @pytest.mark.parametrize("dialect", URLS)
 def test_the_migrations_can_be_printed_for_each_database(dialect: str, capsys: pytest.CaptureFixture[str]) -> None:
     command.upgrade(reporting_migrations(URLS[dialect]), "head", sql=True)
@@ -101,8 +130,7 @@ def test_a_url_that_is_not_one_of_ours_is_refused_in_one_line_without_showing_it
 
 def test_a_process_without_reporting_imports_nothing_for_it() -> None:
     rooms = "projector.runner, projector.generations.operator_rebuilds, query_api.app, query_api.resources.reports, cli.app"
-    program = (
-        f"import sys, {rooms}; print(*sorted({{'sqlmodel', 'aiosqlite', 'aiomysql', 'shared.reporting'}} & {{*sys.modules}}))"
-    )
+    packages = "'sqlmodel', 'aiosqlite', 'aiomysql', 'pyarrow', 'shared.reporting'"
+    program = f"import sys, {rooms}; print(*sorted({{{packages}}} & {{*sys.modules}}))"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert found.stdout.strip() == ""

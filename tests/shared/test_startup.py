@@ -64,7 +64,7 @@ async def test_both_apis_report_a_store_that_does_not_answer_in_one_line(create_
         database_url="postgresql://u:p@127.0.0.1:1/x",
         mongo_url="mongodb://127.0.0.1:1/",
         redis_url="redis://127.0.0.1:1/0",
-        secret="a secret of the tests, and of nothing else",
+        secret="a secret of the tests and of nothing else",
         master_keys=MASTER_KEY,
     )
     [message] = await messages_of(create_app(settings))

@@ -340,6 +340,26 @@ class OpenAccount(TypedDict):
     metadata: "NotRequired[dict[str, str] | None]"
 
 
+class OperationBody(TypedDict):
+    id: "str"
+    projection: "str"
+    kind: "Literal['rebuild', 'rollback', 'retry', 'skip', 'pause', 'resume']"
+    event_position: "int | None"
+    reason: "str"
+    requested_by: "str"
+    status: "Literal['waiting', 'running', 'done', 'failed']"
+    events_done: "int"
+    events_total: "int"
+    code: "str | None"
+    outcome: "str | None"
+    requested_at: "str"
+    changed_at: "str"
+
+
+class OperationReason(TypedDict):
+    reason: "str"
+
+
 class OutsideTransferBody(TypedDict):
     id: "str"
     position: "int"
@@ -818,6 +838,36 @@ class RepeatDeliveryArguments(TypedDict):
     ledger: "NotRequired[str]"
 
 
+class RebuildProjectionArguments(TypedDict):
+    reason: "str"
+    ledger: "NotRequired[str]"
+
+
+class RollbackProjectionArguments(TypedDict):
+    reason: "str"
+    ledger: "NotRequired[str]"
+
+
+class PauseProjectionArguments(TypedDict):
+    reason: "str"
+    ledger: "NotRequired[str]"
+
+
+class ResumeProjectionArguments(TypedDict):
+    reason: "str"
+    ledger: "NotRequired[str]"
+
+
+class RetryDeadLettersOfProjectionArguments(TypedDict):
+    reason: "str"
+    ledger: "NotRequired[str]"
+
+
+class SkipDeadLetterArguments(TypedDict):
+    reason: "str"
+    ledger: "NotRequired[str]"
+
+
 class CreateUserArguments(TypedDict):
     id: "NotRequired[str | UUID]"
     name: "str"
@@ -1044,7 +1094,7 @@ class AuditCallerMember(TypedDict):
 
 class AuditRecordResource(TypedDict):
     audit_position: "int"
-    act: "Literal['key-made', 'key-rotated', 'key-revoked', 'reset-token-issued', 'password-set', 'password-denied', 'login-denied', 'session-begun', 'session-ended', 'sessions-ended', 'limits-changed', 'webhook-made', 'webhook-changed', 'webhook-deleted', 'webhook-secret-rotated']"
+    act: "Literal['key-made', 'key-rotated', 'key-revoked', 'reset-token-issued', 'password-set', 'password-denied', 'login-denied', 'session-begun', 'session-ended', 'sessions-ended', 'limits-changed', 'webhook-made', 'webhook-changed', 'webhook-deleted', 'webhook-secret-rotated', 'operation-requested']"
     data: "dict[str, Any]"
     caller: "AuditCallerMember"
     recorded_at: "str"
@@ -1164,6 +1214,16 @@ class DayTotalsResource(TypedDict):
     paid_out: "str"
 
 
+class DeadLetterResource(TypedDict):
+    event_position: "int"
+    event_id: "str"
+    type: "str"
+    streams: "list[str]"
+    cause: "str"
+    attempts: "int"
+    since: "str"
+
+
 class DeliveryResource(TypedDict):
     id: "str"
     event_position: "int | None"
@@ -1186,6 +1246,11 @@ class DenialResource(TypedDict):
     ledger_id: "str"
     request_id: "str"
     count: "int"
+
+
+class DoctorResponse(TypedDict):
+    items: "list[FindingResource]"
+    examined_at: "str"
 
 
 class EntryReport(TypedDict):
@@ -1272,6 +1337,13 @@ class FactResource(TypedDict):
     balance: "int"
 
 
+class FindingResource(TypedDict):
+    name: "str"
+    severity: "Literal['danger', 'warning']"
+    what: "str"
+    fix: "str"
+
+
 class HashedEvent(TypedDict):
     hash_before: "str"
     ledger_id: "str"
@@ -1356,6 +1428,39 @@ class LimitsResponse(TypedDict):
     position: "int"
 
 
+class OperationResource(TypedDict):
+    id: "str"
+    projection: "str"
+    kind: "Literal['rebuild', 'rollback', 'retry', 'skip', 'pause', 'resume']"
+    event_position: "int | None"
+    reason: "str"
+    requested_by: "str"
+    status: "Literal['waiting', 'running', 'done', 'failed']"
+    events_done: "int"
+    events_total: "int"
+    code: "str | None"
+    outcome: "str | None"
+    requested_at: "str"
+    changed_at: "str"
+
+
+class OperationResponse(TypedDict):
+    id: "str"
+    projection: "str"
+    kind: "Literal['rebuild', 'rollback', 'retry', 'skip', 'pause', 'resume']"
+    event_position: "int | None"
+    reason: "str"
+    requested_by: "str"
+    status: "Literal['waiting', 'running', 'done', 'failed']"
+    events_done: "int"
+    events_total: "int"
+    code: "str | None"
+    outcome: "str | None"
+    requested_at: "str"
+    changed_at: "str"
+    position: "int"
+
+
 class PastAccountResource(TypedDict):
     id: "str"
     owner_id: "str"
@@ -1397,21 +1502,6 @@ class PersonalEvent(TypedDict):
     recorded_at: "str"
 
 
-class PlannedTransferResource(TypedDict):
-    from_account_id: "str"
-    to_account_id: "str"
-    amount: "int"
-    currency: "str"
-    reference: "str | None"
-    metadata: "dict[str, str] | None"
-
-
-class PostingItem(TypedDict):
-    account_id: "str | None"
-    amount: "int"
-    currency: "str"
-
-
 class ProjectionResource(TypedDict):
     name: "str"
     generation: "int | None"
@@ -1445,16 +1535,6 @@ class ReversalMember(TypedDict):
     position: "int"
 
 
-class RuleResource(TypedDict):
-    every: "Literal['day', 'week', 'month']"
-    day: "int | None"
-    time: "str"
-    time_zone: "str"
-    weekend: "Literal['same', 'before', 'after']"
-    starts_on: "str | None"
-    until: "str | None"
-
-
 class RunResource(TypedDict):
     number: "int"
     due_at: "str"
@@ -1466,8 +1546,8 @@ class RunResource(TypedDict):
 
 class ScheduleResource(TypedDict):
     id: "str"
-    transfer: "PlannedTransferResource"
-    rule: "RuleResource | None"
+    transfer: "PlannedTransferMember"
+    rule: "RuleMember | None"
     status: "Literal['active', 'cancelled', 'ended']"
     next_run_at: "str | None"
     run_count: "int"
@@ -1479,8 +1559,8 @@ class ScheduleResource(TypedDict):
 
 class ScheduleResponse(TypedDict):
     id: "str"
-    transfer: "PlannedTransferResource"
-    rule: "RuleResource | None"
+    transfer: "PlannedTransferMember"
+    rule: "RuleMember | None"
     status: "Literal['active', 'cancelled', 'ended']"
     next_run_at: "str | None"
     run_count: "int"
@@ -1576,7 +1656,7 @@ class TransferResource(TypedDict):
     recorded_at: "str"
     reference: "str | None"
     position: "int"
-    postings: "list[PostingItem] | None"
+    postings: "list[PostingMember] | None"
     exchange: "ExchangeMember | None"
     metadata: "dict[str, str] | None"
     hold_id: "str | None"
@@ -1952,6 +2032,20 @@ class GetProjectionArguments(TypedDict):
     ledger: "NotRequired[str]"
 
 
+class ListProjectionDeadLettersArguments(TypedDict):
+    ledger: "NotRequired[str]"
+
+
+class ListOperationsArguments(TypedDict):
+    limit: "NotRequired[int]"
+    cursor: "NotRequired[str | None]"
+    ledger: "NotRequired[str]"
+
+
+class GetOperationArguments(TypedDict):
+    ledger: "NotRequired[str]"
+
+
 class ListSealsArguments(TypedDict):
     limit: "NotRequired[int]"
     cursor: "NotRequired[str | None]"
@@ -1979,6 +2073,10 @@ class GetDayArguments(TypedDict):
 class ListRefusalsArguments(TypedDict):
     limit: "NotRequired[int]"
     cursor: "NotRequired[str | None]"
+    ledger: "NotRequired[str]"
+
+
+class GetDoctorArguments(TypedDict):
     ledger: "NotRequired[str]"
 
 

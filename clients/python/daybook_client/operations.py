@@ -37,10 +37,12 @@ from daybook_client.bodies import (
     DayResource,
     DayResponse,
     DeactivateUserArguments,
+    DeadLetterResource,
     DeleteWebhookArguments,
     DeliveryResource,
     DenialResource,
     DepositArguments,
+    DoctorResponse,
     EndSessionArguments,
     EndSessionsArguments,
     EntryReport,
@@ -59,9 +61,11 @@ from daybook_client.bodies import (
     GetCallerArguments,
     GetConsistencyArguments,
     GetDayArguments,
+    GetDoctorArguments,
     GetHoldArguments,
     GetLedgerArguments,
     GetLimitsArguments,
+    GetOperationArguments,
     GetProjectionArguments,
     GetReceiptArguments,
     GetScheduleArguments,
@@ -88,6 +92,8 @@ from daybook_client.bodies import (
     ListEventsArguments,
     ListHoldsArguments,
     ListLedgersArguments,
+    ListOperationsArguments,
+    ListProjectionDeadLettersArguments,
     ListProjectionsArguments,
     ListRefusalsArguments,
     ListSchedulesArguments,
@@ -101,15 +107,20 @@ from daybook_client.bodies import (
     LoginBody,
     NewWebhookBody,
     OpenAccountArguments,
+    OperationBody,
+    OperationResource,
+    OperationResponse,
     OutsideTransferBody,
     Page,
     PastAccountResource,
     PastBalanceResponse,
     PastTrialBalanceResponse,
+    PauseProjectionArguments,
     PlaceHoldArguments,
     PostingsBody,
     ProjectionResource,
     ReactivateUserArguments,
+    RebuildProjectionArguments,
     ReceiptResponse,
     RegisterWebhookArguments,
     ReleaseHoldArguments,
@@ -120,8 +131,11 @@ from daybook_client.bodies import (
     RequestedDeliveryBody,
     ResetPasswordArguments,
     ResetTokenBody,
+    ResumeProjectionArguments,
+    RetryDeadLettersOfProjectionArguments,
     ReversalBody,
     ReverseTransferArguments,
+    RollbackProjectionArguments,
     RotatedSecretBody,
     RotateWebhookSecretArguments,
     RunBatchArguments,
@@ -130,6 +144,7 @@ from daybook_client.bodies import (
     ScheduleResponse,
     SealResource,
     SessionsBody,
+    SkipDeadLetterArguments,
     StatementResponse,
     StatisticsResponse,
     StreamEventResource,
@@ -270,6 +285,16 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "test_webhook": Operation("command", "POST", "/v1/webhooks/{webhook_id}/test"),
     "repeat_delivery": Operation("command", "POST", "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/repeat"),
+    "rebuild_projection": Operation("command", "POST", "/v1/projections/{name}/rebuild", body=frozenset(["reason"])),
+    "rollback_projection": Operation("command", "POST", "/v1/projections/{name}/rollback", body=frozenset(["reason"])),
+    "pause_projection": Operation("command", "POST", "/v1/projections/{name}/pause", body=frozenset(["reason"])),
+    "resume_projection": Operation("command", "POST", "/v1/projections/{name}/resume", body=frozenset(["reason"])),
+    "retry_dead_letters_of_projection": Operation(
+        "command", "POST", "/v1/projections/{name}/dead-letters/retry", body=frozenset(["reason"])
+    ),
+    "skip_dead_letter": Operation(
+        "command", "POST", "/v1/projections/{name}/dead-letters/{position}/skip", body=frozenset(["reason"])
+    ),
     "create_user": Operation(
         "command",
         "POST",
@@ -570,6 +595,9 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "get_ledger": Operation("query", "GET", "/v1/ledgers/{ledger_id}"),
     "list_projections": Operation("query", "GET", "/v1/projections"),
     "get_projection": Operation("query", "GET", "/v1/projections/{name}"),
+    "list_projection_dead_letters": Operation("query", "GET", "/v1/projections/{name}/dead-letters"),
+    "list_operations": Operation("query", "GET", "/v1/operations", query={"limit": "limit", "cursor": "cursor"}),
+    "get_operation": Operation("query", "GET", "/v1/operations/{operation_id}"),
     "list_seals": Operation("query", "GET", "/v1/seals", query={"limit": "limit", "cursor": "cursor"}),
     "get_consistency": Operation("query", "GET", "/v1/seals/{position}/consistency", query={"from_": "from"}),
     "list_days": Operation(
@@ -577,6 +605,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "get_day": Operation("query", "GET", "/v1/days/{day}", has_freshness=True),
     "list_refusals": Operation("query", "GET", "/v1/refusals", query={"limit": "limit", "cursor": "cursor"}),
+    "get_doctor": Operation("query", "GET", "/v1/doctor"),
     "list_audit_records": Operation("query", "GET", "/v1/audit-records", query={"limit": "limit", "cursor": "cursor"}),
     "list_webhooks": Operation("query", "GET", "/v1/webhooks", query={"limit": "limit", "cursor": "cursor"}),
     "get_webhook": Operation("query", "GET", "/v1/webhooks/{webhook_id}"),
@@ -671,6 +700,32 @@ class Operations(ABC):
     ) -> RequestedDeliveryBody:
         """Repeat Delivery."""
         return self._call("repeat_delivery", {"webhook_id": str(webhook_id), "delivery_id": str(delivery_id)}, arguments)
+
+    def rebuild_projection(self, name: str | UUID, **arguments: Unpack[RebuildProjectionArguments]) -> OperationBody:
+        """Rebuild Projection."""
+        return self._call("rebuild_projection", {"name": str(name)}, arguments)
+
+    def rollback_projection(self, name: str | UUID, **arguments: Unpack[RollbackProjectionArguments]) -> OperationBody:
+        """Rollback Projection."""
+        return self._call("rollback_projection", {"name": str(name)}, arguments)
+
+    def pause_projection(self, name: str | UUID, **arguments: Unpack[PauseProjectionArguments]) -> OperationBody:
+        """Pause Projection."""
+        return self._call("pause_projection", {"name": str(name)}, arguments)
+
+    def resume_projection(self, name: str | UUID, **arguments: Unpack[ResumeProjectionArguments]) -> OperationBody:
+        """Resume Projection."""
+        return self._call("resume_projection", {"name": str(name)}, arguments)
+
+    def retry_dead_letters_of_projection(
+        self, name: str | UUID, **arguments: Unpack[RetryDeadLettersOfProjectionArguments]
+    ) -> OperationBody:
+        """Retry Dead Letters Of Projection."""
+        return self._call("retry_dead_letters_of_projection", {"name": str(name)}, arguments)
+
+    def skip_dead_letter(self, name: str | UUID, position: int, **arguments: Unpack[SkipDeadLetterArguments]) -> OperationBody:
+        """Skip Dead Letter."""
+        return self._call("skip_dead_letter", {"name": str(name), "position": str(position)}, arguments)
 
     def create_user(self, **arguments: Unpack[CreateUserArguments]) -> UserBody:
         """Create User."""
@@ -882,6 +937,20 @@ class Operations(ABC):
         """Get Projection."""
         return self._call("get_projection", {"name": str(name)}, arguments)
 
+    def list_projection_dead_letters(
+        self, name: str | UUID, **arguments: Unpack[ListProjectionDeadLettersArguments]
+    ) -> Page[DeadLetterResource]:
+        """List Projection Dead Letters."""
+        return self._call("list_projection_dead_letters", {"name": str(name)}, arguments)
+
+    def list_operations(self, **arguments: Unpack[ListOperationsArguments]) -> Page[OperationResource]:
+        """List Operations."""
+        return self._call("list_operations", {}, arguments)
+
+    def get_operation(self, operation_id: str | UUID, **arguments: Unpack[GetOperationArguments]) -> OperationResponse:
+        """Get Operation."""
+        return self._call("get_operation", {"operation_id": str(operation_id)}, arguments)
+
     def list_seals(self, **arguments: Unpack[ListSealsArguments]) -> Page[SealResource]:
         """List Seals."""
         return self._call("list_seals", {}, arguments)
@@ -901,6 +970,10 @@ class Operations(ABC):
     def list_refusals(self, **arguments: Unpack[ListRefusalsArguments]) -> Page[DenialResource]:
         """List Refusals."""
         return self._call("list_refusals", {}, arguments)
+
+    def get_doctor(self, **arguments: Unpack[GetDoctorArguments]) -> DoctorResponse:
+        """Get Doctor."""
+        return self._call("get_doctor", {}, arguments)
 
     def list_audit_records(self, **arguments: Unpack[ListAuditRecordsArguments]) -> Page[AuditRecordResource]:
         """List Audit Records."""
@@ -1010,6 +1083,34 @@ class AsyncOperations(ABC):
     ) -> RequestedDeliveryBody:
         """Repeat Delivery."""
         return await self._call("repeat_delivery", {"webhook_id": str(webhook_id), "delivery_id": str(delivery_id)}, arguments)
+
+    async def rebuild_projection(self, name: str | UUID, **arguments: Unpack[RebuildProjectionArguments]) -> OperationBody:
+        """Rebuild Projection."""
+        return await self._call("rebuild_projection", {"name": str(name)}, arguments)
+
+    async def rollback_projection(self, name: str | UUID, **arguments: Unpack[RollbackProjectionArguments]) -> OperationBody:
+        """Rollback Projection."""
+        return await self._call("rollback_projection", {"name": str(name)}, arguments)
+
+    async def pause_projection(self, name: str | UUID, **arguments: Unpack[PauseProjectionArguments]) -> OperationBody:
+        """Pause Projection."""
+        return await self._call("pause_projection", {"name": str(name)}, arguments)
+
+    async def resume_projection(self, name: str | UUID, **arguments: Unpack[ResumeProjectionArguments]) -> OperationBody:
+        """Resume Projection."""
+        return await self._call("resume_projection", {"name": str(name)}, arguments)
+
+    async def retry_dead_letters_of_projection(
+        self, name: str | UUID, **arguments: Unpack[RetryDeadLettersOfProjectionArguments]
+    ) -> OperationBody:
+        """Retry Dead Letters Of Projection."""
+        return await self._call("retry_dead_letters_of_projection", {"name": str(name)}, arguments)
+
+    async def skip_dead_letter(
+        self, name: str | UUID, position: int, **arguments: Unpack[SkipDeadLetterArguments]
+    ) -> OperationBody:
+        """Skip Dead Letter."""
+        return await self._call("skip_dead_letter", {"name": str(name), "position": str(position)}, arguments)
 
     async def create_user(self, **arguments: Unpack[CreateUserArguments]) -> UserBody:
         """Create User."""
@@ -1225,6 +1326,20 @@ class AsyncOperations(ABC):
         """Get Projection."""
         return await self._call("get_projection", {"name": str(name)}, arguments)
 
+    async def list_projection_dead_letters(
+        self, name: str | UUID, **arguments: Unpack[ListProjectionDeadLettersArguments]
+    ) -> Page[DeadLetterResource]:
+        """List Projection Dead Letters."""
+        return await self._call("list_projection_dead_letters", {"name": str(name)}, arguments)
+
+    async def list_operations(self, **arguments: Unpack[ListOperationsArguments]) -> Page[OperationResource]:
+        """List Operations."""
+        return await self._call("list_operations", {}, arguments)
+
+    async def get_operation(self, operation_id: str | UUID, **arguments: Unpack[GetOperationArguments]) -> OperationResponse:
+        """Get Operation."""
+        return await self._call("get_operation", {"operation_id": str(operation_id)}, arguments)
+
     async def list_seals(self, **arguments: Unpack[ListSealsArguments]) -> Page[SealResource]:
         """List Seals."""
         return await self._call("list_seals", {}, arguments)
@@ -1244,6 +1359,10 @@ class AsyncOperations(ABC):
     async def list_refusals(self, **arguments: Unpack[ListRefusalsArguments]) -> Page[DenialResource]:
         """List Refusals."""
         return await self._call("list_refusals", {}, arguments)
+
+    async def get_doctor(self, **arguments: Unpack[GetDoctorArguments]) -> DoctorResponse:
+        """Get Doctor."""
+        return await self._call("get_doctor", {}, arguments)
 
     async def list_audit_records(self, **arguments: Unpack[ListAuditRecordsArguments]) -> Page[AuditRecordResource]:
         """List Audit Records."""

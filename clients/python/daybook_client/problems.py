@@ -83,6 +83,12 @@ class MethodNotAllowed(Problem):
     CODE = "method-not-allowed"
 
 
+class ParquetOff(Problem):
+    """There are no Parquet files here: the package pyarrow is not installed."""
+
+    CODE = "parquet-off"
+
+
 class RequestTimeout(Problem):
     """The request did not arrive in time."""
 
@@ -225,6 +231,36 @@ class TooManyWebhooks(Problem):
     """The ledger has as many webhooks as it may have."""
 
     CODE = "too-many-webhooks"
+
+
+class OperationUnderWay(Problem):
+    """Another operation on this read model is under way."""
+
+    CODE = "operation-under-way"
+
+
+class ProjectionPaused(Problem):
+    """The projection is paused."""
+
+    CODE = "projection-paused"
+
+
+class NothingKept(Problem):
+    """There is no generation of this read model to go back to."""
+
+    CODE = "nothing-kept"
+
+
+class EventRefused(Problem):
+    """An event cannot be applied to a read model."""
+
+    CODE = "event-refused"
+
+
+class GenerationRefused(Problem):
+    """The new generation of a read model does not match the log."""
+
+    CODE = "generation-refused"
 
 
 class EmailTaken(Problem):
@@ -403,6 +439,7 @@ PROBLEM_OF_CODE: Final = {
     NotFound.CODE: NotFound,
     ReportingOff.CODE: ReportingOff,
     MethodNotAllowed.CODE: MethodNotAllowed,
+    ParquetOff.CODE: ParquetOff,
     RequestTimeout.CODE: RequestTimeout,
     LedgerClosed.CODE: LedgerClosed,
     LedgerLimitExceeded.CODE: LedgerLimitExceeded,
@@ -427,6 +464,11 @@ PROBLEM_OF_CODE: Final = {
     ScheduleNotActive.CODE: ScheduleNotActive,
     ScheduleRunDue.CODE: ScheduleRunDue,
     TooManyWebhooks.CODE: TooManyWebhooks,
+    OperationUnderWay.CODE: OperationUnderWay,
+    ProjectionPaused.CODE: ProjectionPaused,
+    NothingKept.CODE: NothingKept,
+    EventRefused.CODE: EventRefused,
+    GenerationRefused.CODE: GenerationRefused,
     EmailTaken.CODE: EmailTaken,
     IdTaken.CODE: IdTaken,
     LengthRequired.CODE: LengthRequired,

@@ -103,7 +103,7 @@ export async function showAccount(page) {
       "Limits",
       later("Show limits", () => limits(page, currency)),
     ),
-    asRequest(path),
+    asRequest(path, {}, `daybook explain ${page.id} --ledger ${page.caller.ledger_id}`),
   ];
 }
 

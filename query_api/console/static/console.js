@@ -11,6 +11,7 @@ import { admits } from "./rules.js";
 const main = document.getElementById("main");
 const environment = document.querySelector('meta[name="environment"]').content;
 const THEME = "daybook-theme";
+const wantsDark = matchMedia("(prefers-color-scheme: dark)");
 let caller = null;
 let leaving = new AbortController();
 let awaiting = false;
@@ -146,14 +147,13 @@ function ledgerForm() {
   );
 }
 
-function changeTheme() {
-  const isDark = getComputedStyle(document.documentElement).colorScheme === "dark";
-  useTheme(isDark ? "light" : "dark");
+function showTheme() {
+  document.documentElement.dataset.theme = localStorage.getItem(THEME) ?? (wantsDark.matches ? "dark" : "light");
 }
 
-function useTheme(theme) {
-  document.documentElement.dataset.theme = theme;
-  localStorage.setItem(THEME, theme);
+function changeTheme() {
+  localStorage.setItem(THEME, document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+  showTheme();
 }
 
 // ── the keyboard ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -236,5 +236,6 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   main.focus();
 });
 window.addEventListener("hashchange", show);
-if (localStorage.getItem(THEME)) useTheme(localStorage.getItem(THEME));
+wantsDark.addEventListener("change", showTheme);
+showTheme();
 start();

@@ -58,7 +58,8 @@ export function pager(name, params, next) {
 }
 
 // The request that a page shows, to be sent from a shell or a program. The key is a variable, never the credential itself.
-export function asRequest(path, parameters = {}) {
+// `cli` is the `daybook` command that shows the same, if there is one.
+export function asRequest(path, parameters = {}, cli = null) {
   const { limit, cursor, ...rest } = parameters;
   const url = urls.query + address(path, rest);
   const curl = `curl -s '${url.replaceAll("'", "'\\''")}' -H "Authorization: Bearer $DAYBOOK_API_KEY"`;
@@ -76,5 +77,7 @@ export function asRequest(path, parameters = {}) {
     h("pre", { tabindex: "0", "aria-label": "curl" }, curl),
     h("p", {}, "Python ", copyButton(python, "Copy as Python")),
     h("pre", { tabindex: "0", "aria-label": "Python" }, python),
+    cli ? h("p", {}, "CLI ", copyButton(cli, "Copy as CLI")) : null,
+    cli ? h("pre", { tabindex: "0", "aria-label": "CLI" }, cli) : null,
   );
 }

@@ -1,8 +1,8 @@
 // What operators and auditors look at: closed days, seals, ledgers, denials and audit records.
 
-import { money } from "./api.js";
-import { badge, h, link, moment } from "./dom.js";
-import { listPage } from "./lists.js";
+import { money, query } from "./api.js";
+import { badge, h, link, moment, table } from "./dom.js";
+import { asRequest, listPage } from "./lists.js";
 
 export const days = listPage({
   path: "/v1/days",
@@ -77,3 +77,24 @@ export const auditRecords = listPage({
     ["Hash", (row) => h("span", { class: "hash", title: row.hash }, row.hash.slice(0, 16))],
   ],
 });
+
+// What is unsafe in the settings of the query API and in the stores, and what to do about it.
+export async function doctor(page) {
+  const found = await query("/v1/doctor", {}, page);
+  const dangers = found.items.filter((item) => item.severity === "danger").length;
+  return [
+    h("p", {}, `${dangers} dangerous, ${found.items.length - dangers} to consider. Examined `, moment(found.examined_at), "."),
+    table(
+      "Findings",
+      [
+        ["Severity", (row) => badge(row.severity)],
+        ["Name", (row) => row.name],
+        ["What", (row) => h("span", { class: "wide" }, row.what)],
+        ["What to do", (row) => h("span", { class: "wide" }, row.fix)],
+      ],
+      found.items,
+      "Nothing unsafe was found.",
+    ),
+    asRequest("/v1/doctor", {}, "daybook doctor"),
+  ];
+}

@@ -4,10 +4,10 @@ import { showAccount, accounts } from "./accounts.js";
 import { commands, showCommand } from "./commands.js";
 import { events, showEvent, showStream } from "./events.js";
 import { holds, schedules, showHold, showSchedule, showUser, users } from "./people.js";
-import { auditRecords, days, denials, ledgers, seals } from "./operators.js";
+import { auditRecords, days, denials, doctor, ledgers, seals } from "./operators.js";
 import { FORMS } from "./forms.js";
 import { overview } from "./overview.js";
-import { readModels } from "./readmodels.js";
+import { readModels, showReadModel } from "./readmodels.js";
 import { showTransfer, transfers } from "./transfers.js";
 
 const SENDABLE = FORMS.map((form) => form.operation);
@@ -53,12 +53,21 @@ export const PAGES = [
     show: events,
     showOne: showStream,
   },
-  { name: "read-models", title: "Read models", key: "r", needs: ["GET /v1/projections"], show: readModels, showOne: readModels },
+  {
+    name: "read-models",
+    title: "Read models",
+    one: "Read model",
+    key: "r",
+    needs: ["GET /v1/projections"],
+    show: readModels,
+    showOne: showReadModel,
+  },
   { name: "commands", title: "Commands", one: "Command", key: "c", needs: SENDABLE, show: commands, showOne: showCommand },
   { name: "days", title: "Closed days", key: "d", needs: ["GET /v1/days"], show: days, showOne: days },
   { name: "seals", title: "Seals", key: "p", needs: ["GET /v1/seals"], show: seals, showOne: seals },
   { name: "ledgers", title: "Ledgers", key: "l", needs: ["GET /v1/ledgers"], show: ledgers, showOne: ledgers },
   { name: "denials", title: "Denials", key: "x", needs: ["GET /v1/refusals"], show: denials, showOne: denials },
+  { name: "doctor", title: "Doctor", key: "m", needs: ["GET /v1/doctor"], show: doctor, showOne: doctor },
   {
     name: "audit-records",
     title: "Audit records",

@@ -1,5 +1,5 @@
-// The access rules by which the console decides what it shows: scopes, of which the caller needs one, and if customers may send
-// the request.
+// The access rules by which the console decides what it shows: scopes, of which the caller needs one, if customers may send the
+// request, and `true` if only a key for all ledgers may.
 // A test compares this list with the OpenAPI documents of both APIs.
 
 const RULES = {
@@ -19,9 +19,12 @@ const RULES = {
   "GET /v1/streams/{stream}": [["events:read"], false],
   "GET /v1/ledgers": [["ops:admin", "ledger:read"], false],
   "GET /v1/projections": [["ledger:read", "ops:admin"], false],
+  "GET /v1/projections/{name}/dead-letters": [["ops:admin"], false],
+  "GET /v1/operations": [["ops:admin"], false],
   "GET /v1/days": [["ledger:read"], false],
   "GET /v1/seals": [["ledger:read"], false],
   "GET /v1/refusals": [["events:read", "ops:admin"], false],
+  "GET /v1/doctor": [["ops:admin"], false, true],
   "GET /v1/audit-records": [["events:read"], false],
   "POST /v1/users": [["users:write"], false],
   "POST /v1/users/{user_id}/deactivate": [["users:write"], false],
@@ -38,10 +41,17 @@ const RULES = {
   "POST /v1/holds/{hold_id}/capture": [["transfers:write"], false],
   "POST /v1/holds/{hold_id}/release": [["transfers:write"], false],
   "POST /v1/schedules/{schedule_id}/cancel": [["transfers:write"], true],
+  "POST /v1/projections/{name}/rebuild": [["ops:admin"], false],
+  "POST /v1/projections/{name}/rollback": [["ops:admin"], false],
+  "POST /v1/projections/{name}/pause": [["ops:admin"], false],
+  "POST /v1/projections/{name}/resume": [["ops:admin"], false],
+  "POST /v1/projections/{name}/dead-letters/retry": [["ops:admin"], false],
+  "POST /v1/projections/{name}/dead-letters/{position}/skip": [["ops:admin"], false],
 };
 
 // True if the rule of an operation admits this caller, an answer of GET /v1/caller.
 export function admits(operation, caller) {
-  const [scopes, customers] = RULES[operation];
+  const [scopes, customers, allLedgers] = RULES[operation];
+  if (allLedgers && !caller.all_ledgers) return false;
   return scopes.some((scope) => caller.scopes.includes(scope)) && (caller.user_id === null || customers);
 }
