@@ -96,8 +96,8 @@ def main(
     typer.echo(text)
     if write_to:
         write(write_to, text, sections)
-    for name, error in failed.items():
-        typer.echo(f"bench: {name}: {error}", err=True)
+    for name, cause in failed.items():
+        typer.echo(f"bench: {name}: {cause}", err=True)
     if failed:
         raise typer.Exit(1)
 
