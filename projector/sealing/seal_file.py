@@ -40,10 +40,11 @@ class SealFile:
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            lines = b"".join(write_line(seal) for seal in seals if seal.position > self.last_position(seal.ledger_id))
             size = os.fstat(descriptor).st_size
-            if lines and size and os.pread(descriptor, 1, size - 1) != b"\n":
-                lines = b"\n" + lines  # a crash cut the last line short: the rest of that line stays, and readers ignore it
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                # A crash cut the last line short. What is there of it stays. Readers ignore it, unless only its end was missing.
+                os.write(descriptor, b"\n")
+            lines = b"".join(write_line(seal) for seal in seals if seal.position > self.last_position(seal.ledger_id))
             while lines:
                 lines = lines[os.write(descriptor, lines) :]
             os.fsync(descriptor)
@@ -54,8 +55,9 @@ class SealFile:
 def read_file(path: Path | None, ledger_id: str, *, only_seals: bool) -> Iterator[tuple[int, Seal | None]]:
     """Yields the seals of a ledger, each with its line number, and None for a line that is damaged.
 
-    With `only_seals`, all lines must be seals, except those that a crash cut short. Otherwise the file may have other lines too,
-    such as log lines, but none that looks like a seal and is none. Yields nothing if there is no file.
+    With `only_seals`, all lines must be seals as `write_line` writes them, except those that a crash cut short. Otherwise the
+    file may have other lines too, such as log lines, but none that looks like a seal and is none. Yields nothing if there is no
+    file.
     """
     if path is None or not path.exists():
         return
@@ -64,6 +66,8 @@ def read_file(path: Path | None, ledger_id: str, *, only_seals: bool) -> Iterato
             seal = read_line(line)
             if seal is None and _is_damaged(line, only_seals=only_seals):
                 yield number, None
+            elif seal and only_seals and line.rstrip(b"\n") != write_line(seal).rstrip(b"\n"):
+                yield number, None  # it means the same, but nobody wrote it so
             elif seal and seal.ledger_id == ledger_id:
                 yield number, seal
 

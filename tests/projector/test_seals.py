@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import structlog.testing
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from projector.sealing.seal_file import SealFile, read_file
 from projector.sealing.sealer import make_sealer
 from shared.identity.audit_records import NO_LEDGER, ActCaller, record
 from shared.proof import merkle, seal_store
@@ -260,3 +261,29 @@ async def test_what_has_not_moved_is_not_read_again_to_be_sealed(sealed: SealedL
     await sealed.record([Book(seed=2).create_user()])
     await sealer.seal_all()
     assert [seal.position for seal in await stored(sealed)] == [3, 4]
+
+
+def test_a_crash_at_any_byte_of_a_line_neither_loses_nor_doubles_a_seal(tmp_path: Path) -> None:
+    key, file = SealingKey(SEAL_KEY), tmp_path / "seals.jsonl"
+    first, second = (key.sign("main", position, b"r" * 32, NEW_YEAR) for position in (3, 5))
+    for cut in range(len(write_line(second)) + 1):
+        file.write_bytes(write_line(first) + write_line(second)[:cut])
+        SealFile(file).append([first, second])
+        assert [seal for _, seal in read_file(file, "main", only_seals=True)] == [first, second], f"after {cut} bytes"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda line: line.replace(b"7272", b"7 272"),
+        lambda line: line.replace(b'"root":"ab', b'"root":"AB'),
+        lambda line: line.replace(b'":7', b'": 7'),
+        lambda line: line.replace(b'"main"', b'"m\\u0061in"'),
+        lambda line: line.replace(b"}", b',"more":1}'),
+    ],
+)
+def test_a_line_that_means_a_seal_but_was_written_otherwise_is_damaged(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    file, line = tmp_path / "seals.jsonl", write_line(SealingKey(SEAL_KEY).sign("main", 7, b"\xab" + b"r" * 31, NEW_YEAR))
+    file.write_bytes(change(line))
+    assert change(line) != line
+    assert [*read_file(file, "main", only_seals=True)] == [(1, None)]
