@@ -3,12 +3,14 @@
 import asyncio
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import httpx2
 
 from dev.child_processes import LOOK_SECONDS, Child
+from dev.ports import is_listening
 from shared.errors import StackError
 
 READY_SECONDS: Final = 30.0
@@ -37,6 +39,7 @@ class ApiProcess(Child):
         ]
         super().__init__(name, log, command, environment=environment, inherit=inherit)
         self.url = local_url(host, port)
+        self._address = _reached(host), port
 
     async def ready(self) -> None:
         """Waits until the API is ready.
@@ -48,19 +51,23 @@ class ApiProcess(Child):
         end = loop.time() + READY_SECONDS
         async with httpx2.AsyncClient(base_url=self.url, timeout=2, trust_env=False) as client:
             while self.running and loop.time() < end:
-                try:
-                    if (await client.get("/readyz")).is_success:
-                        return
-                except httpx2.TransportError:
-                    pass
+                # uvicorn listens last. To try the port is much cheaper than to send a request, and the start needs the processor.
+                if is_listening(*self._address):
+                    with suppress(httpx2.TransportError):
+                        if (await client.get("/readyz")).is_success:
+                            return
                 await asyncio.sleep(LOOK_SECONDS)
         raise StackError(f"{self.name} is not ready: {self.last_words()}")
 
 
 def local_url(host: str, port: int) -> str:
     """Returns the URL at which this machine reaches an API that listens on `host`."""
-    reached = {"0.0.0.0": LOCALHOST, "": LOCALHOST, "::": "::1"}.get(host, host)  # noqa: S104 # no server listens here
+    reached = _reached(host)
     return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+
+
+def _reached(host: str) -> str:
+    return {"0.0.0.0": LOCALHOST, "": LOCALHOST, "::": "::1"}.get(host, host)  # noqa: S104 # no server listens here
 
 
 def command_api(

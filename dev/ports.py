@@ -1,4 +1,4 @@
-"""Finds free ports on 127.0.0.1."""
+"""Finds free ports on 127.0.0.1, and ports at which a program listens."""
 
 import random
 import socket
@@ -7,6 +7,7 @@ from typing import Final
 PORTS: Final = range(20_000, 32_000)
 """Below the ports that Linux gives to outgoing connections: one of those could take a port before its server has started."""
 TRIES: Final = 100
+CONNECT_SECONDS: Final = 0.2
 
 
 def free_port() -> int:
@@ -29,4 +30,13 @@ def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
             probe.bind((host, port))
         except OSError:
             return False
+    return True
+
+
+def is_listening(host: str, port: int) -> bool:
+    """True if a program of this machine accepts connections at the port."""
+    try:
+        socket.create_connection((host, port), CONNECT_SECONDS).close()
+    except OSError:
+        return False
     return True

@@ -50,7 +50,8 @@ def printed_command() -> str:
 def run(folder: Path, *command: str) -> str:
     """What the command prints, with this virtual environment and the code of the folder."""
     path = f"{folder / '.venv/bin'}:{os.environ['PATH']}"
-    environment = os.environ | {"PYTHONPATH": str(folder), "PATH": path}
+    # Mypy compares the content of files with its cache, and checks what differs. Without the cache it takes a minute more.
+    environment = os.environ | {"PYTHONPATH": str(folder), "PATH": path, "MYPY_CACHE_DIR": str(ROOT / ".mypy_cache")}
     done = subprocess.run(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
@@ -68,8 +69,6 @@ def checkout(tmp_path: Path) -> Path:
         (copy / file.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(file, copy / file.relative_to(ROOT))
     (copy / ".venv").symlink_to(ROOT / ".venv")
-    if (ROOT / ".mypy_cache").exists():
-        shutil.copytree(ROOT / ".mypy_cache", copy / ".mypy_cache")  # saves a minute; mypy checks again what has changed
     run(copy, "git", "init", "--quiet")
     (copy / ".git/info/exclude").write_text(".venv\n")
     run(copy, "git", "add", "--all")
