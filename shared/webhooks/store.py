@@ -95,7 +95,8 @@ _MATCHING: Final = text("""
 """)
 _MOVE: Final = text("""
     UPDATE webhooks SET position = :position, failures = 0, failing_since = NULL, next_attempt_at = now()
-    WHERE ledger_id = :ledger_id AND webhook_id = :webhook_id AND status = 'active' AND position < :position
+    WHERE ledger_id = :ledger_id AND webhook_id = :webhook_id AND position < :position
+    RETURNING status = 'active'
 """)
 _POSTPONE: Final = text("""
     UPDATE webhooks SET failures = failures + 1, failing_since = coalesce(failing_since, now()),
@@ -290,8 +291,11 @@ async def positions_in_streams(
 
 
 async def move(connection: AsyncConnection, place: WebhookPlace, position: int) -> bool:
-    """Moves the checkpoint. Returns False if the webhook was deleted or disabled meanwhile."""
-    return (await connection.execute(_MOVE, place.values(position=position))).rowcount == 1
+    """Moves the checkpoint. Returns False if the webhook was deleted or disabled meanwhile.
+
+    The checkpoint of a disabled one moves too: what was delivered must not be sent again when it is enabled.
+    """
+    return bool(await connection.scalar(_MOVE, place.values(position=position)))
 
 
 async def postpone(connection: AsyncConnection, place: WebhookPlace, pause_seconds: float) -> float:

@@ -1,7 +1,8 @@
 """Receivers of webhooks for tests: real HTTP servers that answer as a test wants, and remember what they got."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 
@@ -38,10 +39,13 @@ class Received(NamedTuple):
 
 
 class Receiver:
-    """A receiver. `answer` takes a request and returns what to answer, or None to answer nothing and keep the connection."""
+    """A receiver. `answer` takes a request and returns what to answer, or None to answer nothing and keep the connection.
+
+    It may be a coroutine function.
+    """
 
     def __init__(self) -> None:
-        self.answer: Callable[[Received], bytes | None] = lambda _: ACCEPTED
+        self.answer: Callable[[Received], Awaitable[bytes | None] | bytes | None] = lambda _: ACCEPTED
         self.received: list[Received] = []
         self.port = 0
         self._more = asyncio.Condition()
@@ -65,6 +69,8 @@ class Receiver:
                 self.received.append(request)
                 self._more.notify_all()
             answer = self.answer(request)
+            if inspect.isawaitable(answer):
+                answer = await answer
             if answer is None:
                 await reader.read()
             else:

@@ -17,7 +17,7 @@ from shared.supervision import end_tasks, keep_running
 from shared.webhooks import addresses
 from shared.webhooks.addresses import Resolve
 from tests.harness.clients import Commands, client_of, command_api, created
-from tests.harness.receivers import Receiver, answer_of, receiver
+from tests.harness.receivers import Received, Receiver, answer_of, receiver
 from tests.harness.running import run_stack
 
 pytestmark = pytest.mark.services
@@ -127,6 +127,26 @@ async def test_a_rotated_secret_signs_beside_the_old_one_until_the_overlap_ends(
         for ended in (made["secret"], second):
             with pytest.raises(SignatureInvalid):
                 to.received[1].verified(ended)
+
+
+async def test_what_was_delivered_while_somebody_disabled_the_webhook_is_not_sent_again(settings: Settings) -> None:
+    settings = allowing(settings)
+    async with receiver() as to, command_api(settings) as api, sending(settings):
+        made = await webhook(api, to)
+        path = f"/v1/webhooks/{made['id']}"
+
+        async def disable_first(_: Received) -> bytes:
+            assert (await api.client.patch(path, json={"status": "disabled"})).status_code == 200
+            return answer_of(200)
+
+        to.answer = disable_first
+        await api.user()
+        await shown(settings, made["id"], status="disabled", position=1)
+        to.answer = lambda _: answer_of(200)
+        await api.user()
+        assert (await api.client.patch(path, json={"status": "active"})).status_code == 200
+        await to.until(lambda it: len(it.received) == 2)
+        assert to.positions == [1, 2]
 
 
 async def test_a_test_and_a_repetition_are_sent_once_also_to_a_disabled_webhook(settings: Settings) -> None:

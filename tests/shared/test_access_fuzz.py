@@ -48,8 +48,9 @@ class Credential:
     customer: str | None = None
 
     def admits(self, operation: Operation) -> bool:
+        """No credential here is one for all ledgers."""
         rule = operation.access or {}
-        of_this_kind = rule["customers"] if self.customer else rule.get("operators", True)
+        of_this_kind = rule["customers"] if self.customer else rule.get("operators", True) and not rule.get("all_ledgers")
         return of_this_kind and not self.scopes.isdisjoint(rule["scopes"])
 
 
