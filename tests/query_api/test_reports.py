@@ -239,7 +239,7 @@ async def test_before_the_first_build_and_without_migrations_the_answer_is_503(r
     bare = reporting.model_copy(
         update={"reporting_url": None, "reporting_read_url": f"sqlite+aiosqlite:///{tmp_path}/bare.sqlite"}
     )
-    async with query_api(bare) as questions:
+    async with query_api(bare, is_patient=False) as questions:
         answer = await questions.ask("/v1/reports/users", accept="text/csv", prefer="")
         assert (answer.status_code, answer.json()["code"], "daybook migrate" in answer.text) == (503, "store-unavailable", True)
 
