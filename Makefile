@@ -1,7 +1,7 @@
 # Start with `make run`, `make test` or `make check`. `make` without a target lists all targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test prove chaos check schema client screenshots bench audit lock clean
+.PHONY: help install run test prove chaos check schema client screenshots docs bench audit lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -69,6 +69,16 @@ client: install ## Write what clients/python has for each operation, after a cha
 screenshots: install ## Take the pictures of docs/console.md again, with Chromium
 	$(BIN)/python -m dev.console_screenshots
 
+docs: install .venv/docs/.installed ## Build the documentation as a site, and print its address
+	$(BIN)/python -m cli.reference_pages
+	cd site && ../.venv/docs/bin/zensical build --strict --clean
+	@$(BIN)/python -c 'import pathlib; print("Open", pathlib.Path("site/html/index.html").resolve().as_uri())'
+
+.venv/docs/.installed: requirements-docs.txt | install
+	$(PYTHON) -m venv .venv/docs
+	.venv/docs/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.txt
+	@touch $@
+
 bench: install .venv/bench/.installed ## Run all benchmarks in about ten minutes, and write docs/benchmarks.md
 	$(BIN)/python -m bench --write docs
 
@@ -80,7 +90,7 @@ bench: install .venv/bench/.installed ## Run all benchmarks in about ten minutes
 # The packages of the running system; the others are only in a developer's .venv.
 LICENSED := requirements.txt
 HASHED := requirements requirements-parquet requirements-sql requirements-statements requirements-telemetry requirements-dev \
-	requirements-bench requirements-audit
+	requirements-bench requirements-audit requirements-docs
 
 audit: install .venv/audit/.installed ## Look for known weaknesses and unfit licences, and write sbom.cdx.json (CycloneDX)
 	.venv/audit/bin/cyclonedx-py requirements requirements.txt --output-reproducible --of JSON -o sbom.cdx.json
@@ -100,5 +110,5 @@ lock: install ## Update the locked requirements, with hashes and without the URL
 	done
 
 clean: ## Remove everything that was built; keep .daybook, which holds the data of `make run`
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf .venv site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
