@@ -7,9 +7,10 @@ import typer
 from typer.main import get_command
 
 from cli.app import app
-from dev.api_reference import api_reference, event_reference
+from dev.api_reference import api_reference
 from dev.data_folder import ROOT
 from dev.docs_site import REFERENCE, write_site
+from dev.event_reference import event_reference
 from dev.write_client import documents
 from shared.log.events import EVENT_TYPES
 
@@ -18,8 +19,10 @@ COLUMNS: Final = 100
 
 def reference_pages() -> dict[str, str]:
     """Returns the pages of REFERENCE and the schemas that they link to, by their paths in the site."""
-    events = event_reference(EVENT_TYPES.values())
-    return {**api_reference(documents()), **events, REFERENCE["Command line"]: _help_page()}
+    apis = documents()
+    query = apis["query"]
+    events = event_reference(EVENT_TYPES.values(), query["components"]["schemas"]["EventResource"], query["info"]["version"])
+    return {**api_reference(apis), **events, REFERENCE["Command line"]: _help_page()}
 
 
 def _help_page() -> str:

@@ -1,29 +1,15 @@
-"""Makes the pages about the APIs and the events that the site of the documentation has besides, from their schemas."""
+"""Makes the pages about both APIs that the site of the documentation has besides, from the OpenAPI documents."""
 
 import inspect
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final
-
-import msgspec
-
-from shared.log.event_struct import EventStruct
-from shared.privacy.encryption import personal_fields
 
 Schema = Mapping[str, Any]
 
 JSON_MEDIA_TYPE: Final = "application/json"
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
-ENCRYPTED: Final = {
-    "description": "A personal text in the form in which the log has it, encrypted with a key of the person.",
-    "type": "object",
-    "properties": {"sealed": {"type": "string", "contentEncoding": "base64"}},
-    "required": ["sealed"],
-    "additionalProperties": False,
-}
-ABOUT_EVENTS: Final = """The `data` of each event, as `GET /v1/events` answers it. Members with their default value are left out.
-[Events](../docs/events.md) shows how to follow them. [JSON Schema](event-types.schema.json)"""
 
 
 def api_reference(apis: Mapping[str, Schema]) -> dict[str, str]:
@@ -33,21 +19,21 @@ def api_reference(apis: Mapping[str, Schema]) -> dict[str, str]:
         bodies = f"{name}-api-bodies.md"
         about = f"What [the {name} API]({name}-api.md) receives and answers."
         pages[f"reference/{name}-api.md"] = _operations_page(name, document, bodies)
-        pages[f"reference/{bodies}"] = _types_page(f"Bodies of the {name} API", about, document["components"]["schemas"], bodies)
+        pages[f"reference/{bodies}"] = types_page(f"Bodies of the {name} API", about, document["components"]["schemas"], bodies)
         pages[f"reference/{name}-api.openapi.json"] = json.dumps(document, indent=1)
     return pages
 
 
-def event_reference(events: Iterable[type[EventStruct]]) -> dict[str, str]:
-    """Returns, by paths in the site: the page of all events, and a JSON Schema whose `$defs` has the data of each event."""
-    _, types = msgspec.json.schema_components(events, ref_template="#/$defs/{name}")
-    types["Encrypted"] = ENCRYPTED
-    for event in events:
-        for name in personal_fields(event):
-            types[event.__name__]["properties"][name] = {"$ref": "#/$defs/Encrypted"}
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": types}
-    page = _types_page("Event types", ABOUT_EVENTS, types, "event-types.md")
-    return {"reference/event-types.md": page, "reference/event-types.schema.json": json.dumps(schema, indent=1)}
+def types_page(title: str, about: str, types: Mapping[str, Schema], page: str) -> str:
+    """Returns a page that describes types. `page` is its file's name, to which types link when they name each other."""
+    parts = [f"# {title}", about]
+    for name, schema in sorted(types.items()):
+        parts += [f"## `{name}`", inspect.cleandoc(schema.get("description", ""))]
+        if schema.get("properties"):
+            parts.append(_table(("member", "type", "required", "meaning"), _members(schema, page)))
+        if "example" in schema:
+            parts.append(_example(schema["example"]))
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _operations_page(name: str, document: Schema, bodies: str) -> str:
@@ -90,18 +76,6 @@ def _answer(status: str, media_type: str, content: Schema, bodies: str) -> Itera
 def _problems(operation: Schema) -> Iterator[str]:
     for answer in operation["responses"].values():
         yield from answer.get("content", {}).get(PROBLEM_MEDIA_TYPE, {}).get("examples", ())
-
-
-def _types_page(title: str, about: str, types: Mapping[str, Schema], page: str) -> str:
-    """`page` is the name of the page, to which types link when they name each other."""
-    parts = [f"# {title}", about]
-    for name, schema in sorted(types.items()):
-        parts += [f"## `{name}`", inspect.cleandoc(schema.get("description", ""))]
-        if schema.get("properties"):
-            parts.append(_table(("member", "type", "required", "meaning"), _members(schema, page)))
-        if "example" in schema:
-            parts.append(_example(schema["example"]))
-    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _members(schema: Schema, bodies: str) -> list[tuple[str, ...]]:

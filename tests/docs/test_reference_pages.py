@@ -4,7 +4,9 @@ import json
 import posixpath
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
+from uuid import UUID
 
 import pytest
 from jsonschema_rs import validator_for
@@ -13,10 +15,15 @@ from cli.command_line import SUBCOMMANDS
 from cli.reference_pages import reference_pages
 from dev.data_folder import ROOT
 from dev.docs_site import REFERENCE, pages
+from projector.webhooks.delivery import PING_TYPE, event_body, ping_body
 from shared.log.events import EVENT_TYPES
+from shared.log.read import StoredEvent
 from shared.privacy.encryption import personal_fields
 
 GOLDEN: Final = json.loads((ROOT / "tests/shared/golden/events.json").read_text())
+CURRENT: Final = [each for each in GOLDEN if each["schema_version"] == EVENT_TYPES[each["type"]].schema_version]
+"""The golden events of the version that is written today."""
+RECORDED_AT: Final = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
 PROBLEM: Final = "application/problem+json"
 
 Pages = Mapping[str, str]
@@ -60,12 +67,29 @@ def test_each_page_and_each_type_that_a_page_of_reference_links_to_is_there(made
 
 def test_each_event_of_the_log_is_valid_under_the_schema_of_its_type(made: Pages) -> None:
     schema = json.loads(made["reference/event-types.schema.json"])
-    current = [each for each in GOLDEN if each["schema_version"] == EVENT_TYPES[each["type"]].schema_version]
-    assert {each["type"] for each in current} == EVENT_TYPES.keys()
-    for each in current:
+    assert {each["type"] for each in CURRENT} == EVENT_TYPES.keys()
+    for each in CURRENT:
         validator = validator_for({**schema, "$ref": f"#/$defs/{each['type']}"})
         assert validator.is_valid(each["data"]), each
         assert not validator.is_valid({**each["data"], "unknown": 1})
+
+
+def test_what_a_webhook_sends_is_a_message_of_the_asyncapi_document(made: Pages) -> None:
+    """Its `data` is the message of the stream of events."""
+    document = json.loads(made["reference/events.asyncapi.json"])
+    sent = {f"{each['type']}Delivery": event_body(_stored(each)) for each in CURRENT}
+    sent[PING_TYPE] = ping_body("main", RECORDED_AT)
+    assert document["channels"]["events"]["messages"].keys() == EVENT_TYPES.keys()
+    assert document["channels"]["deliveries"]["messages"].keys() == sent.keys()
+    for name, body in sent.items():
+        validator = validator_for({**document, "$ref": f"#/components/messages/{name}/payload"})
+        assert validator.is_valid(json.loads(body)), name
+        assert not validator.is_valid(json.loads(body) | {"type": "Unknown"})
+
+
+def _stored(golden: Mapping[str, Any]) -> StoredEvent:
+    data = json.dumps(golden["data"])
+    return StoredEvent("main", 1, str(UUID(int=1)), golden["type"], golden["schema_version"], data, "{}", RECORDED_AT, bytes(32))
 
 
 def test_personal_members_of_events_are_shown_as_encrypted(made: Pages) -> None:
