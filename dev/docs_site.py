@@ -38,8 +38,8 @@ def write_site(folder: Path, reference: Mapping[str, str]) -> None:
         _write(folder / "pages" / path, text)
     for path in _linked_files():
         _copy(ROOT / path, folder / "pages" / path)
-    for path in (ROOT / "docs/site").glob("iframe-worker.*"):
-        _copy(path, folder / "pages/assets" / path.name)
+    for vendored in (ROOT / "docs/site").glob("iframe-worker.*"):
+        _copy(vendored, folder / "pages/assets" / vendored.name)
     _write(folder / "mkdocs.yml", settings())
 
 
@@ -85,7 +85,7 @@ def _entry(label: str, path: str) -> Mapping[str, Any]:
         return {label: path}
     linked = dict.fromkeys(_resolved(document, link) for link, _ in LINK.findall(document.read_text(encoding="utf-8")))
     inside = [other for other in linked if (ROOT / other).parent == document.parent]
-    return {label: [path, *({_title(other): _page_of(other)} for other in inside)]}
+    return {label: [{"Overview": path}, *({_title(other): _page_of(other)} for other in inside)]}
 
 
 def _documents() -> list[Path]:
