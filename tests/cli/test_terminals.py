@@ -73,6 +73,7 @@ def run(
     return ended
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("terminal", ODD_TERMINALS, ids=lambda terminal: terminal.name)
 def test_every_command_ends_well_in_an_odd_terminal(terminal: Terminal) -> None:
     """The stores do not answer, so most commands end with an error, which they may be unable to print."""

@@ -303,6 +303,7 @@ def test_the_secrets_of_a_stack_are_for_its_owner_only(tmp_path: Path) -> None:
     assert (tmp_path / "stack.json").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.long
 def test_each_command_says_so_if_nothing_runs(tmp_path: Path) -> None:
     assert daybook("env", folder=tmp_path).stderr == f"daybook: no stack runs on {tmp_path}; `daybook dev` starts one\n"
     assert "no development stack runs (`daybook dev` starts one)" in daybook("status", folder=tmp_path).stderr

@@ -44,11 +44,13 @@ def by_decimal_arithmetic(count: int) -> dict[str, Decimal]:
     return balances
 
 
+@pytest.mark.long
 def test_the_importer_reads_the_file_to_the_last_heller(bank: Book) -> None:
     assert bank.posted() == {"CZK": 2_018_882_910}
     assert (len(bank.users), len(bank.accounts), len(bank.transactions)) == (5_369, 4_500, 25_170)
 
 
+@pytest.mark.long
 def test_a_part_of_the_file_opens_accounts_as_all_of_it_does(bank: Book) -> None:
     """The limit of an account does not depend on the rows that are read, so next month's file can be added."""
     part = {command.idempotency_key for stage in stages_of(bank.first(ROWS)) for chain in stage for command in chain}

@@ -68,6 +68,7 @@ def test_no_container_of_ours_runs_as_root_or_writes_to_its_image(service: str) 
     assert int(re.findall(r"^USER (\d+):", DOCKERFILE, re.MULTILINE)[-1]) >= 10_000
 
 
+@pytest.mark.long
 def test_the_image_has_all_that_the_processes_import_and_they_import_nothing_that_it_lacks(tmp_path: Path) -> None:
     for pattern in IN_THE_IMAGE:
         for path in ROOT.glob(pattern):

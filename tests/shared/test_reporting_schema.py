@@ -128,6 +128,7 @@ def test_a_url_that_is_not_one_of_ours_is_refused_in_one_line_without_showing_it
     assert url not in str(refused.value).replace("sqlite+aiosqlite://,", "")
 
 
+@pytest.mark.long
 def test_a_process_without_reporting_imports_nothing_for_it() -> None:
     rooms = "projector.runner, projector.generations.operator_rebuilds, query_api.app, query_api.resources.reports, cli.app"
     packages = "'sqlmodel', 'aiosqlite', 'aiomysql', 'pyarrow', 'shared.reporting'"
