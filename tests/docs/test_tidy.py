@@ -3,6 +3,7 @@
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -42,14 +43,20 @@ def place(path: Path, node: ast.stmt) -> str:
     return f"{path.relative_to(ROOT)}:{node.lineno}"
 
 
-PRODUCTION: Final = {path: parsed(path) for path in modules_of(*ROOMS)}
-TESTS: Final = {path: parsed(path) for path in modules_of("tests")}
+@cache
+def trees_of_production() -> dict[Path, ast.Module]:
+    return {path: parsed(path) for path in modules_of(*ROOMS)}
+
+
+@cache
+def trees_of_tests() -> dict[Path, ast.Module]:
+    return {path: parsed(path) for path in modules_of("tests")}
 
 
 def test_no_module_imports_a_private_name() -> None:
     imports = [
         (path, node)
-        for path, tree in (PRODUCTION | TESTS).items()
+        for path, tree in (trees_of_production() | trees_of_tests()).items()
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.module != "__future__"
     ]
@@ -57,19 +64,23 @@ def test_no_module_imports_a_private_name() -> None:
 
 
 def test_functions_and_modules_are_short() -> None:
-    functions = [(path, function) for path, tree in PRODUCTION.items() for function in functions_in(tree)]
+    functions = [(path, function) for path, tree in trees_of_production().items() for function in functions_in(tree)]
     assert not [f"{place(path, each)}: {each.name}" for path, each in functions if lines_of(each) > FUNCTION_LINES_MAX]
-    assert not [path for path in PRODUCTION if len(path.read_text(encoding="utf-8").splitlines()) > MODULE_LINES_MAX]
+    assert not [path for path in trees_of_production() if len(path.read_text(encoding="utf-8").splitlines()) > MODULE_LINES_MAX]
 
 
 def test_the_name_of_a_file_says_what_is_in_it() -> None:
-    assert not [path for path in PRODUCTION | TESTS if path.stem in BANNED_NAMES or BANNED_WORDS & set(path.stem.split("_"))]
+    assert not [
+        path
+        for path in trees_of_production() | trees_of_tests()
+        if path.stem in BANNED_NAMES or BANNED_WORDS & set(path.stem.split("_"))
+    ]
 
 
 def test_no_name_of_a_class_or_type_alias_is_used_twice() -> None:
     """A leading underscore does not make two names different for a reader."""
     places: defaultdict[str, list[str]] = defaultdict(list)
-    for path, tree in PRODUCTION.items():
+    for path, tree in trees_of_production().items():
         for name, node in _named_types(tree):
             places[name.lstrip("_")].append(place(path, node))
     assert len(places) > 300, "not all were found"
@@ -90,7 +101,7 @@ def _named_types(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
 
 def test_every_test_asserts_something() -> None:
     """By itself, or through a function of the tests that does: `created(answer)`, `eventually(check)`."""
-    functions = [(path, function) for path, tree in TESTS.items() for function in functions_in(tree)]
+    functions = [(path, function) for path, tree in trees_of_tests().items() for function in functions_in(tree)]
     asserting = {"raises", "fail"}
     for before, after in pairwise(_growing(asserting, [function for _, function in functions])):
         asserting = after
@@ -148,7 +159,7 @@ def test_every_endless_task_is_supervised() -> None:
     starts = {"create_task", "ensure_future", "TaskGroup"}
     found = {
         str(path.relative_to(ROOT)): sum(_called(node) in starts for node in ast.walk(tree))
-        for path, tree in PRODUCTION.items()
+        for path, tree in trees_of_production().items()
         if path.relative_to(ROOT).parts[0] in {"command_api", "projector", "query_api", "shared"}
     }
     assert {path: number for path, number in found.items() if number} == ENDING
