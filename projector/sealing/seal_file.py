@@ -52,8 +52,8 @@ class SealFile:
             os.close(descriptor)
 
 
-def read_file(path: Path | None, ledger_id: str, *, only_seals: bool) -> Iterator[tuple[int, Seal | None]]:
-    """Yields the seals of a ledger, each with its line number, and None for a line that is damaged.
+def read_file(path: Path | None, ledger_id: str | None, *, only_seals: bool) -> Iterator[tuple[int, Seal | None]]:
+    """Yields the seals of a ledger, or of all, each with its line number, and None for a line that is damaged.
 
     With `only_seals`, all lines must be seals as `write_line` writes them, except those that a crash cut short. Otherwise the
     file may have other lines too, such as log lines, but none that looks like a seal and is none. Yields nothing if there is no
@@ -68,7 +68,7 @@ def read_file(path: Path | None, ledger_id: str, *, only_seals: bool) -> Iterato
                 yield number, None
             elif seal and only_seals and line.rstrip(b"\n") != write_line(seal).rstrip(b"\n"):
                 yield number, None  # it means the same, but nobody wrote it so
-            elif seal and seal.ledger_id == ledger_id:
+            elif seal and ledger_id in {None, seal.ledger_id}:
                 yield number, seal
 
 

@@ -14,11 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from projector.sealing.seal_file import SealFile, read_file
 from projector.verify.difference import DifferenceFound, require_equal
 from projector.verify.trusted_seals import FoundSeal, TrustedSeals
-from shared.log.heads import read_head
+from shared.identity.audit_records import NO_LEDGER
+from shared.log.heads import read_head, read_heads
 from shared.progress import CountDone
 from shared.proof import merkle, seal_store
 from shared.proof.merkle import Frontier, Range, Subtree, leaf_hash
-from shared.proof.seals import Seal, is_signed
+from shared.proof.seals import AUDIT_SUFFIX, Seal, is_signed
 
 PUBLISH_LOOKS: Final = 20
 PUBLISH_LOOK_SECONDS: Final = 0.1
@@ -42,6 +43,8 @@ async def verify_seals(
         shared.errors.LogDamaged: an event or a node of the tree is missing.
     """
     _, file, is_own = trusted
+    if file and is_own:
+        await _require_known_ledgers(connection, file)
     newest = await seal_store.newest_seal(connection, ledger_id)
     published = _PublishedSeals(read_file(file, ledger_id, only_seals=is_own), str(file))
     # Read the head after the newest seal: it is before that seal only if the end of the log was cut off.
@@ -58,6 +61,15 @@ async def verify_seals(
     if file and is_own and newest:
         await _require_published(file, ledger_id, newest.position)
     return VerifiedSeals(walk.last.position if walk.last else 0, walk.in_postgres, walk.in_file)
+
+
+async def _require_known_ledgers(connection: AsyncConnection, file: Path) -> None:
+    """Checks that every seal in the file of the worker is about a ledger that exists. Otherwise no check would look at it."""
+    lines = {seal.ledger_id.removesuffix(AUDIT_SUFFIX): line for line, seal in read_file(file, None, only_seals=True) if seal}
+    # Read the ledgers after the file: a ledger that is made meanwhile may get a seal at once.
+    known = {*await read_heads(connection), NO_LEDGER}
+    for ledger_id in sorted(lines.keys() - known):
+        raise DifferenceFound(f"{file}, line {lines[ledger_id]}, ledger", "one that exists", ledger_id)
 
 
 async def _verify_rest(connection: AsyncConnection, ledger_id: str, published: "_PublishedSeals") -> None:

@@ -247,6 +247,21 @@ async def test_a_seal_of_audit_records_by_an_unknown_key_is_found(sealed: Sealed
     assert "signature: expected 'one by a known key'" in said["audit"], said["audit"]
 
 
+@pytest.mark.parametrize("name", ["main:audiv", "nain", "nain:audit"])
+async def test_a_published_seal_that_was_given_to_a_ledger_that_does_not_exist_is_found(sealed: SealedLog, name: str) -> None:
+    await sealed.record(Book(3).history(5))
+    await make_audit_records(sealed, "main")
+    await sealed.seal()
+    await sealed.seal()
+    assert (await sealed.verify())[1]["seals"].startswith("ok")
+    file = sealed.file.read_bytes()
+    assert b'"main:audit"' in file
+    sealed.file.write_bytes(file.replace(b'"main:audit"', f'"{name}"'.encode(), 1))
+    code, said = await sealed.verify()
+    assert code == 3
+    assert "ledger: expected 'one that exists'" in said["seals"], said["seals"]
+
+
 async def test_what_has_not_moved_is_not_read_again_to_be_sealed(sealed: SealedLog) -> None:
     """The sealer asks for the ends of all logs and of all chains of audit records, and for nothing else."""
     await sealed.record(Book().history(3))
