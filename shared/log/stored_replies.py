@@ -43,7 +43,8 @@ READ_REJECTIONS: Final = text("""
 
 
 SmallInteger = Annotated[int, msgspec.Meta(ge=-(2**15), le=2**15 - 1)]
-"""A number that fits into its column of PostgreSQL. asyncpg raises no error of its own for a larger one."""
+BigInteger = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""Numbers that fit into their columns of PostgreSQL. asyncpg raises no error of its own for larger ones."""
 
 
 class StoredReply(msgspec.Struct, frozen=True):
@@ -54,7 +55,7 @@ class StoredReply(msgspec.Struct, frozen=True):
     request_hash: bytes
     status: SmallInteger
     body: bytes
-    position: int | None
+    position: BigInteger | None
 
 
 async def find_stored_replies(

@@ -90,6 +90,15 @@ async def test_replies_that_no_code_writes_are_not_imported(settings: Settings, 
     assert await contents(settings) == before
 
 
+@pytest.mark.parametrize("changes", [{"position": 2**63}, {"position": -(2**63) - 1}, {"status": 2**15}])
+async def test_a_number_that_no_column_holds_is_refused_with_its_line(
+    settings: Settings, tmp_path: Path, changes: dict[str, int]
+) -> None:
+    rows = stored_events(Scene().events)
+    said = await refusal(settings, write_ledger(tmp_path, rows, [reply_of(rows[-1], **changes)]))
+    assert f"line {len(rows) + 2}:" in said
+
+
 async def test_a_ledger_with_the_name_that_mongodb_reserves_is_not_imported(settings: Settings, tmp_path: Path) -> None:
     said = await refusal(settings, write_ledger(tmp_path, stored_events(Scene().events, "system")))
     assert "no ledger can have this id" in said
