@@ -20,6 +20,7 @@ PLACES: Final = {
     "overview": "overview",
     "account": f"accounts/{ADAS_EUROS}",
     "event": "events/8",
+    "read-model": "read-models/balances",
     "command": f"commands/transfer?from_account_id={ADAS_EUROS}&to_account_id={GRACES_EUROS}&amount=12.50&currency=EUR",
 }
 
