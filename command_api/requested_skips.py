@@ -1,8 +1,8 @@
 """Records the skips that operators asked for over HTTP, after the worker has found the event among the dead letters.
 
 The worker may not write to the log, so it publishes the operation: see `projector.operation_worker`. The message only names it.
-What is recorded, and in whose name, comes from the row that the caller's request wrote. Several command APIs can hear a message,
-and it can come twice: the second skip of an event records nothing.
+The row that the caller's request wrote has the reason and the caller of the skip. Several command APIs can hear a message, and
+it can come twice: the second skip of an event records nothing.
 """
 
 from functools import partial

@@ -14,7 +14,7 @@ SHARED_SECONDS: Final = 10.0
 
 
 class DoctorReport(msgspec.Struct, frozen=True):
-    """What was found, the dangerous ones first, and when."""
+    """The findings of one examination, with the dangerous ones first, and its time."""
 
     findings: list[Finding]
     examined_at: datetime
