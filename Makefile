@@ -1,7 +1,7 @@
 # Start with `make run`, `make test` or `make check`. `make` without a target lists all targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test slow prove chaos check schema client screenshots docs bench audit lock clean
+.PHONY: help install run engines test slow prove chaos check schema client screenshots docs bench audit lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -25,6 +25,9 @@ install: .venv/.installed ## Create .venv and install the locked requirements, w
 
 run: install ## Start Daybook, and each database server that is not configured; ENGINES=sql adds optional stores
 	$(BIN)/daybook dev$(if $(ENGINES), --engines $(ENGINES)) $(ARGS)
+
+engines: install ## Get the engines of tests that only Maven has (Kafka); needs Maven and a JDK
+	@$(BIN)/python -m dev.engine_jars
 
 # The number of test processes. Each has its own PostgreSQL, MongoDB and Redis. Tests spend most of their time waiting.
 TEST_PROCESSES ?= 3
