@@ -1,7 +1,7 @@
 # Start with `make run`, `make test` or `make check`. `make` without a target lists all targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test prove chaos check schema client screenshots docs bench audit lock clean
+.PHONY: help install run engines test slow prove chaos check schema client screenshots docs bench audit lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -26,11 +26,17 @@ install: .venv/.installed ## Create .venv and install the locked requirements, w
 run: install ## Start Daybook, and each database server that is not configured; ENGINES=sql adds optional stores
 	$(BIN)/daybook dev$(if $(ENGINES), --engines $(ENGINES)) $(ARGS)
 
+engines: install ## Get the engines of tests that only Maven has (Kafka); needs Maven and a JDK
+	@$(BIN)/python -m dev.engine_jars
+
 # The number of test processes. Each has its own PostgreSQL, MongoDB and Redis. Tests spend most of their time waiting.
 TEST_PROCESSES ?= 3
 
-test: install ## Run all tests, with real servers; the proofs run in their short form
-	$(BIN)/pytest -q -n $(TEST_PROCESSES) --dist worksteal
+test: install ## Run the tests, with real servers; the proofs run in their short form
+	$(BIN)/pytest -q -m "not slow" -n $(TEST_PROCESSES) --dist worksteal
+
+slow: install ## Run the tests that `make test` leaves out: those that take long one by one
+	$(BIN)/pytest -q -m slow -n $(TEST_PROCESSES) --dist worksteal
 
 prove: install ## Run the proofs with thousands of repetitions for about an hour; ARGS='-k tampering --minutes 60' passes options on
 	$(BIN)/pytest -v --prove $(ARGS)
@@ -58,7 +64,7 @@ check-imports:
 	$(BIN)/lint-imports
 
 check-tests:
-	$(BIN)/pytest -q -m "not services and not long" -n 2 --dist worksteal
+	$(BIN)/pytest -q -m "not services and not long and not slow" -n 2 --dist worksteal
 
 schema: install ## Write the definition of the schema that `daybook verify` expects, after a change of the migrations
 	$(BIN)/python -m dev.write_schema

@@ -84,7 +84,7 @@ def run(
     return ended
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("terminal", ODD_TERMINALS, ids=lambda terminal: terminal.name)
 def test_every_command_ends_well_in_an_odd_terminal(terminal: Terminal) -> None:
     """The stores do not answer, so most commands end with an error, which they may be unable to print."""
@@ -200,6 +200,7 @@ def test_a_command_does_not_mix_a_running_stack_with_addresses_of_the_environmen
     assert "DAYBOOK_MONGO_URL: field required" in other.err
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_tables_are_whole_wherever_they_are_printed(settings: Settings) -> None:
     """No word is cut: not in a pipe, whatever COLUMNS says, and not on a narrow terminal, where each row becomes lines."""
@@ -226,6 +227,7 @@ async def test_tables_are_whole_wherever_they_are_printed(settings: Settings) ->
             assert not {word for word in expected if word not in ended.out}, (place.name, ended.out)
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_python_itself_starts_and_ends_well_in_an_odd_terminal(settings: Settings) -> None:
     """The same with a new process, whose streams Python makes and closes: no descriptor, a full disk, and an ended reader."""

@@ -73,6 +73,7 @@ async def done(shell: Shell, command: str, allowed: Mapping[str, int]) -> str:
     return out
 
 
+@pytest.mark.slow
 async def test_the_guide_to_read_models_runs_as_it_is_printed(stack: Stack, tmp_path: Path) -> None:
     async with open_ledger(stack.settings) as ledger:
         await ledger.caught_up(await ledger.append(Book(seed=1).history(150)))
@@ -93,6 +94,7 @@ async def test_the_guide_to_read_models_runs_as_it_is_printed(stack: Stack, tmp_
     assert "balances@january 1 (copy): 0 at 0" in out[DIFFERENT]
 
 
+@pytest.mark.slow
 async def test_the_guide_to_events_runs_as_it_is_printed(stack: Stack, elsewhere: Settings, tmp_path: Path) -> None:
     async with open_ledger(stack.settings) as ledger:
         await ledger.append(Book(seed=1).history(40))
