@@ -11,7 +11,7 @@ help: ## List these targets
 
 install: .venv/.installed ## Create .venv and install the locked requirements, whose hashes are checked
 
-.venv/.installed: requirements-dev.txt pyproject.toml
+.venv/.installed: requirements-dev.txt pyproject.toml clients/python/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'Daybook needs Python 3.11 or newer: name one, as in make PYTHON=python3.12' >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
@@ -19,7 +19,7 @@ install: .venv/.installed ## Create .venv and install the locked requirements, w
 	@echo 'Installing Daybook, its database servers and all other locked requirements into .venv. This can take some minutes.'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e . -e ./clients/python
 	@touch $@
 	@echo 'Daybook is installed. `make run` starts everything; `. .venv/bin/activate` puts `daybook` on PATH.'
 

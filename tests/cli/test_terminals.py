@@ -35,14 +35,16 @@ DEAD: Final = {
     "DAYBOOK_MONGO_TIMEOUT_MS": "50",
     "DAYBOOK_REDIS_TIMEOUT_MS": "50",
     "DAYBOOK_DATA_DIR": "/proc/nowhere",
+    "XDG_CONFIG_HOME": "/proc/nowhere",
 }
-"""An environment whose stores do not answer, and where no data folder can be made."""
+"""An environment whose stores do not answer, and where no data folder and no profile can be made."""
 
+ACCOUNT: Final = "0198c5a0-0000-7000-8000-0000000000e1"
 ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "import berka": (".",),
     "import csv": (".",),
     **{f"import {name}": ("/etc/hostname",) for name in ("ofx", "mt940", "camt053")},
-    "explain": ("0198c5a0-0000-7000-8000-0000000000e1",),
+    "explain": (ACCOUNT,),
     "events export": ("-",),
     "events import": ("-",),
     "keys create": ("--name", "a", "--scope", "ledger:read"),
@@ -51,6 +53,15 @@ ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "dead-letters show": ("balances", "1"),
     "dead-letters retry": ("balances",),
     "dead-letters skip": ("balances", "1", "--reason", "r"),
+    "profiles add": ("mine",),
+    **{f"profiles {name}": ("mine",) for name in ("use", "remove")},
+    "users create": ("--name", "Ada", "--email", "ada@example.com"),
+    "accounts open": ("--owner", ACCOUNT, "--currency", "EUR"),
+    **{f"{name} show": (ACCOUNT,) for name in ("users", "accounts", "transfers", "holds")},
+    **dict.fromkeys(("balance", "statement"), (ACCOUNT,)),
+    "send": ("1", "EUR", "--from", ACCOUNT, "--to", ACCOUNT),
+    "deposit": ("1", "EUR", "--to", ACCOUNT),
+    "withdraw": ("1", "EUR", "--from", ACCOUNT),
     **{f"projections {name}": ("balances",) for name in ("rebuild", "rollback", "prune", "pause", "resume", "diff")},
 }
 """The arguments that a command needs."""

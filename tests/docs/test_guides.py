@@ -33,12 +33,13 @@ class Shell:
         self._folder = folder
         (folder / "bin").mkdir(exist_ok=True)
         daybook = folder / "bin" / "daybook"
-        daybook.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m cli.app "$@"\n')
+        daybook.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT}:{ROOT}/clients/python exec {sys.executable} -m cli.app "$@"\n')
         daybook.chmod(daybook.stat().st_mode | stat.S_IXUSR)
         self._environment = environment_of(settings) | {
             "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
             "DAYBOOK_API_KEY": OPERATOR,
             "DAYBOOK_DATA_DIR": str(folder / "data"),
+            "XDG_CONFIG_HOME": str(folder / "config"),
         }
 
     async def run(self, command: str) -> tuple[int, str, str]:
