@@ -66,6 +66,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if not {"servers", "migrated_postgres"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("services")
+        if "opensearch" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")  # its server takes 20 s to start
     if config.getoption("--prove"):
         others = [item for item in items if not item.get_closest_marker("proof")]
         config.hook.pytest_deselected(items=others)

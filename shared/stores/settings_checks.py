@@ -45,6 +45,7 @@ def check_urls(settings: Settings) -> Iterator[Finding]:
         ("MongoDB", "DAYBOOK_MONGO_URL", settings.mongo_url),
         ("Redis", "DAYBOOK_REDIS_URL", settings.redis_url),
         ("the search store", "DAYBOOK_SEARCH_URL", settings.search_url or ""),
+        *((("the broker", "DAYBOOK_PUBLISH_URL", settings.publish_url),) if settings.publish_url else ()),
     ):
         if all(map(_is_here, _hosts(url))):
             continue
@@ -56,7 +57,7 @@ def check_urls(settings: Settings) -> Iterator[Finding]:
 
 
 def _hosts(url: str) -> list[str]:
-    """Returns the hosts of a URL. A URL of MongoDB can have several."""
+    """Returns the hosts of a URL. A URL of MongoDB or of a broker can have several."""
     places = urlsplit(url).netloc.rpartition("@")[2].split(",")
     return [place.rpartition(":")[0] if place.rpartition(":")[2].isdigit() else place for place in places]
 

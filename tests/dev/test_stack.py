@@ -88,6 +88,7 @@ def balance(running: RunningStack) -> int:
 # ── the stack ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.services
 def test_a_stack_serves_ends_without_a_trace_and_comes_back_whatever_was_killed(tmp_path: Path) -> None:
     """One data folder has three stacks in turn, because most of the time goes into making the data of the first."""
@@ -166,11 +167,12 @@ def has_opensearch() -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.services
-def test_a_stack_with_optional_stores_answers_reports_and_searches(tmp_path: Path) -> None:
+def test_a_stack_with_optional_stores_answers_reports_searches_and_publishes(tmp_path: Path) -> None:
     """Search is left out where `make engines` has not been run."""
     ports = ("--command-port", "0", "--query-port", "0")
-    engines = ("sql", "search") if has_opensearch() else ("sql",)
+    engines = ("sql", "publish", *(("search",) if has_opensearch() else ()))
     started = daybook("dev", "--detach", "--engines", ",".join(engines), *ports, folder=tmp_path)
     try:
         assert started.returncode == 0, started.stderr
@@ -183,11 +185,15 @@ def test_a_stack_with_optional_stores_answers_reports_and_searches(tmp_path: Pat
         assert re.search(r"reports\W+1\W+live", listed.stdout), listed.stdout + listed.stderr
         if "search" in engines:
             assert within(60, lambda: httpx2.get(f"{url}/v1/search?q=ada", headers=key).json().get("items"))
+        assert within(60, lambda: httpx2.get(f"{url}/readyz").json().get("publishing") == "ok")
+        published = daybook("publish", folder=tmp_path, **running.environment)
+        assert re.search(r"main\W+[1-9]\d*\W+0\W", published.stdout), published.stdout + published.stderr
         assert daybook("dev", "--engines", "hammer", folder=tmp_path).returncode == 2
     finally:
         daybook("down", folder=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.services
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_it_starts_ends_what_was_started(tmp_path: Path, ending: signal.Signals) -> None:
@@ -199,6 +205,7 @@ def test_a_signal_while_it_starts_ends_what_was_started(tmp_path: Path, ending: 
     assert held_by(tmp_path) is None
 
 
+@pytest.mark.slow
 @pytest.mark.services
 def test_a_broken_server_is_one_error_and_nothing_is_left_running(tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
@@ -231,6 +238,7 @@ def test_a_taken_port_is_one_line_that_names_it(tmp_path: Path) -> None:
     assert held_by(tmp_path) is None
 
 
+@pytest.mark.slow
 @pytest.mark.services
 def test_a_stack_starts_anywhere_with_any_environment(tmp_path: Path) -> None:
     """The paths have every odd character and 150 letters, HOME can only be read, and few files may be open.

@@ -59,7 +59,8 @@ class Scraped(NamedTuple):
 async def scraped_stack(settings: Settings, folder: Path) -> AsyncIterator[Scraped]:
     """A running system that has done a little of everything that is measured."""
     port = free_port()
-    async with run_stack(settings, folder, DAYBOOK_WORKER_METRICS_PORT=str(port)) as stack:
+    nobody = f"nats://127.0.0.1:{free_port()}"  # the state of publishing is known without a broker
+    async with run_stack(settings, folder, DAYBOOK_WORKER_METRICS_PORT=str(port), DAYBOOK_PUBLISH_URL=nobody) as stack:
         async with httpx2.AsyncClient(
             headers=bearer(OPERATOR), base_url=stack.command.url, trust_env=False, timeout=60
         ) as client:
@@ -140,6 +141,7 @@ def test_each_alert_is_tested_and_is_in_the_runbook() -> None:
     assert re.findall(r"runbook: docs/runbook.md#(\w+)", RULES.read_text()) == [alert.lower() for alert in ALERTS]
 
 
+@pytest.mark.slow
 @needs_prometheus
 @pytest.mark.services
 async def test_prometheus_scrapes_all_processes_with_the_shipped_files_and_every_panel_shows_something(

@@ -74,7 +74,7 @@ class Sunk:
         return (await rebuild(self.ledger.generations(self.name), lambda _: None)).digest
 
 
-@pytest_asyncio.fixture(params=SINKS)
+@pytest_asyncio.fixture(params=[pytest.param(each, marks=pytest.mark.slow) if each == "search" else each for each in SINKS])
 async def sunk(request: pytest.FixtureRequest, settings: Settings, servers: Servers, tmp_path: Path) -> AsyncIterator[Sunk]:
     kind = request.param
     if kind not in NAMES:
@@ -183,6 +183,7 @@ async def test_an_empty_step_moves_the_checkpoint_alone(sunk: Sunk) -> None:
 # ── following ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 async def test_two_workers_that_follow_at_once_make_what_a_rebuild_makes(sunk: Sunk) -> None:
     book, ledger = Book(seed=5), sunk.ledger
     await ledger.append(book.history(40))
@@ -345,6 +346,7 @@ async def tamper(sunk: Sunk, what: str) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["change", "deletion"])
 async def test_verify_finds_a_row_that_somebody_changed_or_deleted(sunk: Sunk, what: str) -> None:
     await sunk.ledger.append(Book(seed=11).history(40))
