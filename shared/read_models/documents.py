@@ -66,15 +66,17 @@ class GenerationDocuments:
         stored["_id"] = self._prefix + document["_id"]
         return stored
 
-    def match(self, wanted: Mapping[str, Any]) -> JsonObject:
+    def match(self, wanted: Mapping[str, Any], ordered_by: str | None = None) -> JsonObject:
         """Returns the filter for the documents of this generation that match `wanted`.
 
-        A filter by `_id` alone names the generation already. With its field too, MongoDB would consider all other indexes.
+        It names the generation once: by the ids that it asks for, by a range of all ids if they order the documents or if nothing
+        does, and otherwise by the field. With both, MongoDB would consider indexes that do not help.
         """
-        if not wanted:
-            return {"_id": {"$gte": self._prefix, "$lt": self._end}}
         inside = self._inside(wanted)
-        return inside if _is_by_id(wanted) else {**self.named, **inside}
+        if _is_by_id(wanted):
+            return inside
+        is_by_id = ordered_by == "_id" or not (ordered_by or wanted)
+        return {**({"_id": {"$gte": self._prefix, "$lt": self._end}} if is_by_id else self.named), **inside}
 
     def stages(self, pipeline: Sequence[JsonObject]) -> list[JsonObject]:
         """Returns the stages of an aggregation on the documents of this generation. The first one must be `$match`."""
@@ -82,7 +84,8 @@ class GenerationDocuments:
         if [*first] != ["$match"] or not all(stage.keys() <= _LATER_STAGES for stage in later):
             msg = f"a pipeline begins with $match, followed by stages of {sorted(_LATER_STAGES)}"
             raise ValueError(msg)
-        return [{"$match": self.match(first["$match"])}, *(self._expression(stage) for stage in later)]
+        ordered_by = next(iter(later[0].get("$sort", ())), None) if later else None
+        return [{"$match": self.match(first["$match"], ordered_by)}, *(self._expression(stage) for stage in later)]
 
     def _inside(self, wanted: Mapping[str, Any]) -> JsonObject:
         return {name: self._condition(name, value) for name, value in wanted.items()}
@@ -149,7 +152,7 @@ class GenerationDocuments:
         session: MongoSession | None = None,
     ) -> AsyncIterator[JsonObject]:
         """Yields the documents that match `wanted`, in this order. A limit of 0 is none."""
-        found = self.collection(mongo).find(self.match(wanted), fields, session=session)
+        found = self.collection(mongo).find(self.match(wanted, order[0][0]), fields, session=session)
         async for document in found.sort(list(order)).limit(limit):
             yield self.told(document)
 

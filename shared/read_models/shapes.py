@@ -19,8 +19,8 @@ Index = tuple[tuple[str, int], ...]
 class ReadModel(msgspec.Struct, frozen=True):
     """Describes one read model. Raise `version` when the shape or the meaning of its data changes.
 
-    `indexes` are the indexes in MongoDB, except the one on `_id`. The generation comes before their fields. All fields of an index have the same direction, so that a list
-    can be read in both directions.
+    `indexes` are the indexes in MongoDB, except the one on `_id`. Each begins with the generation, which is left out here. All
+    fields of an index have the same direction, so that a list can be read in both directions.
     """
 
     name: str

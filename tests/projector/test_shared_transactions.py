@@ -292,4 +292,4 @@ async def test_a_read_model_whose_store_was_emptied_is_rebuilding_whatever_was_p
     async with projecting(alone, settings):
         for path in paths:
             assert (await alone.ask(path)).status_code == 200
-    assert (await Reader(*alone.stores[:3], settings).look_in_mongo(USERS, "main", [{"$count": "users"}])).data == [{"users": 3}]
+    assert len((await Reader(*alone.stores[:3], settings).look_in_mongo(USERS, "main", [{"$match": {}}])).data) == 3
