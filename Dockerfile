@@ -9,8 +9,11 @@ RUN python -m venv /opt/daybook \
     && /opt/build/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements-build.txt \
     && /opt/daybook/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.txt
 COPY . .
-RUN /opt/build/bin/python -c "import sys; from setuptools import build_meta; print(build_meta.build_editable(sys.argv[1]))" /tmp \
-    && /opt/daybook/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps /tmp/daybook-*.whl \
+RUN for package in . clients/python; do \
+        (cd $package && /opt/build/bin/python -c "from setuptools import build_meta; print(build_meta.build_editable('/tmp'))") \
+            || exit 1; \
+    done \
+    && /opt/daybook/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps /tmp/daybook-*.whl /tmp/daybook_client-*.whl \
     && /opt/daybook/bin/python -m compileall -q /app /opt/daybook
 
 FROM python:3.12-slim

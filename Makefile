@@ -1,7 +1,7 @@
 # Start with `make run`, `make test` or `make check`. `make` without a target lists all targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test prove chaos check schema client screenshots docs bench audit lock clean
+.PHONY: help install run engines test slow prove chaos check schema client screenshots docs bench audit lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +11,7 @@ help: ## List these targets
 
 install: .venv/.installed ## Create .venv and install the locked requirements, whose hashes are checked
 
-.venv/.installed: requirements-dev.txt pyproject.toml
+.venv/.installed: requirements-dev.txt pyproject.toml clients/python/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'Daybook needs Python 3.11 or newer: name one, as in make PYTHON=python3.12' >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
@@ -19,18 +19,24 @@ install: .venv/.installed ## Create .venv and install the locked requirements, w
 	@echo 'Installing Daybook, its database servers and all other locked requirements into .venv. This can take some minutes.'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e . -e ./clients/python
 	@touch $@
 	@echo 'Daybook is installed. `make run` starts everything; `. .venv/bin/activate` puts `daybook` on PATH.'
 
 run: install ## Start Daybook, and each database server that is not configured; ENGINES=sql adds optional stores
 	$(BIN)/daybook dev$(if $(ENGINES), --engines $(ENGINES)) $(ARGS)
 
+engines: install ## Get the engines of tests that only Maven has (Kafka); needs Maven and a JDK
+	@$(BIN)/python -m dev.engine_jars
+
 # The number of test processes. Each has its own PostgreSQL, MongoDB and Redis. Tests spend most of their time waiting.
 TEST_PROCESSES ?= 3
 
-test: install ## Run all tests, with real servers; the proofs run in their short form
-	$(BIN)/pytest -q -n $(TEST_PROCESSES) --dist worksteal
+test: install ## Run the tests, with real servers; the proofs run in their short form
+	$(BIN)/pytest -q -m "not slow" -n $(TEST_PROCESSES) --dist worksteal
+
+slow: install ## Run the tests that `make test` leaves out: those that take long one by one
+	$(BIN)/pytest -q -m slow -n $(TEST_PROCESSES) --dist worksteal
 
 prove: install ## Run the proofs with thousands of repetitions for about an hour; ARGS='-k tampering --minutes 60' passes options on
 	$(BIN)/pytest -v --prove $(ARGS)
@@ -58,7 +64,7 @@ check-imports:
 	$(BIN)/lint-imports
 
 check-tests:
-	$(BIN)/pytest -q -m "not services and not long" -n 2 --dist worksteal
+	$(BIN)/pytest -q -m "not services and not long and not slow" -n 2 --dist worksteal
 
 schema: install ## Write the definition of the schema that `daybook verify` expects, after a change of the migrations
 	$(BIN)/python -m dev.write_schema

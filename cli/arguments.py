@@ -1,10 +1,12 @@
 """Arguments and options that several commands have, with their checks."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import typer
 
 from shared.input_types import LEDGER_ID
+from shared.timestamps import timestamp
 
 POSITION_MAX: Final = 2**63 - 1
 """The greatest position that PostgreSQL can hold."""
@@ -23,6 +25,31 @@ def utf8(value: str) -> str:
     except UnicodeEncodeError:
         raise typer.BadParameter("give a text in UTF-8") from None
     return value
+
+
+def utf8_or_none(value: str | None) -> str | None:
+    return value and utf8(value)
+
+
+def moment(value: str | None) -> datetime | None:
+    """Reads a point in time. Without an offset, it is in UTC, and a date is its first moment."""
+    if value is None:
+        return None
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError:
+        raise typer.BadParameter("give a time in RFC 3339, such as 2026-01-31T23:59:59Z") from None
+    found = found if found.tzinfo else found.replace(tzinfo=UTC)
+    try:
+        return found.astimezone(UTC)
+    except OverflowError:
+        raise typer.BadParameter("give a time in the years 1 to 9999 of UTC") from None
+
+
+def moment_text(value: str | None) -> str | None:
+    """Checks a point in time as `moment` reads it, and returns it in RFC 3339."""
+    found = moment(value)
+    return timestamp(found) if found else None
 
 
 LedgerOption = Annotated[str, typer.Option(help="The ledger.", callback=ledger_id)]

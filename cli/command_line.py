@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
 from cli.exit_codes import ExitCode
-from shared.errors import StoreUnavailable
+from shared.errors import SettingsInvalid, StoreUnavailable
 from shared.logs import escaped
 
 HELP: Final = "Usage:"
@@ -53,8 +53,36 @@ SUBCOMMANDS: Final[Mapping[str, Subcommand]] = {
     "events": Subcommand("cli.events:app", "Export a whole ledger to a file, and import it elsewhere."),
     "import": Subcommand("cli.imports:app", "Load data of other systems through the command API."),
     "master-keys": Subcommand("cli.master_keys:app", "Rotate the master keys."),
+    "profiles": Subcommand(
+        "cli.profiles:app", "Keep the addresses and API keys of the Daybooks that you use, each under a name."
+    ),
+    "users": Subcommand("cli.users:app", "List, show and create users over HTTP."),
+    "accounts": Subcommand("cli.accounts:app", "List, show and open accounts over HTTP."),
+    "transfers": Subcommand("cli.transfers:app", "List and show transfers over HTTP."),
+    "holds": Subcommand("cli.holds:app", "List and show holds over HTTP."),
+    "balance": Subcommand("cli.balance:balance", "Show the balance of an account, now or at a moment in the past."),
+    "statement": Subcommand("cli.statement:statement", "Show the entries of an account in a period, between its two balances."),
+    "send": Subcommand("cli.send:send", "Transfer money from one account to another, after showing what that does."),
+    "deposit": Subcommand("cli.send:deposit", "Bring money into an account, after showing what that does."),
+    "withdraw": Subcommand("cli.send:withdraw", "Take money out of an account, after showing what that does."),
+    "top": Subcommand("cli.top:top", "Watch throughput, the queue of commands, and the lag of each read model."),
 }
 """The subcommands, in the order in which the help lists them."""
+
+API_COMMANDS: Final = frozenset(
+    {
+        *("profiles", "users", "accounts", "transfers", "holds"),
+        *("balance", "statement", "send", "deposit", "withdraw", "top"),
+    }
+)
+"""The subcommands that reach Daybook over HTTP, with a profile. Anyone may use them who has an API key."""
+
+
+class Completion(NamedTuple):
+    """A word that completes a command line, and its description."""
+
+    value: str
+    help: str
 
 
 class LazyCommands(Mapping[str, Any]):
@@ -77,7 +105,13 @@ class LazyCommands(Mapping[str, Any]):
 
 def _load(name: str, subcommand: Subcommand) -> Any:
     module, _, attribute = subcommand.where.partition(":")
-    found = getattr(import_module(module), attribute)
+    try:
+        found = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as missing:
+        if missing.name != "daybook_client":
+            raise
+        problem = f"`daybook {name}` needs the package daybook-client: run `make install`, or `pip install ./clients/python`"
+        raise SettingsInvalid([problem]) from None
     if isinstance(found, typer.Typer):
         found.rich_markup_mode = None
         command: Any = get_group(found)
@@ -99,8 +133,15 @@ class CommandLine(TyperGroup):
         return list(self.commands)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 # the signature is typer's
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, subcommand.help) for name, subcommand in SUBCOMMANDS.items()])
+        for title, for_people in (("Commands", False), ("Commands for people, over HTTP", True)):
+            named = [(name, each.help) for name, each in SUBCOMMANDS.items() if (name in API_COMMANDS) == for_people]
+            with formatter.section(title):
+                formatter.write_dl(named)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """Completes the names of the subcommands without importing any of them."""
+        named = [Completion(name, each.help) for name, each in SUBCOMMANDS.items() if name.startswith(incomplete)]
+        return [*named, *super(TyperGroup, self).shell_complete(ctx, incomplete)]
 
     def invoke(self, ctx: Any) -> Any:
         try:

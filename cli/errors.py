@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 
 from cli.command_line import HELP
 from cli.exit_codes import ExitCode
+from cli.request_errors import OutcomeUnknown, RequestRefused
 from cli.standard_streams import OutputLost, ReaderGone
 from importers.faults import ImportFileInvalid
 from projector.generations.generations import PausedError
@@ -121,6 +122,8 @@ _CAUSES: Final[Sequence[tuple[tuple[type[BaseException], ...], Callable[[Any], F
         (errors.LogDamaged, errors.ReadModelDamaged, errors.UnknownEvent, errors.LedgerFileInvalid, ImportFileInvalid),
         _detail(ExitCode.DATA),
     ),
+    ((RequestRefused,), lambda refused: Failure(refused.exit_code, str(refused))),
+    ((OutcomeUnknown,), _detail(ExitCode.UNAVAILABLE)),
     ((errors.NotFound, errors.Rejection, errors.BadRequest, reporting_errors.StatementInvalid), _detail(ExitCode.USAGE)),
     ((reporting_errors.StatementDenied,), _detail(ExitCode.DENIED)),
     ((errors.Unavailable,), _detail(ExitCode.UNAVAILABLE)),

@@ -11,7 +11,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from cli.arguments import POSITION_MAX, LedgerOption
+from cli.arguments import POSITION_MAX, LedgerOption, moment, moment_text
 from cli.read_model_operations import NameArgument, OperationsOf, names_in_use, run_operations, show_rebuild
 from cli.tables import print_table
 from projector.generations.comparison import Comparison
@@ -30,20 +30,6 @@ def _label(value: str | None) -> str | None:
     if value is not None and not LABEL.fullmatch(value):
         raise typer.BadParameter("give at most 31 lower-case letters, digits and hyphens, beginning with a letter")
     return value
-
-
-def _moment(value: str | None) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        raise typer.BadParameter("give a time in RFC 3339, such as 2026-01-31T23:59:59Z", param_hint="--until") from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise typer.BadParameter("give a time in the years 1 to 9999 of UTC", param_hint="--until") from None
 
 
 @app.command(name="list")
@@ -100,7 +86,9 @@ def _status_cells(status: ReadModelStatus) -> list[str]:
 def rebuild(
     name: NameArgument,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print an estimate only.")] = False,  # noqa: FBT002 # a flag
-    until: Annotated[str | None, typer.Option(help="With --into: build the copy as of this time, in RFC 3339.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="With --into: build the copy as of this time, in RFC 3339.", callback=moment_text)
+    ] = None,
     to: Annotated[
         int | None, typer.Option(min=1, max=POSITION_MAX, help="With --into: build the copy as of this position.")
     ] = None,
@@ -118,8 +106,8 @@ def rebuild(
 
     Example: daybook projections rebuild balances --until 2026-01-31T23:59:59Z --into january
     """
-    moment = _moment(until)
-    if (into is None) != (moment is None and to is None) or (moment is not None and to is not None):
+    past = moment(until)
+    if (into is None) != (past is None and to is None) or (past is not None and to is not None):
         raise typer.BadParameter("give --into together with either --until or --to")
     if into is not None and ALL_PROJECTIONS_BY_NAME[name].model.personal:
         raise typer.BadParameter(f"{name} holds personal data, so it cannot be copied: an erasure would not reach the copy")
@@ -127,7 +115,7 @@ def rebuild(
     async def work(operations_of: OperationsOf) -> None:
         one = operations_of(name)
         estimate = await one.estimate()
-        target = await one.position_at(moment) if moment else to
+        target = await one.position_at(past) if past else to
         if target is not None and target > estimate.events:
             raise typer.BadParameter(f"the log ends at {estimate.events}")
         estimate = msgspec.structs.replace(estimate, events=target or estimate.events)

@@ -1,11 +1,7 @@
 """`daybook sql`: asks the tables of SQL reporting a question, and prints the answer. The database refuses every write."""
 
-import csv
-import io
-import json
 import os
 import sys
-from collections.abc import Sequence
 from enum import StrEnum
 from importlib import import_module
 from typing import Annotated, Any
@@ -14,8 +10,7 @@ import typer
 import uvloop
 
 from cli.arguments import utf8
-from cli.tables import print_table
-from query_api.statement_formats import FORMULA_SIGNS
+from cli.row_writers import CsvWriter, JsonWriter, TableWriter
 from shared.errors import FileUnusable, SettingsInvalid
 from shared.reporting_errors import StatementInvalid
 
@@ -78,62 +73,6 @@ def _read_stdin() -> str:
         raise StatementInvalid("stdin is not a text in UTF-8") from None
     except OSError as error:
         raise FileUnusable(f"stdin cannot be read: {error.strerror or error}") from None
-
-
-class TableWriter:
-    """Prints a table. Keeps all rows until the end, because the widest cell decides the width of its column."""
-
-    def begin(self, columns: Sequence[str]) -> None:
-        self._columns = columns
-        self._rows: list[Sequence[Any]] = []
-
-    def rows(self, rows: Sequence[Sequence[Any]]) -> None:
-        self._rows += rows
-
-    def end(self) -> None:
-        print_table(self._columns, self._rows)
-
-
-class CsvWriter:
-    """Prints CSV (RFC 4180). NULL is an empty cell."""
-
-    def begin(self, columns: Sequence[str]) -> None:
-        self.rows([columns])
-
-    def rows(self, rows: Sequence[Sequence[Any]]) -> None:
-        written = io.StringIO()
-        csv.writer(written).writerows([[_csv_cell(cell) for cell in row] for row in rows])
-        typer.echo(written.getvalue(), nl=False)
-
-    def end(self) -> None:
-        """Does nothing: a file ends with its last row."""
-
-
-def _csv_cell(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_SIGNS) else cell
-
-
-class JsonWriter:
-    """Prints a JSON array with an object for each row, in a line of its own."""
-
-    def begin(self, columns: Sequence[str]) -> None:
-        """Prints the beginning.
-
-        Raises:
-            StatementInvalid: two columns have the same name, so an object could not have both.
-        """
-        if len({*columns}) != len(columns):
-            raise StatementInvalid("two columns have the same name: give each its own, with AS")
-        self._columns = columns
-        self._separator = "["
-
-    def rows(self, rows: Sequence[Sequence[Any]]) -> None:
-        for row in rows:
-            typer.echo(f"{self._separator}{json.dumps(dict(zip(self._columns, row, strict=True)))}", nl=False)
-            self._separator = ",\n"
-
-    def end(self) -> None:
-        typer.echo("[]" if self._separator == "[" else "]")
 
 
 WRITERS = {AnswerFormat.TABLE: TableWriter, AnswerFormat.CSV: CsvWriter, AnswerFormat.JSON: JsonWriter}

@@ -9,20 +9,23 @@ The next batch begins when as many commands wait as are being written, when enou
 batch has ended, whichever comes first. A command whose deadline has passed is left out: its caller has already received an error.
 
 The callers of a ledger take turns: a batch takes one command of each, then one more of each, and so on. So a caller who sends
-thousands of commands does not keep the single command of another caller waiting. While several callers are active, batches are
-small, because a command also waits for the batch that is being written when it arrives.
+thousands of commands does not keep the single command of another caller waiting. While several callers are active, a batch has
+about as many commands as requests wait. So requests with hundreds of commands do not make it large. That matters because a
+command also waits for the batch that is being written when it arrives.
 """
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from shared.errors import Overloaded
 
 ACTIVE_SECONDS: Final = 5.0
 """A caller is active for this long after its last command, in seconds."""
-SHARED_BATCHES: Final = 16
-"""While several callers are active, a batch has this part of the most commands, or one command of each waiting caller if more."""
+SHARED_COMMANDS: Final = 4
+"""While several callers are active, a batch has at most this many commands, or as many as requests wait if that is more."""
+SHARED_TURNS: Final = 400
+"""It has more than that if the commands that wait would otherwise need more turns than this, and so miss their deadlines."""
 CALLER_TENTHS: Final = 9
 """How many tenths of the queue the commands of one caller may take, so that others still find room."""
 
@@ -42,26 +45,32 @@ class Waiting(Protocol):
 W = TypeVar("W", bound=Waiting)
 
 
+class _InLine(NamedTuple, Generic[W]):
+    command: W
+    ends_request: bool
+
+
 class CommandQueue(Generic[W]):
     """The commands of one ledger that no batch has taken yet: for each caller, oldest first."""
 
     def __init__(self, queue_commands_max: int, batch_commands_max: int, clock: Callable[[], float]) -> None:
-        self._waiting: OrderedDict[str, deque[W]] = OrderedDict()
+        self._waiting: OrderedDict[str, deque[_InLine[W]]] = OrderedDict()
         """The waiting commands by caller. The caller whose turn comes next is the first."""
         self._count = 0
+        self._requests = 0
+        """The number of requests of which at least one command waits."""
         self._active: OrderedDict[str, float] = OrderedDict()
         """The time of each active caller's last command. The caller who was active longest ago is the first."""
         self._queue_commands_max = queue_commands_max
         self._caller_commands_max = max(1, queue_commands_max * CALLER_TENTHS // 10)
         self._batch_commands_max = batch_commands_max
-        self._shared_commands_max = max(1, batch_commands_max // SHARED_BATCHES)
         self._clock = clock
 
     def __len__(self) -> int:
         return self._count
 
     def add(self, commands: Sequence[W]) -> None:
-        """Adds commands of one caller to the end of the caller's line: all of them, or none.
+        """Adds the commands of one request to the end of its caller's line: all of them, or none.
 
         Raises:
             Overloaded: the queue has no room for all of them.
@@ -70,9 +79,12 @@ class CommandQueue(Generic[W]):
         own = self._waiting.get(caller) or deque()
         if len(own) + len(commands) > self._caller_commands_max or self._count + len(commands) > self._queue_commands_max:
             raise Overloaded
-        own.extend(commands)
+        *others, last = commands
+        own.extend(_InLine(command, ends_request=False) for command in others)
+        own.append(_InLine(last, ends_request=True))
         self._waiting[caller] = own
         self._count += len(commands)
+        self._requests += 1
         self._active[caller] = self._clock()
         self._active.move_to_end(caller)
 
@@ -99,7 +111,8 @@ class CommandQueue(Generic[W]):
         """Removes the next command of the caller whose turn it is, and ends the caller's turn."""
         caller, commands = next(iter(self._waiting.items()))
         self._count -= 1
-        command = commands.popleft()
+        command, ends_request = commands.popleft()
+        self._requests -= ends_request
         if commands:
             self._waiting.move_to_end(caller)
         else:
@@ -112,4 +125,4 @@ class CommandQueue(Generic[W]):
             self._active.popitem(last=False)
         if len(self._active) <= 1:
             return self._batch_commands_max
-        return min(self._batch_commands_max, max(self._shared_commands_max, len(self._waiting)))
+        return min(self._batch_commands_max, max(SHARED_COMMANDS, self._requests, self._count // SHARED_TURNS))

@@ -27,6 +27,7 @@ def bench(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "bench", *arguments]
 
 
+@pytest.mark.slow
 @pytest.mark.services
 def test_a_benchmark_measures_each_of_its_lanes() -> None:
     done = subprocess.run(bench("single", "--quick"), capture_output=True, text=True, check=True, cwd=ROOT, timeout=300)
@@ -36,6 +37,7 @@ def test_a_benchmark_measures_each_of_its_lanes() -> None:
     assert "round 1 of 1" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_ctrl_c_leaves_nothing_behind() -> None:
     before = _left_behind()

@@ -20,6 +20,7 @@ from tests.harness.terminals import daybook
 pytestmark = pytest.mark.services
 
 
+@pytest.mark.slow
 async def test_a_dump_that_is_restored_into_a_new_cluster_verifies_and_takes_commands(
     settings: Settings, migrated_postgres: Path, tmp_path: Path
 ) -> None:

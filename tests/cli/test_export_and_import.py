@@ -160,6 +160,7 @@ async def test_an_export_of_an_imported_ledger_is_the_same_to_the_byte(moved: Mo
     assert await contents(elsewhere, tables) == await contents(moved.settings, tables)
 
 
+@pytest.mark.slow
 async def test_read_models_are_the_same_and_verify_finds_nothing(moved: Moved, elsewhere: Settings) -> None:
     await import_from(elsewhere, moved.file, moved.keys)
     digests = []
@@ -235,6 +236,7 @@ async def test_long_histories_get_the_snapshots_that_their_events_fold_to(
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 async def test_pipes_and_packed_files_hold_the_same(moved: Moved, elsewhere: Settings, tmp_path: Path) -> None:
     plain = await piped(moved.settings, "export", "-")
     assert plain == moved.file.read_bytes()
@@ -258,6 +260,7 @@ async def test_no_name_no_address_and_no_plain_key_stands_in_the_files(moved: Mo
     assert moved.settings.master_keys.get_secret_value().encode() not in raw
 
 
+@pytest.mark.slow
 async def test_cloud_events_are_every_event_and_nothing_else(moved: Moved, elsewhere: Settings, tmp_path: Path) -> None:
     events = [json.loads(line) for line in (await piped(moved.settings, "export", "-", "--format", "cloudevents")).splitlines()]
     exported = [line for line in map(json.loads, moved.lines) if line["line"] == "event"]
@@ -446,6 +449,7 @@ async def has_begun(settings: Settings) -> bool:
         await connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15), (signal.SIGKILL, -9)])
 async def test_an_import_that_is_ended_leaves_nothing(moved: Moved, elsewhere: Settings, how: signal.Signals, code: int) -> None:
     before = await contents(elsewhere)
@@ -463,6 +467,7 @@ async def test_an_import_that_is_ended_leaves_nothing(moved: Moved, elsewhere: S
     await import_from(elsewhere, moved.file, moved.keys)
 
 
+@pytest.mark.slow
 async def test_an_import_killed_at_any_moment_is_whole_or_not_there(
     settings: Settings, elsewhere: Settings, tmp_path: Path
 ) -> None:
@@ -511,6 +516,7 @@ async def test_an_export_that_is_ended_leaves_the_file_that_was_there(
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.slow
 async def test_an_import_that_meets_somebody_who_writes_gives_up_and_says_why(moved: Moved, elsewhere: Settings) -> None:
     connection = await asyncpg.connect(elsewhere.database_url, ssl=False)
     async with connection.transaction():

@@ -45,6 +45,7 @@ async def test_a_right_history_is_imported(settings: Settings, tmp_path: Path) -
     assert await refusal(settings, write_ledger(tmp_path, stored_events(Scene().events))) == ""
 
 
+@pytest.mark.slow
 async def test_events_that_no_command_makes_are_not_imported(settings: Settings, tmp_path: Path) -> None:
     before = await contents(settings)
     imported = []
@@ -119,6 +120,7 @@ async def test_json_of_any_depth_is_refused_with_its_line(settings: Settings, tm
     assert "not a file of people's keys" in await refusal(settings, (file, keys))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["ledger", "keys"])
 async def test_a_small_file_that_unpacks_to_gigabytes_is_refused_in_little_memory(
     settings: Settings, tmp_path: Path, place: str

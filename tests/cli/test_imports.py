@@ -67,6 +67,7 @@ def test_a_folder_with_faults_is_refused_with_a_line_for_each(tmp_path: Path) ->
     )
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_files_are_imported_once_and_longer_files_add_what_is_new(stack: Stack, tmp_path: Path) -> None:
     """A folder with a fault in its last row writes nothing. A rejection names its row, and the next run completes the import."""
@@ -106,6 +107,7 @@ async def test_files_are_imported_once_and_longer_files_add_what_is_new(stack: S
     assert await balance(stack, a1) == 5_150 - 90_000
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_bank_statements_of_each_format_are_imported_once(stack: Stack, tmp_path: Path) -> None:
     """Each format opens an account of its own. Its balance is the closing balance, also after a second run."""
@@ -123,6 +125,7 @@ async def test_bank_statements_of_each_format_are_imported_once(stack: Stack, tm
         assert await balance(stack, imported_id(name, "account", numbers[name])) == 98_032
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_an_import_that_was_interrupted_is_completed_by_the_next_run(stack: Stack, tmp_path: Path) -> None:
     """The run is cancelled, as Ctrl-C does, after each number of commands that it can have sent."""
@@ -152,6 +155,7 @@ async def import_until(stack: Stack, stages: Any, count: int) -> None:
     await post_commands(stack.command.url, OPERATOR, stages, 4, stop)
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_a_currency_that_the_ledger_does_not_take_is_named_before_anything_is_sent(
     settings: Settings, tmp_path: Path
@@ -168,6 +172,7 @@ async def test_a_currency_that_the_ledger_does_not_take_is_named_before_anything
         assert "5 commands were new" in (await run_import(stack, "csv", str(tmp_path))).out
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_an_import_goes_on_when_the_command_api_is_there_again(settings: Settings, tmp_path: Path) -> None:
     """First the log is locked, so that every command is answered 503. Then the command API dies, and starts again."""
@@ -201,6 +206,7 @@ async def test_an_import_goes_on_when_the_command_api_is_there_again(settings: S
         assert balances == [10_000, 10_000]
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_an_import_that_sends_too_much_waits_as_long_as_it_is_told_to(settings: Settings, tmp_path: Path) -> None:
     """Redis forgets what was counted after some seconds, so that the test need not wait for the end of the minute."""

@@ -71,6 +71,7 @@ async def again_after_prune(ledger: Ledger, name: str) -> str:
     return err
 
 
+@pytest.mark.slow
 @both_stores
 async def test_readers_see_no_hole_and_never_go_back_while_it_is_rebuilt_and_rolled_back(ledger: Ledger, name: str) -> None:
     book = Book(seed=12)
@@ -110,6 +111,7 @@ async def live_now(ledger: Ledger, name: str) -> Generation:
         return await ledger.live(name)
 
 
+@pytest.mark.slow
 @both_stores
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 async def test_a_rebuild_that_ends_early_goes_on_where_it_was(ledger: Ledger, name: str, how: signal.Signals) -> None:
@@ -205,6 +207,7 @@ async def test_the_code_of_the_version_before_brings_back_what_is_not_kept_witho
     assert (erased["status"], erased["name"], await numbers(ledger, "users")) == ("erased", "", {2})
 
 
+@pytest.mark.slow
 @both_stores
 async def test_a_paused_read_model_stands_still_for_workers_and_rebuilds_until_it_is_resumed(ledger: Ledger, name: str) -> None:
     book = Book()

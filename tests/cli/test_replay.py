@@ -98,6 +98,7 @@ async def started(ledger: Ledger) -> bool:
     return bool(await ledger.stores.mongo.checkpoints.find_one({"position": {"$gt": 0}}))
 
 
+@pytest.mark.slow
 async def test_an_interrupted_replay_says_so_and_goes_on_when_started_again(ledger: Ledger) -> None:
     await ledger.append(Book().history(EVENTS))
     expected = await ledger.rebuild()
@@ -111,6 +112,7 @@ async def test_an_interrupted_replay_says_so_and_goes_on_when_started_again(ledg
     assert (code, digests_in(out)) == (0, expected), err
 
 
+@pytest.mark.slow
 async def test_a_replay_that_is_killed_again_and_again_ends_right(ledger: Ledger) -> None:
     await ledger.append(Book().history(EVENTS))
     expected = await ledger.rebuild()
@@ -135,6 +137,7 @@ async def test_a_generation_left_unfinished_is_gone_on_with(ledger: Ledger) -> N
     assert (positions, (await ledger.live("users")).number) == ([40, 100], build.generation.number)
 
 
+@pytest.mark.slow
 async def test_two_replays_at_once_beside_a_projector_while_events_come_in(ledger: Ledger) -> None:
     book = Book(seed=31)
     head = await ledger.append(book.history(2_000))

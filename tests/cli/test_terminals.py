@@ -35,14 +35,16 @@ DEAD: Final = {
     "DAYBOOK_MONGO_TIMEOUT_MS": "50",
     "DAYBOOK_REDIS_TIMEOUT_MS": "50",
     "DAYBOOK_DATA_DIR": "/proc/nowhere",
+    "XDG_CONFIG_HOME": "/proc/nowhere",
 }
-"""An environment whose stores do not answer, and where no data folder can be made."""
+"""An environment whose stores do not answer, and where no data folder and no profile can be made."""
 
+ACCOUNT: Final = "0198c5a0-0000-7000-8000-0000000000e1"
 ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "import berka": (".",),
     "import csv": (".",),
     **{f"import {name}": ("/etc/hostname",) for name in ("ofx", "mt940", "camt053")},
-    "explain": ("0198c5a0-0000-7000-8000-0000000000e1",),
+    "explain": (ACCOUNT,),
     "events export": ("-",),
     "events import": ("-",),
     "keys create": ("--name", "a", "--scope", "ledger:read"),
@@ -51,6 +53,15 @@ ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "dead-letters show": ("balances", "1"),
     "dead-letters retry": ("balances",),
     "dead-letters skip": ("balances", "1", "--reason", "r"),
+    "profiles add": ("mine",),
+    **{f"profiles {name}": ("mine",) for name in ("use", "remove")},
+    "users create": ("--name", "Ada", "--email", "ada@example.com"),
+    "accounts open": ("--owner", ACCOUNT, "--currency", "EUR"),
+    **{f"{name} show": (ACCOUNT,) for name in ("users", "accounts", "transfers", "holds")},
+    **dict.fromkeys(("balance", "statement"), (ACCOUNT,)),
+    "send": ("1", "EUR", "--from", ACCOUNT, "--to", ACCOUNT),
+    "deposit": ("1", "EUR", "--to", ACCOUNT),
+    "withdraw": ("1", "EUR", "--from", ACCOUNT),
     **{f"projections {name}": ("balances",) for name in ("rebuild", "rollback", "prune", "pause", "resume", "diff")},
 }
 """The arguments that a command needs."""
@@ -73,7 +84,7 @@ def run(
     return ended
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("terminal", ODD_TERMINALS, ids=lambda terminal: terminal.name)
 def test_every_command_ends_well_in_an_odd_terminal(terminal: Terminal) -> None:
     """The stores do not answer, so most commands end with an error, which they may be unable to print."""
@@ -189,6 +200,7 @@ def test_a_command_does_not_mix_a_running_stack_with_addresses_of_the_environmen
     assert "DAYBOOK_MONGO_URL: field required" in other.err
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_tables_are_whole_wherever_they_are_printed(settings: Settings) -> None:
     """No word is cut: not in a pipe, whatever COLUMNS says, and not on a narrow terminal, where each row becomes lines."""
@@ -215,6 +227,7 @@ async def test_tables_are_whole_wherever_they_are_printed(settings: Settings) ->
             assert not {word for word in expected if word not in ended.out}, (place.name, ended.out)
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_python_itself_starts_and_ends_well_in_an_odd_terminal(settings: Settings) -> None:
     """The same with a new process, whose streams Python makes and closes: no descriptor, a full disk, and an ended reader."""

@@ -218,6 +218,7 @@ async def new_account(daybook: AsyncDaybook) -> str:
     return (await daybook.open_account(owner_id=user["id"], currency="EUR"))["id"]
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_a_command_whose_answer_is_lost_takes_effect_once(stack: Stack) -> None:
     async with proxy_to(f"{stack.settings.command_url}/") as (proxy, url), client_of(stack, url) as daybook:
@@ -273,6 +274,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "packages"
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_every_block_of_the_readme_prints_what_stands_below_it(stack: Stack, tmp_path: Path, installed: Path) -> None:
     blocks = BLOCK.findall((PACKAGE / "README.md").read_text())

@@ -127,6 +127,7 @@ async def commands_of_every_kind(api: Commands) -> list[tuple[str, str, Body | N
     ]
 
 
+@pytest.mark.slow
 async def test_a_dry_run_answers_like_the_command_and_records_nothing(api: Commands, settings: Settings) -> None:
     """Both have the same key, so a dry run that used its key would be seen too."""
     for number, (method, path, body) in enumerate(await commands_of_every_kind(api)):

@@ -42,6 +42,7 @@ async def test_no_transaction_takes_more_than_half_of_those_who_wait(settings: S
     assert max(sizes) > 1
 
 
+@pytest.mark.slow
 async def test_what_is_committed_is_answered_though_the_next_batch_gets_stuck(settings: Settings) -> None:
     async with proxy_to(settings.database_url) as (proxy, url):
         through = settings.model_copy(update={"database_url": url, "stream_cache_max": 1})

@@ -86,6 +86,7 @@ async def test_a_broken_one_is_replaced(engine: AsyncEngine, servers: Servers) -
     await kept.release()
 
 
+@pytest.mark.slow
 async def test_one_that_is_broken_and_not_yet_closed_is_replaced(settings: Settings, servers: Servers) -> None:
     """The server's last word has come, and its close has not."""
     async with proxy_to(settings.database_url) as (proxy, url):

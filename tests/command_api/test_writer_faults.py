@@ -120,6 +120,7 @@ async def recorded(database_url: str, type_: str, member: str) -> list[str]:
     return [row[0] for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["killed", "frozen", "cut off"])
 async def test_another_process_writes_when_the_writer_is_lost(group: Group, fault: str) -> None:
     async with AsyncExitStack() as exits:

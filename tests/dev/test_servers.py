@@ -105,6 +105,7 @@ async def test_redis_never_evicts_and_writes_every_change(redis: Redis) -> None:
     assert (settings["maxmemory-policy"], settings["appendonly"]) == ("noeviction", "yes")
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_mongo_has_transactions_also_after_it_moved_to_another_port(mongo: Mongo) -> None:
     for _ in range(2):

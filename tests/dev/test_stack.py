@@ -87,6 +87,7 @@ def balance(running: RunningStack) -> int:
 # ── the stack ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.services
 def test_a_stack_serves_ends_without_a_trace_and_comes_back_whatever_was_killed(tmp_path: Path) -> None:
     """One data folder has three stacks in turn, because most of the time goes into making the data of the first."""
@@ -158,6 +159,7 @@ def kill_its_children(folder: Path, running: RunningStack) -> None:
         assert f"{name} ended (SIGKILL) and is started again" in said
 
 
+@pytest.mark.slow
 @pytest.mark.services
 def test_a_stack_with_sql_reporting_answers_reports(tmp_path: Path) -> None:
     ports = ("--command-port", "0", "--query-port", "0")
@@ -176,6 +178,7 @@ def test_a_stack_with_sql_reporting_answers_reports(tmp_path: Path) -> None:
         daybook("down", folder=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.services
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_it_starts_ends_what_was_started(tmp_path: Path, ending: signal.Signals) -> None:
@@ -187,6 +190,7 @@ def test_a_signal_while_it_starts_ends_what_was_started(tmp_path: Path, ending: 
     assert held_by(tmp_path) is None
 
 
+@pytest.mark.slow
 @pytest.mark.services
 def test_a_broken_server_is_one_error_and_nothing_is_left_running(tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
@@ -219,6 +223,7 @@ def test_a_taken_port_is_one_line_that_names_it(tmp_path: Path) -> None:
     assert held_by(tmp_path) is None
 
 
+@pytest.mark.slow
 @pytest.mark.services
 def test_a_stack_starts_anywhere_with_any_environment(tmp_path: Path) -> None:
     """The paths have every odd character and 150 letters, HOME can only be read, and few files may be open.

@@ -95,6 +95,7 @@ def test_each_part_finds_its_place_by_lines_that_occur_once() -> None:
             assert f"\n{(ROOT / path).read_text()}".count(f"\n{replaced}") == 1, replaced
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_the_example_passes_make_check_and_works_end_to_end(
     checkout: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -122,6 +123,7 @@ async def test_the_example_passes_make_check_and_works_end_to_end(
         assert missing.status_code == 404
 
 
+@pytest.mark.slow
 @pytest.mark.services
 def test_the_example_applies_beside_lines_of_others_and_passes_the_checks(checkout: Path, tmp_path: Path) -> None:
     others = "".join(PATCHES)

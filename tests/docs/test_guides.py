@@ -33,12 +33,13 @@ class Shell:
         self._folder = folder
         (folder / "bin").mkdir(exist_ok=True)
         daybook = folder / "bin" / "daybook"
-        daybook.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m cli.app "$@"\n')
+        daybook.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT}:{ROOT}/clients/python exec {sys.executable} -m cli.app "$@"\n')
         daybook.chmod(daybook.stat().st_mode | stat.S_IXUSR)
         self._environment = environment_of(settings) | {
             "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
             "DAYBOOK_API_KEY": OPERATOR,
             "DAYBOOK_DATA_DIR": str(folder / "data"),
+            "XDG_CONFIG_HOME": str(folder / "config"),
         }
 
     async def run(self, command: str) -> tuple[int, str, str]:
@@ -72,6 +73,7 @@ async def done(shell: Shell, command: str, allowed: Mapping[str, int]) -> str:
     return out
 
 
+@pytest.mark.slow
 async def test_the_guide_to_read_models_runs_as_it_is_printed(stack: Stack, tmp_path: Path) -> None:
     async with open_ledger(stack.settings) as ledger:
         await ledger.caught_up(await ledger.append(Book(seed=1).history(150)))
@@ -92,6 +94,7 @@ async def test_the_guide_to_read_models_runs_as_it_is_printed(stack: Stack, tmp_
     assert "balances@january 1 (copy): 0 at 0" in out[DIFFERENT]
 
 
+@pytest.mark.slow
 async def test_the_guide_to_events_runs_as_it_is_printed(stack: Stack, elsewhere: Settings, tmp_path: Path) -> None:
     async with open_ledger(stack.settings) as ledger:
         await ledger.append(Book(seed=1).history(40))

@@ -26,6 +26,7 @@ PAGE = (ROOT / "docs/how-do-i.md").read_text()
 REPLICAS = "honcho start -c command=2,query=2"
 
 
+@pytest.mark.slow
 async def test_every_command_on_the_page_does_what_is_printed_below_it(stack: Stack, tmp_path: Path) -> None:
     urls = stack.settings.command_url, stack.settings.query_url
     await seed(*urls, OPERATOR)

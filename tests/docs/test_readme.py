@@ -60,6 +60,7 @@ def run(shell: subprocess.Popen[str], command: str) -> tuple[int, str]:
     pytest.fail(f"the shell ended during {command!r}: {''.join(lines)}")
 
 
+@pytest.mark.slow
 def test_the_tutorial_does_what_it_says(shell: subprocess.Popen[str]) -> None:
     (installed, _), *tutorial = steps((ROOT / "README.md").read_text())
     assert installed == "make install", "which is how this test came to run"

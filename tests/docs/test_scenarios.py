@@ -22,6 +22,7 @@ def test_the_list_of_scenarios_is_complete() -> None:
     assert sorted(re.findall(r"\]\(([\w-]+\.md)\):", (FOLDER / "README.md").read_text())) == PAGES
 
 
+@pytest.mark.slow
 @pytest.mark.services
 @pytest.mark.parametrize("page", PAGES)
 async def test_each_block_prints_what_stands_below_it(stack: Stack, tmp_path: Path, page: str) -> None:

@@ -57,6 +57,7 @@ def test_a_part_of_the_file_opens_accounts_as_all_of_it_does(bank: Book) -> None
     assert part < {command.idempotency_key for stage in stages_of(bank) for chain in stage for command in chain}
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_the_first_rows_stand_in_the_log_and_in_both_stores_exactly(bank: Book, stack: Stack) -> None:
     stages = stages_of(bank.first(ROWS))

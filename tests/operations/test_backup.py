@@ -99,6 +99,7 @@ async def posted(api: Commands, query_url: str, account_id: str, position: str) 
     return int(answer.json()["posted"])
 
 
+@pytest.mark.slow
 async def test_the_log_is_restored_to_a_moment_and_read_models_that_are_newer_are_rebuilt(
     settings: Settings, migrated_postgres: Path, server_folder: Path, tmp_path: Path
 ) -> None:
@@ -143,6 +144,7 @@ async def test_the_log_is_restored_to_a_moment_and_read_models_that_are_newer_ar
             await run(CHECK, Shell(tmp_path, here))
 
 
+@pytest.mark.slow
 async def test_a_dump_is_loaded_into_a_new_server_as_the_page_says(
     settings: Settings, server_folder: Path, tmp_path: Path
 ) -> None:

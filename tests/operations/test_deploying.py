@@ -17,8 +17,11 @@ PROCFILE = dict(re.findall(r"^(\w+): (.*)$", (ROOT / "Procfile").read_text(), re
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 IN_THE_IMAGE = re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
 
-DEVELOPMENT = {"daybook", "setuptools"}
-"""Where setuptools is installed, Python imports a part of it at every start."""
+KUBERNETES: list[dict[str, Any]] = [*yaml.safe_load_all((ROOT / "operations/kubernetes/daybook.yaml").read_text())]
+PODS = {each["metadata"]["name"]: each["spec"]["template"] for each in KUBERNETES if "template" in each.get("spec", {})}
+
+DEVELOPMENT = {"attrs", "daybook", "setuptools"}
+"""Where setuptools is installed, Python imports a part of it at every start. Rich uses attrs if it can."""
 
 IMPORTS = """
 import functools, importlib, sys
@@ -66,6 +69,57 @@ def test_no_container_of_ours_runs_as_root_or_writes_to_its_image(service: str) 
     assert container["cap_drop"] == ["ALL"]
     assert container["image"] == "daybook"
     assert int(re.findall(r"^USER (\d+):", DOCKERFILE, re.MULTILINE)[-1]) >= 10_000
+
+
+# ── Kubernetes ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["migrate", "command", "query", "worker"])
+def test_a_pod_runs_what_the_container_of_the_same_name_runs(name: str) -> None:
+    [container] = PODS[f"daybook-{name}"]["spec"]["containers"]
+    command = COMPOSE["services"][name]["command"]
+    words = command.split() if isinstance(command, str) else command
+    assert " ".join(container["args"]).replace("=", " ") == " ".join(words)
+    assert container["image"] == COMPOSE["services"][name]["image"]
+    given = {each["name"] for each in container.get("env", ())} | set(KUBERNETES[0]["data"])
+    secret = {"DAYBOOK_DATABASE_URL", "DAYBOOK_MONGO_URL", "DAYBOOK_REDIS_URL", "DAYBOOK_SECRET", "DAYBOOK_MASTER_KEYS"}
+    assert set(COMPOSE["services"][name]["environment"]) <= given | secret
+
+
+@pytest.mark.parametrize("name", ["migrate", "command", "query", "worker"])
+def test_no_pod_runs_as_root_or_writes_outside_its_tmp(name: str) -> None:
+    spec = PODS[f"daybook-{name}"]["spec"]
+    [container] = spec["containers"]
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert spec["automountServiceAccountToken"] is False
+    rights = container["securityContext"]
+    assert rights == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+    assert [each["mountPath"] for each in container["volumeMounts"]] == ["/tmp"]
+
+
+@pytest.mark.parametrize(("name", "alive"), [("command", "/livez"), ("query", "/livez"), ("worker", "/metrics")])
+def test_a_pod_is_asked_at_its_own_port_and_has_the_time_to_end(name: str, alive: str) -> None:
+    spec = PODS[f"daybook-{name}"]["spec"]
+    [container] = spec["containers"]
+    [port] = container["ports"]
+    assert str(port["containerPort"]) in COMPOSE["services"][name]["healthcheck"]["test"][-1]
+    assert {container[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe")} == {alive}
+    if name != "worker":
+        assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    probes = [value["httpGet"]["port"] for key, value in container.items() if key.endswith("Probe")]
+    assert {*probes} == {port["name"]}
+    drained = int(KUBERNETES[0]["data"]["DAYBOOK_DRAIN_MS"]) / 1000
+    assert spec["terminationGracePeriodSeconds"] >= drained + 20
+
+
+def test_every_selector_finds_the_pods_of_one_deployment() -> None:
+    labels = {name: pod["metadata"]["labels"] for name, pod in PODS.items()}
+    for each in KUBERNETES:
+        selector = each.get("spec", {}).get("selector")
+        if selector:
+            wanted = selector.get("matchLabels", selector)
+            found = [name for name, has in labels.items() if wanted.items() <= has.items()]
+            assert found == [each["metadata"]["name"]], each["kind"]
 
 
 @pytest.mark.long

@@ -140,6 +140,7 @@ def test_each_alert_is_tested_and_is_in_the_runbook() -> None:
     assert re.findall(r"runbook: docs/runbook.md#(\w+)", RULES.read_text()) == [alert.lower() for alert in ALERTS]
 
 
+@pytest.mark.slow
 @needs_prometheus
 @pytest.mark.services
 async def test_prometheus_scrapes_all_processes_with_the_shipped_files_and_every_panel_shows_something(

@@ -150,6 +150,7 @@ async def replace(old: Child, new: Child) -> None:
         await new.ready()
 
 
+@pytest.mark.slow
 async def test_no_request_fails_while_every_process_is_replaced_and_every_secret_changes(
     settings: Settings, servers: Servers, tmp_path: Path
 ) -> None:

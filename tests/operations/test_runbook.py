@@ -39,6 +39,7 @@ async def follow(shell: Shell, markdown: str) -> str:
     return said
 
 
+@pytest.mark.slow
 async def test_a_paused_read_model_goes_on_as_the_runbook_says(settings: Settings, tmp_path: Path) -> None:
     port = free_port()
     balances = {"ledger": "main", "projection": "balances"}
@@ -66,6 +67,7 @@ async def test_a_paused_read_model_goes_on_as_the_runbook_says(settings: Setting
         await eventually(is_even)
 
 
+@pytest.mark.slow
 async def test_the_first_look_tells_of_a_worker_that_is_gone_and_of_one_that_is_back(settings: Settings, tmp_path: Path) -> None:
     port = free_port()
     async with run_stack(settings, tmp_path, DAYBOOK_WORKER_METRICS_PORT=str(port)) as stack, open_ledger(settings) as ledger:

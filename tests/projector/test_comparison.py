@@ -101,6 +101,7 @@ async def test_a_missing_or_an_extra_document_is_found(ledger: Ledger, name: str
         await compare(generations, build)
 
 
+@pytest.mark.slow
 @with_origins
 async def test_a_wrong_generation_never_becomes_live_and_is_dropped(ledger: Ledger, name: str) -> None:
     """All documents are wrong, so that any sample shows it."""
@@ -123,6 +124,7 @@ async def test_a_wrong_generation_never_becomes_live_and_is_dropped(ledger: Ledg
     assert (await ledger.live(name)).number == 2
 
 
+@pytest.mark.slow
 @with_origins
 async def test_a_wrong_live_generation_is_reported_and_replaced(ledger: Ledger, name: str) -> None:
     generations, build = await built(ledger, name, Book())
@@ -134,6 +136,7 @@ async def test_a_wrong_live_generation_is_reported_and_replaced(ledger: Ledger, 
     assert (await ledger.live(name)).number == build.generation.number
 
 
+@pytest.mark.slow
 @each_model
 async def test_a_generation_of_other_code_may_differ_from_the_one_before_and_the_difference_is_shown(
     ledger: Ledger, name: str
@@ -175,6 +178,7 @@ async def test_with_verify_one_wrong_document_among_all_is_found(ledger: Ledger)
     assert (code, last["done"], last["total"]) == (0, read, read), out + err
 
 
+@pytest.mark.slow
 async def test_generations_are_compared_while_both_move_on(ledger: Ledger) -> None:
     """Nothing stands still, and no right document is taken for wrong."""
     book = Book(seed=4)

@@ -309,6 +309,7 @@ def test_the_filter_leaves_out_the_same_events_one_by_one(letters: set[int]) -> 
 # ── verifying ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @services
 @pytest.mark.parametrize("name", list(PROJECTIONS_BY_NAME))
 async def test_a_read_model_with_dead_letters_verifies_against_the_rest_of_the_log(ledger: Ledger, name: str) -> None:
@@ -380,6 +381,7 @@ async def poisoned(ledger: Ledger, name: str) -> Three:
     return three
 
 
+@pytest.mark.slow
 @services
 @both_stores
 async def test_dead_letters_are_listed_shown_and_retried_once_the_code_is_mended(ledger: Ledger, name: str) -> None:
@@ -427,6 +429,7 @@ async def test_a_retry_that_fails_changes_nothing_and_reports_what_failed(ledger
     assert await posted(ledger, "accounts") == {real.account_id: 7}
 
 
+@pytest.mark.slow
 @services
 @pytest.mark.parametrize("name", ["accounts", "balances", "activity"])
 async def test_a_skip_is_an_event_and_every_rebuild_leaves_the_same_out(ledger: Ledger, name: str) -> None:

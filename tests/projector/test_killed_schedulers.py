@@ -159,6 +159,7 @@ def weekly(planned: ScheduleCreated, hour: int) -> ScheduleCreated:
     return msgspec.structs.replace(planned, rule=rule, next_run=PlannedRun(f"{day}T{rule.time}:00.000000Z", day.isoformat()))
 
 
+@pytest.mark.slow
 async def test_a_run_is_made_once_whatever_step_its_process_dies_at(settings: Settings, tmp_path: Path) -> None:
     """At each step of its own run, a process is killed and another one goes on. At the end, every run is asked for twice more."""
     book = Book(8)

@@ -289,6 +289,7 @@ async def transactions_that_last(ledger: Ledger, seconds: int) -> AsyncIterator[
         await admin.command({"setParameter": 1, limit: before["was"]})
 
 
+@pytest.mark.slow
 async def test_a_replaced_worker_goes_on_before_mongodb_would_let_it(settings: Settings, tmp_path: Path) -> None:
     """A worker that dies within a transaction leaves its locks behind. Here, MongoDB itself would keep them for a day."""
     async with open_ledger(settings) as ledger, transactions_that_last(ledger, DAY_SECONDS):
@@ -303,6 +304,7 @@ async def test_a_replaced_worker_goes_on_before_mongodb_would_let_it(settings: S
                 await workers.kill(other)
 
 
+@pytest.mark.slow
 async def test_who_ends_the_transaction_of_a_frozen_worker_may_die_of_it(settings: Settings, tmp_path: Path) -> None:
     async with open_ledger(settings) as ledger:
         with nursery(tmp_path, settings) as workers:
@@ -323,6 +325,7 @@ async def test_who_ends_the_transaction_of_a_frozen_worker_may_die_of_it(setting
         assert await ledger.digests() == await ledger.rebuilt()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("commands", "alone"), [(COMMANDS, False), (COMMANDS_ALONE, True)], ids=["several read models", "one"])
 async def test_workers_die_within_transactions(settings: Settings, tmp_path: Path, commands: int, *, alone: bool) -> None:
     """These are written in a thread, command by command, and so have no place of their own among those above."""

@@ -27,6 +27,7 @@ def largest_balances(book: Book) -> Iterator[Event]:
         yield book.deposit(opened.account_id, AMOUNT_MAX, occurred_at="2026-01-01T00:00:00.000000Z")
 
 
+@pytest.mark.slow
 async def test_a_sum_of_65_bits_is_exact_in_statistics_replay_and_verify(settings: Settings) -> None:
     """The sum of all balances and of the amounts of one day pass 64 bits. No answer has a number that JSON parsers round."""
     total = str(ACCOUNTS * AMOUNT_MAX)

@@ -153,6 +153,7 @@ async def test_an_examination_takes_as_many_round_trips_for_many_ledgers_as_for_
 # ── awake and asleep ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @services
 async def test_only_a_ledger_that_moves_has_tasks(main: Ledger) -> None:
     heads = await fill(main, LEDGERS)

@@ -137,6 +137,7 @@ async def test_a_batch_that_comes_late_or_too_early_changes_nothing(stores: Stor
     assert await delivery.digest() == before
 
 
+@pytest.mark.slow
 @by_projection
 @hypothesis.settings(max_examples=8, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
 @hypothesis.given(batches=st.lists(st.tuples(st.integers(0, 59), st.integers(1, 60)).filter(lambda b: b[0] < b[1]), max_size=25))
@@ -197,6 +198,7 @@ async def test_a_generation_that_the_pointer_no_longer_names_takes_no_batch(ledg
 # ── keeping up ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 async def test_a_live_read_model_equals_a_rebuild_and_one_built_in_empty_stores(ledger: Ledger) -> None:
     book = Book(seed=5)
     events = list(book.history(600))
@@ -534,6 +536,7 @@ async def test_the_generation_before_is_kept_only_until_the_next_rebuild(ledger:
 # ── processes that are killed ────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 async def test_a_worker_killed_in_mid_batch_goes_on_and_applies_nothing_twice(ledger: Ledger, tmp_path: Path) -> None:
     """Batches are small, so that every kill hits one."""
     head = await ledger.append(Book(seed=13).history(8_000, accounts=30))
@@ -553,6 +556,7 @@ async def test_a_worker_killed_in_mid_batch_goes_on_and_applies_nothing_twice(le
     assert await ledger.digests() == await ledger.rebuilt()
 
 
+@pytest.mark.slow
 async def test_a_frozen_worker_holds_nobody_up_and_changes_nothing_when_it_wakes(ledger: Ledger, tmp_path: Path) -> None:
     """The worker is frozen where it may hold a transaction open."""
     book = Book(seed=14)
@@ -598,6 +602,7 @@ async def test_a_worker_that_is_told_to_stop_finishes_its_batch_and_exits_with_0
     assert await ledger.stores.redis.exists(HEALTH_KEY) == 0
 
 
+@pytest.mark.slow
 async def test_a_worker_that_cannot_start_says_why_in_one_line(settings: Settings, tmp_path: Path) -> None:
     for changed, reason in (
         ({"DAYBOOK_REDIS_URL": "redis://127.0.0.1:1/0"}, "Redis does not answer"),
@@ -616,6 +621,7 @@ async def test_a_worker_that_cannot_start_says_why_in_one_line(settings: Setting
         assert reason in lines[0]
 
 
+@pytest.mark.slow
 async def test_a_worker_outlives_the_loss_of_every_store(migrated_postgres: Path, tmp_path: Path) -> None:
     """The servers are killed and started again, one by one, while events come in."""
     folder = tmp_path / "servers"

@@ -91,6 +91,7 @@ async def test_each_ledger_is_followed_by_one_of_two_workers(main: Ledger) -> No
         await eventually(are_shared)
 
 
+@pytest.mark.slow
 @services
 @pytest.mark.parametrize("is_frozen", [False, True], ids=["killed", "frozen"])
 async def test_a_worker_takes_over_from_one_that_is_killed_or_frozen(main: Ledger, tmp_path: Path, *, is_frozen: bool) -> None:

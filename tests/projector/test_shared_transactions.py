@@ -190,6 +190,7 @@ async def test_a_batch_that_redis_cannot_take_holds_up_no_other(ledger: Ledger) 
 # ── what is told ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 async def test_a_position_is_published_after_it_was_written(ledger: Ledger) -> None:
     """A position is published for every read model, and a reader that looks then finds it."""
     book = Book()

@@ -179,6 +179,7 @@ async def test_an_empty_step_moves_the_checkpoint_alone(sunk: Sunk) -> None:
 # ── following ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 async def test_two_workers_that_follow_at_once_make_what_a_rebuild_makes(sunk: Sunk) -> None:
     book, ledger = Book(seed=5), sunk.ledger
     await ledger.append(book.history(40))
@@ -334,6 +335,7 @@ async def tamper(sunk: Sunk, what: str) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["change", "deletion"])
 async def test_verify_finds_a_row_that_somebody_changed_or_deleted(sunk: Sunk, what: str) -> None:
     await sunk.ledger.append(Book(seed=11).history(40))

@@ -86,6 +86,7 @@ INSERT = f"""
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "position"),
     [
@@ -157,6 +158,7 @@ async def test_what_the_deciders_would_never_decide_is_found_although_every_bala
 # ── the schema ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "found"),
     [
@@ -193,6 +195,7 @@ async def test_a_change_to_the_schema_is_found(log: SealedLog, statement: str, f
 OF_TRANSFER = "stream_id = (SELECT min(stream_id) FROM stream_events WHERE position = 30)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement",
     [
@@ -232,6 +235,7 @@ async def test_a_stream_that_no_event_names_is_found(log: SealedLog) -> None:
     assert "stream aaa, version 1, event at 30" in said["streams"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", STRAY_TABLES)
 async def test_rows_that_were_moved_to_a_ledger_that_does_not_exist_are_found(log: SealedLog, table: str) -> None:
     """Also where nothing misses them: a stored reply to a command that moved no money, or a whole copy of the log."""
@@ -318,6 +322,7 @@ async def test_without_a_key_verify_says_that_signatures_are_not_checked(log: Se
     assert "signatures NOT checked" in said["seals"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "found"),
     [

@@ -99,6 +99,7 @@ async def test_a_read_model_that_is_not_there_is_a_difference(settings: Settings
 # ── the log, changed by someone who can ──────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "expected"),
     [
@@ -163,6 +164,7 @@ async def test_a_forged_chain_does_not_hide_a_forged_balance(ledger: Ledger, ser
 # ── streams and snapshots ────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "expected"),
     [
@@ -207,6 +209,7 @@ async def test_a_snapshot_of_an_older_fold_is_not_a_difference(ledger: Ledger, s
 MONGO_MODELS = [name for name, projection in PROJECTIONS_BY_NAME.items() if projection.model.store == "mongo"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MONGO_MODELS)
 async def test_a_document_that_was_changed_removed_or_added_is_found(ledger: Ledger, name: str) -> None:
     await ledger.append(Book(seed=2).seldom())

@@ -111,6 +111,7 @@ async def test_every_kind_of_reply_follows_from_the_log(settings: Settings, supe
     assert await fault(settings) == ""
 
 
+@pytest.mark.slow
 async def test_each_reply_that_is_changed_moved_or_removed_is_found(settings: Settings, superuser: asyncpg.Connection) -> None:
     """Goes through all replies. Of a rejection only the form is checked, because it left no event to follow from."""
     await fill(settings)

@@ -243,6 +243,7 @@ async def test_a_receiver_that_is_gone_gets_nothing_more(settings: Settings) -> 
         assert len(to.received) == 1
 
 
+@pytest.mark.slow
 async def test_a_killed_worker_loses_no_event(settings: Settings, tmp_path: Any) -> None:
     """The worker is killed while the receiver has an event and has not answered, and right after an answer."""
     settings = allowing(settings)
@@ -324,6 +325,7 @@ async def test_a_name_that_points_elsewhere_after_the_check_leads_nowhere(settin
 # ── the routes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("url", "code"),
     [

@@ -143,6 +143,7 @@ async def test_a_slow_projection_is_named(ledger: Ledger, asked: Asked) -> None:
         await eventually(lambda: asked.says("balances", "behind", "the projection's function takes", "events/s"))
 
 
+@pytest.mark.slow
 @services
 async def test_a_session_that_holds_a_lock_is_named(ledger: Ledger, asked: Asked, servers: Servers) -> None:
     await ledger.append(Book().history(20))

@@ -109,6 +109,7 @@ async def place_of(page: Watched) -> list[str]:
 # ── roles ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", PAGES)
 async def test_each_role_sees_its_pages_and_no_others(world: World, role: str) -> None:
     """A page that a role sees sends no request that is denied, and logs no error."""
@@ -121,6 +122,7 @@ async def test_each_role_sees_its_pages_and_no_others(world: World, role: str) -
     assert page.problems == []
 
 
+@pytest.mark.slow
 async def test_every_page_is_accessible(world: World) -> None:
     page = await watched(world.browser, world.stack.query.url)
     await page.page.goto(f"{world.stack.query.url}/console")
@@ -152,6 +154,7 @@ async def test_a_customer_sees_only_what_is_the_customers_own(world: World) -> N
     assert sessions.json()["items"] == [], "logging out ends the session"
 
 
+@pytest.mark.slow
 async def test_pages_fit_a_phone_and_are_accessible_in_the_dark(world: World) -> None:
     page = await world.page_of("operator", color_scheme="dark", viewport={"width": 360, "height": 740})
     for place in [*await place_of(page), *world.details(), "events/5", "commands/transfer"]:

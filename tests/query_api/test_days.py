@@ -185,6 +185,7 @@ WRONG: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @services
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
 async def test_a_closing_that_says_otherwise_than_the_log_is_found(api: Both, settings: Settings, wrong: dict[str, Any]) -> None:

@@ -73,6 +73,7 @@ async def scene(settings: Settings) -> AsyncIterator[Scene]:
         yield Scene(api, paths)
 
 
+@pytest.mark.slow
 async def test_whatever_redis_loses_comes_back_by_itself_and_is_never_answered_as_zero_or_missing(scene: Scene) -> None:
     """Single keys, keys that expire, fields, the checkpoint, the pointer and everything; then an old dump of everything."""
     await scene.learn()
@@ -93,6 +94,7 @@ async def test_whatever_redis_loses_comes_back_by_itself_and_is_never_answered_a
     await scene.recovers("after FLUSHDB")
 
 
+@pytest.mark.slow
 async def test_an_old_dump_of_redis_is_answered_as_of_its_position_and_catches_up(scene: Scene) -> None:
     await scene.learn()
     keys = [key async for key in scene.redis.scan_iter(match="daybook:{main}:*")]
@@ -119,6 +121,7 @@ async def test_a_lost_key_is_not_made_again_by_the_next_event(scene: Scene) -> N
     await scene.recovers("after an event")
 
 
+@pytest.mark.slow
 async def test_a_worker_finds_a_lost_key_without_a_query_and_without_an_event(scene: Scene) -> None:
     await scene.learn()
     live = await live_generation(scene.api.stores.mongo, scene.redis, BALANCES, "main")

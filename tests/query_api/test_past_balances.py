@@ -97,6 +97,7 @@ async def record_a_past(api: Questions, seed: int) -> tuple[Book, list[Line]]:
     return book, lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 async def test_the_past_is_the_fold_of_the_log_at_random_places_on_both_axes(api: Questions, seed: int) -> None:
     book, lines = await record_a_past(api, seed)

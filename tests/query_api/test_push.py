@@ -223,6 +223,7 @@ async def test_a_caller_that_opens_two_hundred_streams_at_once_gets_as_many_as_t
     assert statuses == {200: 3, 429: 197}
 
 
+@pytest.mark.slow
 async def test_a_revoked_key_ends_the_stream(pushing: Pushing, settings: Settings) -> None:
     token = await add_key(settings.database_url, name="short", scopes=["events:read"])
     async with pushing.read(token=token) as reader, pushing.read() as other:
@@ -233,6 +234,7 @@ async def test_a_revoked_key_ends_the_stream(pushing: Pushing, settings: Setting
         assert len(await other.events(1)) == 1
 
 
+@pytest.mark.slow
 async def test_a_credential_that_ends_by_itself_ends_the_stream(settings: Settings, tmp_path: Path) -> None:
     """A key that expires, and a token of an identity provider: nothing announces their end."""
     async with run_pushing(accepting_tokens(settings), tmp_path) as pushing:

@@ -301,6 +301,7 @@ async def test_an_account_without_entries_has_an_empty_list(api: Questions) -> N
     assert await api.get(f"/v1/accounts/{opened.account_id}/entries") == {"items": [], "next": None, "position": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "sort"),
     [
@@ -554,6 +555,7 @@ async def test_a_query_waits_until_the_projector_has_the_position(api: Questions
     assert {(a.status_code, a.headers["daybook-position"], "daybook-stale" in a.headers) for a in answers} == {(200, "2", False)}
 
 
+@pytest.mark.slow
 async def test_a_query_that_comes_as_a_poll_ends_waits_for_the_next_poll(alone: Questions, settings: Settings) -> None:
     """A poll that is done must not be awaited again: in a loop, no other task would ever get a turn."""
     reader = Reader(alone.stores.engine, alone.stores.mongo, alone.stores.redis, settings)

@@ -91,6 +91,7 @@ async def recovered(api: Questions, paths: tuple[str, ...]) -> dict[str, Any]:
     raise AssertionError([answer.text for answer in found])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "lost"), [("postgres", IN_THE_LOG), ("mongo", IN_MONGO), ("redis", IN_REDIS)], ids=["postgres", "mongo", "redis"]
 )
@@ -155,6 +156,7 @@ async def test_an_emptied_redis_answers_rebuilding_and_never_a_zero_balance(own:
     assert (await api.ask("/v1/users")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_waiting_query_gives_up_when_its_store_goes_down(own: Servers, api: Questions) -> None:
     asking = asyncio.create_task(api.ask("/v1/users", prefer="wait=10, handling=strict", daybook_min_position="1000"))
     await asyncio.sleep(0.2)
@@ -172,6 +174,7 @@ def start(environment: dict[str, str]) -> tuple[int, str]:
     return ended.returncode, ended.stdout + ended.stderr
 
 
+@pytest.mark.slow
 async def test_a_start_that_fails_says_why_in_one_line(own: Servers, own_settings: Settings) -> None:
     working = environment_of(own_settings)
     password = "s3cr3t-in-a-url"
@@ -201,6 +204,7 @@ async def test_the_api_does_not_start_if_redis_may_evict_balances(own_settings: 
     assert "Traceback" not in words
 
 
+@pytest.mark.slow
 async def test_a_page_is_read_again_when_mongodb_has_dropped_its_snapshot(own: Servers, api: Questions) -> None:
     """MongoDB drops a snapshot if it keeps no history and something is written while a page is read."""
     before = await recovered(api, IN_MONGO)
@@ -223,6 +227,7 @@ async def test_a_page_is_read_again_when_mongodb_has_dropped_its_snapshot(own: S
             writing.cancel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["all", "owner_id", "posted"])
 async def test_an_account_that_redis_lost_is_rebuilding_and_never_missing_or_an_error(settings: Settings, lost: str) -> None:
     """A key with a time to live, or a field that somebody deleted, is not an account that does not exist."""

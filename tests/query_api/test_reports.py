@@ -81,6 +81,7 @@ async def test_users_have_the_number_and_the_sums_of_their_accounts(api: tuple[Q
     assert (await questions.get("/v1/reports/users", {"page": 9}))["items"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "names"),
     [
@@ -244,6 +245,7 @@ async def test_before_the_first_build_and_without_migrations_the_answer_is_503(r
         assert (answer.status_code, answer.json()["code"], "daybook migrate" in answer.text) == (503, "store-unavailable", True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parameters",
     [

@@ -447,6 +447,7 @@ async def test_only_health_and_documentation_answer_without_a_valid_credential(w
     assert await world.heads() == before
 
 
+@pytest.mark.slow
 @pytest.mark.services
 @pytest.mark.parametrize("role", ["customer", "member"])
 async def test_a_customer_reads_and_moves_only_what_it_owns(world: World, role: str) -> None:
@@ -503,6 +504,7 @@ async def test_a_cursor_of_another_caller_is_invalid(world: World) -> None:
     assert walked >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_an_idempotency_key_belongs_to_its_caller(world: World) -> None:
     for operation in GUARDED:
@@ -544,6 +546,7 @@ async def test_an_auditor_reads_everything_and_changes_nothing(world: World, rol
     assert await world.heads() == before
 
 
+@pytest.mark.slow
 @pytest.mark.services
 @pytest.mark.parametrize("role", ["operator", "service"])
 async def test_an_operator_may_do_everything(world: World, role: str) -> None:
@@ -555,6 +558,7 @@ async def test_an_operator_may_do_everything(world: World, role: str) -> None:
         assert answer.status_code not in {401, 403, 404} or operation.needs_a_seal, f"{operation}: {answer.text}"
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_a_key_is_denied_without_the_scope_and_needs_no_other(world: World) -> None:
     for scope in SCOPES:
@@ -571,6 +575,7 @@ async def test_a_key_is_denied_without_the_scope_and_needs_no_other(world: World
             assert (without.status_code == 403) == (scopes == [scope]), f"all but {scope}: {operation}"
 
 
+@pytest.mark.slow
 @pytest.mark.services
 @pytest.mark.parametrize("role", ["elsewhere", "service-elsewhere"])
 async def test_another_ledger_answers_like_a_missing_one(world: World, role: str) -> None:

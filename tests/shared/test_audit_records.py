@@ -156,6 +156,7 @@ async def test_a_denied_login_costs_the_same_statements_if_the_ledger_is_missing
     assert chains == [ledger_id if ledger_id == "main" else NO_LEDGER]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ["reset token", "password", "login", "logout", "key"])
 async def test_an_act_is_not_done_without_its_record(settings: Settings, act: str) -> None:
     async with both_apis(settings) as (commands, _), open_redis(settings) as redis, open_postgres_as_owner(settings) as owner:

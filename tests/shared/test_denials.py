@@ -11,6 +11,7 @@ from typing import Any
 
 import asyncpg
 import httpx2
+import pytest
 
 import command_api.app
 import query_api.app
@@ -137,6 +138,7 @@ async def test_a_flood_of_equal_denials_is_one_item_each_second_and_hides_no_oth
         assert "/v1/users" in {item["path"] for item in items}
 
 
+@pytest.mark.slow
 async def test_one_address_cannot_push_others_out_of_the_audit(settings: Settings) -> None:
     """Numbers in paths, invented methods, key ids and ledgers make no new items, and every attempt is counted.
 
@@ -285,6 +287,7 @@ async def test_without_redis_a_denial_is_still_answered_and_is_counted_as_droppe
 NAME, EMAIL, AMOUNT, REFERENCE = "Zebulon Quagmire", "zebulon.quagmire@example.net", 918_273_645, "for the zeppelin"
 
 
+@pytest.mark.slow
 async def test_no_log_line_holds_a_secret_a_name_or_an_amount(settings: Settings, tmp_path: Path) -> None:
     """Errors are tried too: a database quotes the row that it rejects."""
     wrong = new_token()

@@ -263,6 +263,7 @@ async def give_ada_a_password(settings: Settings) -> None:
         await passwords.put(connection, "main", ADA, hash_, Origin(key_id_of(OPERATOR), CUSTOMER_SCOPES))
 
 
+@pytest.mark.slow
 async def test_a_command_is_answered_alike_on_both_ways(settings: Settings, elsewhere: Settings) -> None:
     """On two ledgers that get the same commands, since a command has its effect only once."""
     routes = [route for route in command_api.routes.router.routes if isinstance(route, CommandRoute)]
@@ -302,6 +303,7 @@ def queries(position: int) -> Iterator[Sent]:
         yield from wrong_paths("GET", route.path, b"", headers)
 
 
+@pytest.mark.slow
 async def test_a_query_is_answered_alike_on_both_ways(settings: Settings) -> None:
     asking = without_limits(settings)
     async with AsyncExitStack() as exits:

@@ -18,6 +18,7 @@ from tests.harness.running import run_stack
 pytestmark = pytest.mark.services
 
 
+@pytest.mark.slow
 async def test_no_process_dies_of_a_log_line_on_a_full_disk(migrated_postgres: Path, tmp_path: Path) -> None:
     """All stores are killed twice while nothing can be logged. Commands are then recorded, and queries see them."""
     stores = copy_postgres(migrated_postgres, tmp_path), Mongo("mongo", tmp_path), Redis("redis", tmp_path)

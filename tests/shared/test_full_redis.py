@@ -61,6 +61,7 @@ def waiting_for(position: int) -> dict[str, str]:
     return {"Daybook-Min-Position": str(position), "Prefer": "wait=30"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redis", ["memory", "disk"], indirect=True)
 async def test_while_redis_is_full_commands_go_on_and_afterwards_queries_are_right(
     settings: Settings, redis: Redis, tmp_path: Path

@@ -137,6 +137,7 @@ async def test_a_dry_run_leaves_no_ledger(apis: Apis) -> None:
     assert code(await apis.post("/v1/ledgers?dry_run=true", ACME)) == "id-taken"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "expected"),
     [

@@ -163,6 +163,7 @@ class Attacker:
         return f"10.0.{self._number}.{random.SystemRandom().randrange(1, 255)}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "sets"), [("operator", OPERATORS), ("customer", CUSTOMERS)])
 async def test_no_credential_yields_a_stronger_one_on_any_route(settings: Settings, kind: str, sets: list[set[str]]) -> None:
     """Every command by a key with these scopes. A session that it leads to has no other scope and user, and ends with the key."""

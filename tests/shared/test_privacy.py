@@ -371,6 +371,7 @@ class PlainMongo(Mongo):
         ]
 
 
+@pytest.mark.slow
 async def test_the_raw_bytes_of_all_stores_dumps_and_logs_hold_nothing_of_an_erased_person(
     migrated_postgres: Path, tmp_path: Path
 ) -> None:

@@ -70,6 +70,7 @@ async def test_every_migration_can_be_undone_and_done_again(settings: Settings) 
             assert names - {"alembic_version"} == left
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_migrations_at_once_and_killed_end_in_one_schema(settings: Settings) -> None:
     """One migration is killed while it runs. Then three run at once. A session with a lock holds the first one up."""

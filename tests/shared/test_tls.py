@@ -41,6 +41,7 @@ async def ask_redis(settings: Settings) -> None:
         await redis.ping()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", ["sslmode=verify-full&", "sslmode=verify-ca&", ""])
 async def test_postgres_over_tls(settings: Settings, authority: Authority, query: str, tmp_path: Path) -> None:
     async with speaking_tls(settings.database_url, authority.sign()) as url:
@@ -102,6 +103,7 @@ class SecureMongo(Mongo):
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_mongo_over_tls(authority: Authority, server_folder: Path, tmp_path: Path) -> None:
     mongo = SecureMongo("mongo-tls", server_folder)
