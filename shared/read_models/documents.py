@@ -21,7 +21,7 @@ import bson
 from shared.read_models.shapes import COPY_MARK, GENERATION_FIELD
 from shared.stores.mongo import MongoCollection, MongoDatabase, MongoSession
 
-JsonObject = dict[str, Any]
+MongoDocument = dict[str, Any]
 Order = Sequence[tuple[str, int]]
 
 BY_ID: Final[Order] = (("_id", 1),)
@@ -60,13 +60,13 @@ class GenerationDocuments:
         """Returns the stored `_id` of a document."""
         return self._prefix + document_id
 
-    def stored(self, document: Mapping[str, Any]) -> JsonObject:
+    def stored(self, document: Mapping[str, Any]) -> MongoDocument:
         """Returns a document as it is stored: `_id` first, then the generation."""
         stored = {"_id": "", **self.named, **document}
         stored["_id"] = self._prefix + document["_id"]
         return stored
 
-    def match(self, wanted: Mapping[str, Any], ordered_by: str | None = None) -> JsonObject:
+    def match(self, wanted: Mapping[str, Any], ordered_by: str | None = None) -> MongoDocument:
         """Returns the filter for the documents of this generation that match `wanted`.
 
         It names the generation once: by the ids that it asks for, by a range of all ids if they order the documents or if nothing
@@ -78,7 +78,7 @@ class GenerationDocuments:
         is_by_id = ordered_by == "_id" or not (ordered_by or wanted)
         return {**({"_id": {"$gte": self._prefix, "$lt": self._end}} if is_by_id else self.named), **inside}
 
-    def stages(self, pipeline: Sequence[JsonObject]) -> list[JsonObject]:
+    def stages(self, pipeline: Sequence[MongoDocument]) -> list[MongoDocument]:
         """Returns the stages of an aggregation on the documents of this generation. The first one must be `$match`."""
         first, *later = pipeline
         if [*first] != ["$match"] or not all(stage.keys() <= _LATER_STAGES for stage in later):
@@ -87,7 +87,7 @@ class GenerationDocuments:
         ordered_by = next(iter(later[0].get("$sort", ())), None) if later else None
         return [{"$match": self.match(first["$match"], ordered_by)}, *(self._expression(stage) for stage in later)]
 
-    def _inside(self, wanted: Mapping[str, Any]) -> JsonObject:
+    def _inside(self, wanted: Mapping[str, Any]) -> MongoDocument:
         return {name: self._condition(name, value) for name, value in wanted.items()}
 
     def _condition(self, name: str, value: Any) -> Any:
@@ -95,7 +95,7 @@ class GenerationDocuments:
             return self._ids(value)
         return [self._inside(branch) for branch in value] if name in _BRANCHES else value
 
-    def _ids(self, wanted: str | Mapping[str, Any]) -> str | JsonObject:
+    def _ids(self, wanted: str | Mapping[str, Any]) -> str | MongoDocument:
         """Returns a condition for `_id`: one id, several, or a range. A range without an end ends where the generation does."""
         if isinstance(wanted, str):
             return self._prefix + wanted
@@ -121,7 +121,7 @@ class GenerationDocuments:
 
     # ── what comes back ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def told(self, document: JsonObject) -> JsonObject:
+    def told(self, document: MongoDocument) -> MongoDocument:
         """Changes a stored document, or a group, to what it is without its generation, and returns it.
 
         A document that names another generation keeps that, so a comparison finds it.
@@ -150,7 +150,7 @@ class GenerationDocuments:
         order: Order = BY_ID,
         limit: int = 0,
         session: MongoSession | None = None,
-    ) -> AsyncIterator[JsonObject]:
+    ) -> AsyncIterator[MongoDocument]:
         """Yields the documents that match `wanted`, in this order. A limit of 0 is none."""
         found = self.collection(mongo).find(self.match(wanted, order[0][0]), fields, session=session)
         async for document in found.sort(list(order)).limit(limit):
@@ -159,12 +159,12 @@ class GenerationDocuments:
     async def count(self, mongo: MongoDatabase, session: MongoSession | None = None) -> int:
         return await self.collection(mongo).count_documents(self.match({}), session=session)
 
-    async def strays(self, mongo: MongoDatabase) -> list[JsonObject]:
+    async def strays(self, mongo: MongoDatabase) -> list[MongoDocument]:
         """Returns a document whose `generation` is this one and whose `_id` is not, if there is one. Reads a whole index."""
         elsewhere = {**self.named, "_id": {"$not": self.match({})["_id"]}}
         return await self.collection(mongo).find(elsewhere).limit(1).to_list(None)
 
-    async def first(self, mongo: MongoDatabase, count_max: int) -> JsonObject | None:
+    async def first(self, mongo: MongoDatabase, count_max: int) -> MongoDocument | None:
         """Returns the filter for the first documents, at most so many, or None if there is no document."""
         first = self.collection(mongo).find(self.match({}), {"_id": 1}).sort("_id", 1).limit(count_max)
         ids = [document["_id"] for document in await first.to_list(None)]
