@@ -34,6 +34,7 @@ from projector.metrics_server import MetricsServer, open_metrics_server
 from projector.operation_worker import CONNECTIONS_MAX as OPERATION_CONNECTIONS_MAX
 from projector.operation_worker import OperationWorker
 from projector.projections.projection import Projection
+from projector.publishing.publisher import publishing
 from projector.runner import Runner
 from projector.sealing.sealer import make_sealer
 from projector.sinks.mongo import drop_old_collections
@@ -116,6 +117,7 @@ async def start(
     context["holds"], context["runs"] = DueTeller(EXPIRED_HOLDS), DueTeller(SCHEDULED_RUNS)
     of_webhooks = await stack.enter_async_context(open_postgres(settings, "daybook_projector", connections_max=CONNECTIONS_MAX))
     context["webhooks"] = keep_running("sender of webhooks", WebhookSender(of_webhooks, settings).run)
+    await stack.enter_async_context(publishing(settings))
     of_operations = await stack.enter_async_context(
         open_postgres(settings, "daybook_projector", connections_max=OPERATION_CONNECTIONS_MAX)
     )
