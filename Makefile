@@ -95,7 +95,7 @@ bench: install .venv/bench/.installed ## Run all benchmarks in about ten minutes
 
 # The packages of the running system; the others are only in a developer's .venv.
 LICENSED := requirements.txt
-HASHED := requirements requirements-parquet requirements-sql requirements-statements requirements-telemetry requirements-dev \
+HASHED := requirements requirements-parquet requirements-publish requirements-sql requirements-statements requirements-telemetry requirements-dev \
 	requirements-bench requirements-audit requirements-docs
 
 audit: install .venv/audit/.installed ## Look for known weaknesses and unfit licences, and write sbom.cdx.json (CycloneDX)

@@ -23,6 +23,7 @@ from bench.benchmarks.ledgers import measure_ledgers
 from bench.benchmarks.past_balances import measure_past_balances
 from bench.benchmarks.pipeline import measure_pipeline, measure_visible
 from bench.benchmarks.projecting import measure_projecting, measure_replay
+from bench.benchmarks.publishing import measure_publishing
 from bench.benchmarks.queries import measure_queries
 from bench.benchmarks.speed_steps import measure_steps
 from bench.benchmarks.stores import measure_stores
@@ -47,6 +48,7 @@ BENCHMARKS: Final[dict[str, Measure]] = {
     "queries": measure_queries,
     "projecting": measure_projecting,
     "replay": measure_replay,
+    "publishing": measure_publishing,
     "visible": measure_visible,
     "pipeline": measure_pipeline,
     "growth": measure_growth,

@@ -12,6 +12,7 @@ Column = Literal[
     "p50 ms",
     "p99 ms",
     "documents per second",
+    "published per second",
     "seconds",
     "peak MiB",
     "bytes per event",

@@ -68,6 +68,15 @@ class ReadModelWatch:
                 raise StackError(msg)
         return looks
 
+    async def per_second(self) -> float:
+        """Waits until every read model is at the end of the log. Returns how many events per second they applied meanwhile.
+
+        The time before the first one moves is left out.
+        """
+        looks = await self.until(await self.head())
+        begin = [look for look in looks if look.most == looks[0].most][-1]
+        return (looks[-1].least - begin.least) / max(looks[-1].at - begin.at, LOOK_SECONDS)
+
 
 @asynccontextmanager
 async def watch_read_models(settings: Settings) -> AsyncIterator[ReadModelWatch]:

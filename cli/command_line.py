@@ -36,6 +36,7 @@ SUBCOMMANDS: Final[Mapping[str, Subcommand]] = {
     "doctor": Subcommand("cli.doctor:doctor", "Check settings and stores, list what is unsafe, and say how to fix it."),
     "migrate": Subcommand("cli.migrate:migrate", "Run the missing migrations."),
     "sql": Subcommand("cli.sql:sql", "Ask the tables of SQL reporting a question in SQL, and print the answer."),
+    "publish": Subcommand("cli.publish:publish", "Show how far each ledger is published, or publish it again from an event on."),
     "replay": Subcommand("cli.replay:replay", "Rebuild read models from the first event."),
     "verify": Subcommand(
         "cli.verify:verify",

@@ -5,6 +5,7 @@ from typing import Final
 
 import typer
 
+from cli.publish import PUBLISHED_COLUMNS, published_rows
 from cli.tables import print_table
 from shared.errors import SettingsInvalid
 from shared.settings import read_settings
@@ -15,6 +16,8 @@ COLUMNS: Final = ("name", "generation", "state", "position", "lag_events", "lag_
 
 def status() -> None:
     """Show whether each process is ready, how far each read model is behind the log, and why.
+
+    If events are published, it also shows how far each ledger is.
 
     Causes are a paused or failing read model, dead letters, a missing worker, a slow store or projection, and a PostgreSQL
     connection that holds a lock. The exit code is 1 if a process is not ready.
@@ -29,6 +32,8 @@ def status() -> None:
     print_table(("process", "state", "where"), [(process.name, process.state, process.where) for process in found.processes])
     if found.projections:
         print_table(COLUMNS, [[each.get(column) for column in COLUMNS] for each in found.projections])
+    if found.published:
+        print_table(PUBLISHED_COLUMNS, published_rows(found.published))
     for holder in found.lock_holders:
         waiting = f"{holder.waiting} waits: " if holder.waiting else ""
         typer.echo(f"{waiting}{holder}")

@@ -25,6 +25,7 @@ def find_program(*names: str) -> Path:
         StackError: none of the programs was found.
     """
     folders = [Path(where) / bin_ for package, bin_ in _PACKAGED.items() for where in folders_of(package)]
+    folders.append(Path(sys.executable).parent)  # nats-server is there
     for search in (os.pathsep.join(map(str, folders)), None):
         for name in names:
             if found := shutil.which(name, path=search):

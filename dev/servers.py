@@ -53,6 +53,7 @@ class Server(Child):
     """A database server, its folder and its port."""
 
     stop_seconds = 3.0
+    start_seconds = START_SECONDS
 
     cache_gb = 1
     """The cache of PostgreSQL or MongoDB, in GB of memory. Redis keeps all its data in memory."""
@@ -91,7 +92,7 @@ class Server(Child):
         raise StackError(f"{self.name} does not start: {words}{hint}")
 
     async def _answers(self) -> bool:
-        end = time.monotonic() + START_SECONDS
+        end = time.monotonic() + self.start_seconds
         while self.running and time.monotonic() < end:
             try:
                 await self._settle()

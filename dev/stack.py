@@ -21,6 +21,7 @@ from dev.data_folder import DATA_FOLDER, RunningStack, hold, publish, withdraw
 from dev.daybook_processes import LOCALHOST, command_api, local_url, migrate, query_api, require_running, start_processes, worker
 from dev.development_key import development_key
 from dev.kept_secrets import keep_secret
+from dev.nats_server import NatsServer
 from dev.ports import free_port, port_is_free
 from dev.seed import seed
 from dev.servers import Mongo, Postgres, Redis, Server, start_all, stop_all
@@ -41,13 +42,16 @@ STACK_VARIABLES: Final = (
         "DAYBOOK_API_KEY",
         *SERVERS,
         "DAYBOOK_MIGRATION_DATABASE_URL",
-        "DAYBOOK_REPORTING_URL",
+        *("DAYBOOK_REPORTING_URL", "DAYBOOK_PUBLISH_URL"),
     ),
     *("DAYBOOK_SECRET", "DAYBOOK_SEAL_KEY", "DAYBOOK_SEAL_FILE", "DAYBOOK_MASTER_KEYS"),
 )
 """The variables with which programs reach a running stack."""
-ENGINES: Final = ("sql",)
-"""The optional stores that a stack can start: `sql` is SQL reporting in a SQLite file, if no other database is configured."""
+ENGINES: Final = ("sql", "publish")
+"""The optional stores that a stack can start, each only if no other one is configured.
+
+`sql` is SQL reporting in a SQLite file, and `publish` a NATS server to which all events are published.
+"""
 CATCH_UP_SECONDS: Final = 5.0
 STEADY_SECONDS: Final = 30.0
 PAUSE_SECONDS_MIN: Final = 0.5
@@ -145,6 +149,8 @@ async def _start_servers(exits: AsyncExitStack, options: StackOptions, lock: int
         if not os.environ.get(variable)
     }
     await require_answers({variable: os.environ[variable] for variable in SERVERS if variable not in servers})
+    if "publish" in options.engines and not os.environ.get("DAYBOOK_PUBLISH_URL"):
+        servers["DAYBOOK_PUBLISH_URL"] = NatsServer("nats", options.folder, inherit=[lock])
     exits.push_async_callback(stop_all, *servers.values())
     await start_all(*servers.values())
     return servers
@@ -157,8 +163,10 @@ def _environment(options: StackOptions, servers: Mapping[str, Server]) -> dict[s
     reporting = os.environ.get("DAYBOOK_REPORTING_URL", "")
     if not reporting and "sql" in options.engines:
         reporting = f"sqlite+aiosqlite:///{options.folder.resolve() / 'reports.sqlite'}"
+    broker = servers.get("DAYBOOK_PUBLISH_URL")
     return {
         "DAYBOOK_REPORTING_URL": reporting,
+        "DAYBOOK_PUBLISH_URL": broker.url if broker else os.environ.get("DAYBOOK_PUBLISH_URL", ""),
         "DAYBOOK_COMMAND_URL": local_url(options.host, options.command_port or free_port()),
         "DAYBOOK_QUERY_URL": local_url(options.host, options.query_port or free_port()),
         **urls,

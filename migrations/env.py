@@ -1,10 +1,16 @@
-"""Runs the migrations as the owner of the database, in one transaction and under a lock. With `--sql`, prints them instead."""
+"""Runs the migrations as the owner of the database, in one transaction and under a lock. With `--sql`, prints them instead.
+
+A statement that waits for the lock of a table makes all later statements on that table wait behind it. So a migration waits for
+less time than a command does, gives up, lets the others go on, and tries again.
+"""
 
 import asyncio
 import os
+import sys
 
 from alembic import context
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -14,6 +20,10 @@ from shared.stores.postgres import postgres_address
 from shared.stores.store_errors import reading_url
 
 MIGRATION_LOCK = 0x6461_7962_6F6F_6B  # "daybook"
+LOCK_WAIT = "500ms"
+LOCK_TRIES = 120
+LOCK_PAUSE_SECONDS = 0.5
+LOCK_NOT_AVAILABLE = "55P03"
 
 
 def owner_url() -> str:
@@ -39,7 +49,7 @@ def migrate(connection: Connection) -> None:
         on_version_apply=context.config.attributes.get("on_version_apply"),  # `daybook migrate` prints each migration
     )
     with context.begin_transaction():
-        connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_WAIT}'"))
         connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
         context.run_migrations()
 
@@ -48,8 +58,16 @@ async def migrate_online() -> None:
     with reading_url("DAYBOOK_DATABASE_URL, or DAYBOOK_MIGRATION_DATABASE_URL"):
         url, tls = postgres_address(owner_url())
     engine = create_async_engine(url, poolclass=NullPool, connect_args=tls)
-    async with engine.connect() as connection:
-        await connection.run_sync(migrate)
+    for tries_left in reversed(range(LOCK_TRIES)):
+        try:
+            async with engine.connect() as connection:
+                await connection.run_sync(migrate)
+            break
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE or not tries_left:
+                raise
+        sys.stderr.write("another session holds a lock that the migrations need: trying again\n")
+        await asyncio.sleep(LOCK_PAUSE_SECONDS)
     await engine.dispose()
 
 

@@ -16,6 +16,7 @@ from projector.follower import FollowerState
 from projector.runner import Runner
 from shared.log.read import read_recorded_at
 from shared.metrics_text import metrics_text, process_families
+from shared.publishing.checkpoints import read_published
 from shared.read_models.lag_metrics import LagFamilies
 from shared.settings import Settings
 from shared.stores.all_stores import Stores
@@ -28,8 +29,10 @@ STORES_SECONDS: Final = 3.0
 async def worker_metrics_text(runner: Runner, stores: Stores, settings: Settings) -> bytes:
     """Returns the metrics of this worker in the format of Prometheus."""
     states = runner.states()
-    ages, due = await asyncio.gather(_lag_seconds(stores.engine, states), _due_family(stores))
-    return metrics_text([*process_families(stores.engine, settings), *_follower_families(states, ages), due])
+    ages, due, published = await asyncio.gather(
+        _lag_seconds(stores.engine, states), _due_family(stores), _publishing_families(stores.engine, settings)
+    )
+    return metrics_text([*process_families(stores.engine, settings), *_follower_families(states, ages), due, *published])
 
 
 Ages = dict[tuple[str, str], float]
@@ -89,3 +92,21 @@ async def _due_family(stores: Stores) -> Metric:
                 for ledger_id, seconds in (await oldest_due_seconds(stores, kind)).items():
                     family.add_metric([ledger_id, kind.stream_prefix], seconds)
     return family
+
+
+async def _publishing_families(engine: AsyncEngine, settings: Settings) -> list[Metric]:
+    """Returns how far each ledger is published. Nothing if DAYBOOK_PUBLISH_URL is not set."""
+    if not settings.publish_url:
+        return []
+    help_ = "Events that the broker has not acknowledged yet."
+    events = GaugeMetricFamily("daybook_publishing_lag_events", help_, labels=["ledger"])
+    help_ = "Age of the oldest event that the broker has not acknowledged yet."
+    seconds = GaugeMetricFamily("daybook_publishing_lag_seconds", help_, labels=["ledger"])
+    failed = GaugeMetricFamily("daybook_publishing_failed", "1 if the last attempt to publish failed, else 0.", labels=["ledger"])
+    with suppress(*POSTGRES_AND_REDIS_ERRORS):
+        async with asyncio.timeout(STORES_SECONDS), engine.connect() as connection:
+            for ledger in await read_published(connection):
+                events.add_metric([ledger.ledger_id], ledger.lag_events)
+                seconds.add_metric([ledger.ledger_id], ledger.lag_seconds)
+                failed.add_metric([ledger.ledger_id], float(ledger.is_failing))
+    return [events, seconds, failed]

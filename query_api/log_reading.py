@@ -5,15 +5,12 @@ The log is never rebuilt and never behind. A query waits only if its minimum pos
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 import msgspec
-import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from query_api.reading import POLL_SECONDS, CallerView, JsonObject
+from query_api.reading import POLL_SECONDS, CallerView
 from shared.log.read import StoredEvent, read_stored, read_stream, read_type
-from shared.timestamps import timestamp
 
 ReadEvents = Callable[[AsyncConnection], Awaitable[Sequence[StoredEvent]]]
 
@@ -48,21 +45,3 @@ async def read_log(view: CallerView, read: ReadEvents) -> tuple[int, Sequence[St
     async with reader.postgres.connect() as connection:
         events = await read(connection)
     return max(head, *(event.position for event in events[-1:]), 0), events
-
-
-def event_resource(event: StoredEvent) -> JsonObject:
-    """Returns the item of the answer for an event, with its data as stored.
-
-    Data of an old schema version are not upgraded. An event with an unknown schema version is shown too.
-    """
-    item: dict[str, Any] = {
-        "position": event.position,
-        "event_id": event.event_id,
-        "type": event.type,
-        "schema_version": event.schema_version,
-        "data": orjson.Fragment(event.data),
-        "metadata": orjson.Fragment(event.metadata),
-        "recorded_at": timestamp(event.recorded_at),
-        "hash": event.hash.hex(),
-    }
-    return item

@@ -19,7 +19,7 @@ import structlog
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from query_api.log_reading import EventFilter, event_resource
+from query_api.log_reading import EventFilter
 from shared.errors import DaybookError, TooManyStreams
 from shared.log.heads import read_head
 from shared.log.read import StoredEvent, read_stored
@@ -46,7 +46,7 @@ class PushedEvent:
         self.lines = b"id: %d\nevent: %s\ndata: %s\n\n" % (
             event.position,
             event.type.encode(),
-            orjson.dumps(event_resource(event)),
+            orjson.dumps(event.members()),
         )
         self._event = event
 

@@ -12,6 +12,7 @@ from query_api.progress import list_progress
 from query_api.reading import Reader
 from shared.metrics_text import process_families, task_families
 from shared.proof.seal_store import last_sealed_at
+from shared.publishing.checkpoints import in_words, read_published
 from shared.read_models.lag_metrics import LagFamilies
 from shared.read_models.worker_reports import UnhealthyReadModels, read_unhealthy_read_models
 from shared.stores.mongo import MongoDatabase
@@ -31,16 +32,21 @@ def store_checks(postgres: AsyncEngine, mongo: MongoDatabase, redis: "Redis") ->
     }
 
 
-async def readiness_notes(postgres: AsyncEngine, redis: "Redis") -> dict[str, Any]:
-    """Returns the time of the last seal, and the health of the read models. Logs are sealed only if a worker has a seal key."""
+async def readiness_notes(postgres: AsyncEngine, redis: "Redis", *, is_publishing: bool = False) -> dict[str, Any]:
+    """Returns the time of the last seal, the health of the read models and, if `is_publishing`, how far events are published.
+
+    Logs are sealed only if a worker has a seal key.
+    """
     async with postgres.connect() as connection:
         sealed_at = await last_sealed_at(connection)
+        published = {"publishing": in_words(await read_published(connection))} if is_publishing else {}
     report = await read_unhealthy_read_models(redis)
     never = "never: no worker with a DAYBOOK_SEAL_KEY has sealed an event yet"
     return {
         "sealed_at": timestamp(sealed_at) if sealed_at else never,
         "read_models": _read_model_health(report),
         "worker_tasks": tasks_in_words(report.tasks) if report else UNKNOWN,
+        **published,
     }
 
 

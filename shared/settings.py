@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.broker_address import read_broker_address
 from shared.currency_table import HISTORICAL
 from shared.errors import SettingsInvalid
 from shared.proof.seals import is_key
@@ -25,6 +26,7 @@ from shared.setting_values import (
 
 MISSING: Final = ": field required"
 """How a problem of `SettingsInvalid` ends if the variable is not set."""
+_PREFIX: Final = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
 
 Count = Annotated[int, Field(ge=1)]
@@ -60,6 +62,18 @@ def _header_value(value: SecretStr) -> SecretStr:
 
 HttpUrl = Annotated[str, AfterValidator(read_http_url)]
 MasterKeys = Annotated[SecretStr, AfterValidator(_master_keys)]
+
+
+def _broker(value: str | None) -> str | None:
+    if value:
+        read_broker_address(value)
+    return value
+
+
+def _topic_prefix(value: str) -> str:
+    if not _PREFIX.fullmatch(value):
+        raise ValueError("must be at most 40 lower-case letters, digits and hyphens, and begin with a letter")
+    return value
 
 
 def _networks(value: str) -> str:
@@ -316,6 +330,23 @@ class Settings(BaseSettings):
     )
     webhook_give_up_seconds: Count = Field(
         default=259_200, description="A webhook that has failed for so long is disabled. The default is three days."
+    )
+
+    publish_url: Annotated[str | None, AfterValidator(_broker)] = Field(
+        default=None,
+        description="The broker to which the worker publishes all events: `nats://user:password@host:4222` (with JetStream) or "
+        "`kafka://user:password@host:9092`; several hosts with commas between, TLS: `?tls=true`. Without it, nothing is "
+        "published. Needs the extra `publish`. See [publishing](publishing.md).",
+    )
+    publish_prefix: Annotated[str, AfterValidator(_topic_prefix)] = Field(
+        default="daybook",
+        description="The first part of the names of topics: a ledger's topic is `daybook.main`. Each installation that uses the "
+        "same broker needs its own.",
+    )
+    publish_personal_data: bool = Field(
+        default=False,
+        description="Publish names, addresses and metadata of people in plain text. No erasure reaches them in the broker. "
+        "By default, they stay encrypted.",
     )
 
     traces_url: HttpUrl | None = Field(

@@ -31,11 +31,11 @@ async def measure_projecting(rig: Rig) -> Section:
     settings = await rig.ledger(scale.accounts)
     async with watch_read_models(settings) as follow:
         say("projecting: building the read models for the first time")
-        await _catch_up(rig, settings, follow)
+        await catch_up(rig, settings, follow)
 
         async def lane() -> Values:
             await append_uniform(settings, scale.backlog_events, scale.accounts)
-            return {"per second": await _catch_up(rig, settings, follow)}
+            return {"per second": await catch_up(rig, settings, follow)}
 
         await interleave(section, {LIVE: lane}, scale.rounds)
     section.notes.append(
@@ -45,12 +45,10 @@ async def measure_projecting(rig: Rig) -> Section:
     return section
 
 
-async def _catch_up(rig: Rig, settings: Settings, follow: ReadModelWatch) -> float:
+async def catch_up(rig: Rig, settings: Settings, follow: ReadModelWatch) -> float:
     """Starts a worker, and returns how many events per second it projects. The start of the worker is not measured."""
     async with running(rig.worker(settings)):
-        looks = await follow.until(await follow.head())
-    begin = [look for look in looks if look.most == looks[0].most][-1]
-    return (looks[-1].least - begin.least) / max(looks[-1].at - begin.at, LOOK_SECONDS)
+        return await follow.per_second()
 
 
 async def measure_replay(rig: Rig) -> Section:
@@ -105,7 +103,7 @@ async def _documents(settings: Settings) -> int:
         live = [
             await live_generation(stores.mongo, stores.redis, model, LEDGER) for model in READ_MODELS if model.store == "mongo"
         ]
-        return sum([await generation.collection(stores.mongo).count_documents({}) for generation in live])
+        return sum([await generation.documents().count(stores.mongo) for generation in live])
 
 
 def _peak_mebibytes(pid: int) -> float:

@@ -50,7 +50,6 @@ GRANTS = (
 
 def upgrade() -> None:
     """Deletes all passwords. Afterwards, every user needs a reset token."""
-    op.execute("SET LOCAL lock_timeout = '5s'")
     for statement in (AUDIT_RECORDS, ACTS, APPEND_ONLY, RESETS, NO_PASSWORDS, ORIGIN, *GRANTS):
         op.execute(statement)
 

@@ -61,7 +61,6 @@ GRANTS = (
 
 
 def upgrade() -> None:
-    op.execute("SET LOCAL lock_timeout = '5s'")
     for statement in (WEBHOOKS, DELIVERIES, AGE, *GRANTS):
         op.execute(statement)
 

@@ -35,7 +35,6 @@ GRANTS = (
 
 
 def upgrade() -> None:
-    op.execute("SET LOCAL lock_timeout = '5s'")
     for statement in (OPERATIONS, STATUS, *GRANTS):
         op.execute(statement)
 

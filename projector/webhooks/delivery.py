@@ -33,17 +33,7 @@ class Attempt(NamedTuple):
 
 def event_body(event: StoredEvent) -> bytes:
     """Returns the body of a delivery: the event as `GET /v1/events` shows it, so personal fields are encrypted."""
-    data = {
-        "position": event.position,
-        "event_id": event.event_id,
-        "type": event.type,
-        "schema_version": event.schema_version,
-        "data": orjson.Fragment(event.data),
-        "metadata": orjson.Fragment(event.metadata),
-        "recorded_at": timestamp(event.recorded_at),
-        "hash": event.hash.hex(),
-    }
-    return _body(event.type, event.recorded_at, event.ledger_id, data)
+    return _body(event.type, event.recorded_at, event.ledger_id, event.members())
 
 
 def ping_body(ledger_id: str, asked_at: datetime) -> bytes:

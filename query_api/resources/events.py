@@ -12,7 +12,7 @@ from query_api.cursors import CursorKey
 from query_api.documentation import ANY_QUERY, EVENT_STREAM, JSON_LINES, LAST_EVENT_ID, LEDGER_HEADER, LOG, documented_page
 from query_api.event_stream import open_event_stream
 from query_api.lists import ListSlice
-from query_api.log_reading import EventFilter, event_resource, read_log
+from query_api.log_reading import EventFilter, read_log
 from query_api.parameters import PageParameters, Parameters, PositionParameter
 from query_api.reading import AsOf, CallerView, as_fresh_as_can_be
 from query_api.requests import QueryRequest, query_router
@@ -102,7 +102,7 @@ async def find_events(view: CallerView, parameters: EventParameters, key: Cursor
     )
     page = events[: parameters.limit]
     next_key = [page[-1].position] if len(events) > parameters.limit else None
-    return as_fresh_as_can_be(AsOf(position, ListSlice([event_resource(event) for event in page], next_key)), view.freshness)
+    return as_fresh_as_can_be(AsOf(position, ListSlice([event.members() for event in page], next_key)), view.freshness)
 
 
 async def find_stream_events(
@@ -113,7 +113,7 @@ async def find_stream_events(
     position, events = await read_log(
         view, lambda connection: read_stream(connection, view.ledger_id, stream_id, after, parameters.limit + 1)
     )
-    page = [{"version": version, **event_resource(event)} for version, event in enumerate(events, after + 1)][: parameters.limit]
+    page = [{"version": version, **event.members()} for version, event in enumerate(events, after + 1)][: parameters.limit]
     next_key = [page[-1]["version"]] if len(events) > parameters.limit else None
     found = ListSlice(page, next_key) if page or after else None
     return as_fresh_as_can_be(AsOf(position, found), view.freshness)

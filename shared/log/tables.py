@@ -19,6 +19,7 @@ and indexes of each table serve these reads:
     webhooks          a webhook by id, the webhooks of a ledger
     webhook_deliveries  the deliveries of a webhook in order, one of them, those that are old
     read_model_operations  the operations of a ledger in order, one of them, those that are open or old
+    publishing        how far a ledger's events are published
 """
 
 from sqlalchemy import (
@@ -277,4 +278,17 @@ read_model_operations = Table(
     Column("changed_at", DateTime(timezone=True), nullable=False),
     PrimaryKeyConstraint("ledger_id", "operation_id", name="read_model_operations_pkey"),
     Index("read_model_operations_status_idx", "status", "changed_at"),
+)
+
+publishing = Table(
+    "publishing",
+    metadata,
+    Column("ledger_id", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("failing_since", DateTime(timezone=True), nullable=True),
+    Column("cause", Text, nullable=True),
+    Column("next_attempt_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("ledger_id", name="publishing_pkey"),
+    postgresql_with={"fillfactor": 70},
 )

@@ -44,6 +44,7 @@ def check_urls(settings: Settings) -> Iterator[Finding]:
         ("PostgreSQL", "DAYBOOK_DATABASE_URL", settings.database_url),
         ("MongoDB", "DAYBOOK_MONGO_URL", settings.mongo_url),
         ("Redis", "DAYBOOK_REDIS_URL", settings.redis_url),
+        *((("the broker", "DAYBOOK_PUBLISH_URL", settings.publish_url),) if settings.publish_url else ()),
     ):
         if all(map(_is_here, _hosts(url))):
             continue
@@ -55,7 +56,7 @@ def check_urls(settings: Settings) -> Iterator[Finding]:
 
 
 def _hosts(url: str) -> list[str]:
-    """Returns the hosts of a URL. A URL of MongoDB can have several."""
+    """Returns the hosts of a URL. A URL of MongoDB or of a broker can have several."""
     places = urlsplit(url).netloc.rpartition("@")[2].split(",")
     return [place.rpartition(":")[0] if place.rpartition(":")[2].isdigit() else place for place in places]
 

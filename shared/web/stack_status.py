@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 import httpx2
 from redis.exceptions import RedisError
 
+from shared.publishing.checkpoints import PublishedLedger, read_published
 from shared.read_models.worker_reports import HEALTH_KEY
 from shared.settings import Settings
 from shared.stores.lock_holders import LockHolder, read_lock_holders
@@ -29,11 +30,15 @@ class ProcessStatus(NamedTuple):
 
 
 class StackStatus(NamedTuple):
-    """The status of the stack. `projections` has the items of `GET /v1/projections`, or none if the query API did not answer."""
+    """The status of the stack. `projections` has the items of `GET /v1/projections`, or none if the query API did not answer.
+
+    `published` is empty if nothing is published, or if PostgreSQL does not answer.
+    """
 
     processes: list[ProcessStatus]
     projections: list[dict[str, Any]]
     lock_holders: list[LockHolder]
+    published: list[PublishedLedger]
 
 
 async def look_at_stack(settings: Settings) -> StackStatus:
@@ -44,7 +49,8 @@ async def look_at_stack(settings: Settings) -> StackStatus:
             await _api_status(client, "query API", settings.query_url),
             await _worker_status(settings),
         ]
-        return StackStatus(processes, await list_projections(client, settings.query_url), await _lock_holders(settings))
+        projections = await list_projections(client, settings.query_url)
+        return StackStatus(processes, projections, await _lock_holders(settings), await _published(settings))
 
 
 async def _api_status(client: httpx2.AsyncClient, name: str, url: str) -> ProcessStatus:
@@ -74,6 +80,14 @@ async def _lock_holders(settings: Settings) -> list[LockHolder]:
     with suppress(*POSTGRES_AND_REDIS_ERRORS):
         async with open_postgres(settings, "daybook_query") as engine, engine.connect() as connection:
             return [holder for holder in await read_lock_holders(connection) if _is_shown(holder)]
+    return []
+
+
+async def _published(settings: Settings) -> list[PublishedLedger]:
+    if settings.publish_url:
+        with suppress(*POSTGRES_AND_REDIS_ERRORS):
+            async with open_postgres(settings, "daybook_query") as engine, engine.connect() as connection:
+                return await read_published(connection)
     return []
 
 

@@ -477,7 +477,7 @@ def _balances_in(body: Any) -> list[Any]:
     return [{name: each[name] for name in ("account_id", "posted", "held", "available")} for each in found]
 
 
-@pytest.mark.proof(20, 1_000)
+@pytest.mark.proof(50, 1_000)
 def test_random_histories_end_as_in_the_model(settings: Settings, repetitions: int) -> None:
     with running(settings) as product:
         run_state_machine_as_test(

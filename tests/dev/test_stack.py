@@ -161,9 +161,9 @@ def kill_its_children(folder: Path, running: RunningStack) -> None:
 
 @pytest.mark.slow
 @pytest.mark.services
-def test_a_stack_with_sql_reporting_answers_reports(tmp_path: Path) -> None:
+def test_a_stack_with_sql_reporting_and_a_broker_answers_reports_and_publishes(tmp_path: Path) -> None:
     ports = ("--command-port", "0", "--query-port", "0")
-    started = daybook("dev", "--detach", "--engines", "sql", *ports, folder=tmp_path)
+    started = daybook("dev", "--detach", "--engines", "sql,publish", *ports, folder=tmp_path)
     try:
         assert started.returncode == 0, started.stderr
         running = find_running(tmp_path)
@@ -173,6 +173,9 @@ def test_a_stack_with_sql_reporting_answers_reports(tmp_path: Path) -> None:
         assert within(60, lambda: httpx2.get(f"{url}/v1/reports/users", headers=key).json().get("total", 0) > 0)
         listed = daybook("projections", "list", folder=tmp_path, **running.environment)
         assert re.search(r"reports\W+1\W+live", listed.stdout), listed.stdout + listed.stderr
+        assert within(60, lambda: httpx2.get(f"{url}/readyz").json().get("publishing") == "ok")
+        published = daybook("publish", folder=tmp_path, **running.environment)
+        assert re.search(r"main\W+[1-9]\d*\W+0\W", published.stdout), published.stdout + published.stderr
         assert daybook("dev", "--engines", "hammer", folder=tmp_path).returncode == 2
     finally:
         daybook("down", folder=tmp_path)

@@ -10,7 +10,8 @@ ROWS = [line for line in DOCUMENT.splitlines() if re.match(r"\| \d+ \|", line)]
 
 
 def test_no_number_is_missing() -> None:
-    assert [int(row.split("|")[1]) for row in ROWS] == list(range(1, 95))
+    assert [int(row.split("|")[1]) for row in ROWS] == list(range(1, len(ROWS) + 1))
+    assert len(ROWS) >= 96
 
 
 def test_each_row_names_tests_that_exist() -> None:

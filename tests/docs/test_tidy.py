@@ -134,8 +134,10 @@ ENDING: Final = {
     "command_api/writer/handover.py": 1,  # one attempt to connect
     "command_api/writer/ledger_writer.py": 1,  # one batch
     "projector/feed.py": 1,  # one read of the log
+    "projector/follower.py": 1,  # the deletion of old generations
     "projector/generations/operator_rebuilds.py": 2,  # as long as a command of the operator
     "projector/operation_worker.py": 1,  # one operation
+    "projector/publishing/publisher.py": 2,  # a slice of each of some ledgers
     "projector/runner.py": 1,  # the end of the followers of one ledger
     "projector/sinks/mongo_transactions.py": 1,  # one transaction
     "projector/webhooks/sender.py": 1,  # until nothing is due

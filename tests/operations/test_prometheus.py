@@ -59,7 +59,8 @@ class Scraped(NamedTuple):
 async def scraped_stack(settings: Settings, folder: Path) -> AsyncIterator[Scraped]:
     """A running system that has done a little of everything that is measured."""
     port = free_port()
-    async with run_stack(settings, folder, DAYBOOK_WORKER_METRICS_PORT=str(port)) as stack:
+    nobody = f"nats://127.0.0.1:{free_port()}"  # the state of publishing is known without a broker
+    async with run_stack(settings, folder, DAYBOOK_WORKER_METRICS_PORT=str(port), DAYBOOK_PUBLISH_URL=nobody) as stack:
         async with httpx2.AsyncClient(
             headers=bearer(OPERATOR), base_url=stack.command.url, trust_env=False, timeout=60
         ) as client:

@@ -70,6 +70,33 @@ async def test_every_migration_can_be_undone_and_done_again(settings: Settings) 
             assert names - {"alembic_version"} == left
 
 
+@pytest.mark.services
+async def test_a_migration_that_waits_for_a_lock_holds_no_command_up(settings: Settings) -> None:
+    """A session has an open transaction for some time. The inserts of commands must not wait behind the migration meanwhile.
+
+    They wait for a lock for the time of `DAYBOOK_DATABASE_LOCK_TIMEOUT_MS`. After that, each would be a 503.
+    """
+    await require_success(alembic(settings, "downgrade", "0006"))
+    lock = text("LOCK TABLE idempotency_keys IN ROW EXCLUSIVE MODE")  # that of an insert
+    wait_ms = Settings.model_fields["database_lock_timeout_ms"].default
+    async with open_postgres_as_owner(settings) as engine, engine.connect() as other, engine.connect() as command:
+        await other.execute(lock)
+        migration = alembic(settings, "upgrade", "head")
+        waited = 0
+        while waited < 3:
+            assert migration.poll() is None
+            waited += bool(await other.scalar(_WAITING))
+            async with command.begin():
+                await command.execute(text(f"SET LOCAL lock_timeout = {wait_ms}"))
+                await command.execute(lock)
+        await other.rollback()
+        out, err = await asyncio.to_thread(migration.communicate)
+        assert migration.returncode == 0, out + err
+        assert "another session holds a lock" in err
+        async with engine.connect() as connection:
+            assert await read_definition(connection) == list(expected_definition())
+
+
 @pytest.mark.slow
 @pytest.mark.services
 async def test_migrations_at_once_and_killed_end_in_one_schema(settings: Settings) -> None:
