@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from shared.errors import Rebuilding, StackError
+from shared.errors import Rebuilding, StackError, StoreUnavailable
 from shared.log.heads import read_head
 from shared.read_models.generations import live_generation
 from shared.read_models.shapes import READ_MODELS, ReadModel
@@ -47,11 +47,11 @@ class ReadModelWatch:
         return PositionsSample(at, min(positions), max(positions))
 
     async def _position(self, model: ReadModel) -> int:
-        if model.store in self._stores.optional:
-            return await read_live_position(self._stores.optional[model.store], model, LEDGER) or 0
         try:
+            if model.store in self._stores.optional:
+                return await read_live_position(self._stores.optional[model.store], model, LEDGER) or 0
             return (await live_generation(self._stores.mongo, self._stores.redis, model, LEDGER)).position
-        except Rebuilding:
+        except (Rebuilding, StoreUnavailable):  # OpenSearch does not answer while it makes an index
             return 0
 
     async def until(self, wanted: int) -> list[PositionsSample]:
