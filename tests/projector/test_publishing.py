@@ -30,8 +30,8 @@ from tests.harness.clients import client_of
 from tests.harness.log import PERSON_KEYS, Book, make_ledger
 from tests.harness.mortal_workers import Fate
 from tests.harness.nursery import nursery
-from tests.harness.projecting import Ledger, open_ledger
-from tests.harness.running import environment_of
+from tests.harness.projecting import Ledger, open_ledger, tamper
+from tests.harness.running import Servers, environment_of
 
 pytestmark = pytest.mark.services
 
@@ -273,6 +273,21 @@ async def test_what_the_broker_refuses_is_not_passed_over(to_nats: Settings) -> 
             stream.max_msg_size = -1
             await jetstream.update_stream(stream)
             await all_published(ledger)
+        assert await positions_in(to_nats) == [*range(1, head + 1)]
+
+
+async def test_an_event_that_this_code_cannot_read_stops_its_ledger_and_says_so(to_nats: Settings, servers: Servers) -> None:
+    async with open_ledger(to_nats) as ledger:
+        head = await ledger.append(Book().history(20))
+        await tamper(
+            servers.postgres,
+            to_nats,
+            "INSERT INTO events SELECT ledger_id, position + 1, gen_random_uuid(), "
+            f"'Tomorrow', 1, '{{}}', '{{}}', recorded_at, hash FROM events WHERE position = {head}",
+            f"UPDATE log_heads SET position = {head + 1}",
+        )
+        async with publishing(to_nats):
+            await until(ledger, lambda found: found.position == head and "'Tomorrow' is unknown" in str(found.cause))
         assert await positions_in(to_nats) == [*range(1, head + 1)]
 
 
