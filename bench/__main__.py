@@ -16,6 +16,7 @@ from pymongo import AsyncMongoClient
 from redis.asyncio import Redis as RedisClient
 
 from bench.benchmarks.commands import measure_commands, measure_single
+from bench.benchmarks.cost import measure_cost
 from bench.benchmarks.fairness import measure_fairness
 from bench.benchmarks.growth import measure_growth
 from bench.benchmarks.layers import measure_layers
@@ -43,6 +44,7 @@ BENCHMARKS: Final[dict[str, Measure]] = {
     "single": measure_single,
     "fairness": measure_fairness,
     "writers": measure_writers,
+    "cost": measure_cost,
     "layers": measure_layers,
     "steps": measure_steps,
     "queries": measure_queries,
@@ -66,6 +68,8 @@ def main(
     seconds: Annotated[
         float | None, typer.Option(help="The duration of each load. wrk rounds it up to whole seconds.", min=0.5)
     ] = None,
+    accounts: Annotated[int | None, typer.Option(help="The number of accounts of a ledger.", min=2)] = None,
+    connections: Annotated[int | None, typer.Option(help="The number of connections of `cost`.", min=1)] = None,
     ledgers: Annotated[int | None, typer.Option(help="The number of ledgers that `ledgers` makes.", min=2)] = None,
     quick: Annotated[  # noqa: FBT002 # a flag
         bool, typer.Option("--quick", help="Run everything for a short time, to see that it works. The figures mean nothing.")
@@ -85,9 +89,8 @@ def main(
     if unknown := [name for name in wanted if name not in BENCHMARKS]:
         raise typer.BadParameter(f"there is no benchmark {unknown[0]!r}; the benchmarks are {', '.join(BENCHMARKS)}")
     scale = QUICK if quick else FULL if full else NORMAL
-    scale = msgspec.structs.replace(
-        scale, rounds=rounds or scale.rounds, seconds=seconds or scale.seconds, ledgers=ledgers or scale.ledgers
-    )
+    given = {"rounds": rounds, "seconds": seconds, "accounts": accounts, "connections": connections, "ledgers": ledgers}
+    scale = msgspec.structs.replace(scale, **{name: value for name, value in given.items() if value})
     try:
         text, sections, failed = uvloop.run(_measure(wanted, scale))
     except (KeyboardInterrupt, asyncio.CancelledError):

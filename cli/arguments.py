@@ -14,9 +14,7 @@ POSITION_MAX: Final = 2**63 - 1
 
 def ledger_id(value: str) -> str:
     if not LEDGER_ID.fullmatch(value):
-        raise typer.BadParameter(
-            "give at most 31 lower-case letters, digits and hyphens, beginning with a letter, but not `system`"
-        )
+        raise typer.BadParameter("give at most 31 lower-case letters, digits and hyphens, beginning with a letter")
     return value
 
 

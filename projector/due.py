@@ -132,8 +132,9 @@ async def oldest_due_seconds(stores: Stores, kind: DueKind) -> dict[str, float]:
 async def _first(stores: Stores, kind: DueKind, generation: Generation, limit: int) -> list[dict[str, Any]]:
     """Returns the documents that are or will be due, in the order of their moments."""
     match = {"status": "active", kind.moment: {"$gt": ""}}
-    found = generation.collection(stores.mongo).find(match, dict.fromkeys((*kind.fields, kind.moment), 1))
-    return [document async for document in found.sort(kind.moment, 1).limit(limit)]
+    fields = dict.fromkeys((*kind.fields, kind.moment), 1)
+    found = generation.documents().find(stores.mongo, match, fields, order=[(kind.moment, 1)], limit=limit)
+    return [document async for document in found]
 
 
 def _moment_of(kind: DueKind, document: Any) -> str:

@@ -22,6 +22,7 @@ from shared.errors import DaybookError, EventNotApplied, StoreUnavailable
 from shared.logs import kind_of
 from shared.read_models.worker_reports import Phase, ReadModelReport
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
+from shared.supervision import end_tasks
 
 log = structlog.get_logger()
 
@@ -36,6 +37,10 @@ PAUSED_SECONDS: Final = 0.5
 
 WELL_SECONDS: Final = 10.0
 """A follower that has followed a live generation for so long is well. The failures before no longer count."""
+
+
+PRUNE_SECONDS: Final = 2.0
+"""How long events wait for the deletion of an old generation. A large one takes longer, and is deleted while they are applied."""
 
 
 class FollowedGeneration(NamedTuple):
@@ -83,6 +88,7 @@ class Follower:
         self._is_stopped = False
         self._overtaken = 0
         self._letters = 0
+        self._pruning: asyncio.Task[None] | None = None
 
     def report(self) -> ReadModelReport:
         """Returns how the follower spends its time, whether the read model has dead letters, and whether it is failing."""
@@ -109,6 +115,13 @@ class Follower:
         )
 
     async def run(self) -> None:
+        try:
+            await self._run()
+        finally:
+            if self._pruning:
+                await end_tasks(self._pruning)
+
+    async def _run(self) -> None:
         while not self._stopping.is_set():
             try:
                 await self._follow()
@@ -175,8 +188,18 @@ class Follower:
         while await self._advance(build, build.advance_far()):
             if self._stopping.is_set():
                 return
-        await self._generations.finish(build)
+        await self._generations.make_live(build)
         await self._note_success()
+        if self._pruning is None or self._pruning.done():
+            self._pruning = asyncio.create_task(self._prune())
+        await asyncio.wait([self._pruning], timeout=PRUNE_SECONDS)
+
+    async def _prune(self) -> None:
+        try:
+            await self._generations.prune()
+        except Exception as error:  # noqa: BLE001 # the next call goes on
+            about = {"ledger_id": self._feed.ledger_id, "projection": self._model.name}
+            log.warning("old generations are dropped later", **about, error=kind_of(error))
 
     async def _advance(self, build: GenerationBuild, advancing: Awaitable[int]) -> int:
         count = await advancing

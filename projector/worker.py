@@ -37,6 +37,7 @@ from projector.projections.projection import Projection
 from projector.publishing.publisher import publishing
 from projector.runner import Runner
 from projector.sealing.sealer import make_sealer
+from projector.sinks.mongo import drop_old_collections
 from projector.webhooks.sender import CONNECTIONS_MAX, WebhookSender
 from projector.worker_metrics import worker_metrics_text
 from shared.errors import DaybookError, StoreUnavailable
@@ -109,6 +110,7 @@ async def start(
     logging.getLogger("arq").setLevel(logging.WARNING)
     context["stack"] = stack = AsyncExitStack()
     stores = await stack.enter_async_context(open_stores(settings, "daybook_projector"))
+    await _drop_old_collections(stores)
     traces = await stack.enter_async_context(open_traces(settings, "worker"))
     context["runner"] = runner = runner_of(stores, traces)
     context["stores"] = stores
@@ -135,6 +137,15 @@ async def start(
         metrics_server.start(partial(worker_metrics_text, runner, stores, settings))
         stack.push_async_callback(asyncio.to_thread, metrics_server.stop)
     log.info("projector started")
+
+
+async def _drop_old_collections(stores: Stores) -> None:
+    """Drops the collections of older code. If MongoDB does not answer, the next start does it."""
+    try:
+        if count := await drop_old_collections(stores.mongo):
+            log.info("collections of an older version dropped", count=count)
+    except PyMongoError as error:
+        log.warning("collections of an older version are dropped later", error=kind_of(error))
 
 
 def _drain(context: Context) -> None:

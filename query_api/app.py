@@ -34,6 +34,7 @@ from query_api.resources import (
     explanations,
     export,
     holds,
+    keys,
     ledgers,
     limits,
     projections,
@@ -95,6 +96,7 @@ RESOURCES: Final = (
     denials,
     doctor,
     audit_records,
+    keys,
     webhooks,
     caller,
 )

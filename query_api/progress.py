@@ -187,7 +187,7 @@ async def _pointer(reader: Reader, model: ReadModel, ledger_id: str) -> tuple[in
         pointer, notes = await store.read_pointer(model, ledger_id), await store.read_notes(model, ledger_id)
         return pointer.live, pointer.building, notes.get("paused")
     if model.store == "mongo":
-        found = await reader.mongo.read_models.find_one({"_id": pointer_id(model, ledger_id)}) or {}
+        found = await reader.mongo.pointers.find_one({"_id": pointer_id(model, ledger_id)}) or {}
         return found.get("live"), found.get("building"), found.get("paused")
     redis: Any = reader.redis  # redis-py has the same types for its sync and async clients
     live, building, paused = await redis.hmget(pointer_key(model, ledger_id), ["live", "building", "paused"])

@@ -4,8 +4,8 @@ One round trip reads the data, the checkpoint and the pointer to the live genera
 mixes two generations, even if one is replaced or dropped at that time. Small queries that arrive at the same time share a round
 trip (`shared.stores.shared_round_trips`).
 
-A query to MongoDB must name its collection in advance. So it names the generation that was live last time, and is repeated if
-another one is live now. In Redis, a script reads the pointer and finds the keys itself.
+A query to MongoDB must name its generation in advance. So it names the one that was live last time, and is repeated if another
+one is live now. In Redis, a script reads the pointer and finds the keys itself.
 
 Nothing here writes a read model, except that a generation that has lost a key loses its checkpoint too. So the other queries see
 the loss, and the worker builds the read model again.
@@ -238,7 +238,7 @@ class Reader:
         self.settings = settings
         self._mongo_seconds = settings.mongo_timeout_ms / 1000
         self._redis_seconds = settings.redis_timeout_ms / 1000
-        self._pointers = mongo.get_collection("read_models", read_concern=_SNAPSHOT)
+        self._pointers = mongo.get_collection("pointers", read_concern=_SNAPSHOT)
         self._read_live = redis.register_script(_READ_LIVE)
         self._give_up = redis.register_script(_GIVE_UP)
         self._mongo_rounds: dict[str, SharedRoundTrips[Sequence[JsonObject], AsOf[list[JsonObject]] | None]] = {}
@@ -298,19 +298,23 @@ class Reader:
 
         Returns None if MongoDB cannot answer at the moment: a collection is being made or dropped, or the snapshot is too old.
         """
-        collection_name = generation.collection(self.mongo).name
+        documents = generation.documents()
         stages = [
             {"$match": {"_id": pointer}},
             _lookup("checkpoints", [{"$match": {"_id": checkpoint_id(generation)}}], "checkpoint"),
-            *(_lookup(collection_name, pipeline, str(place)) for place, pipeline in enumerate(pipelines)),
+            *(_lookup(documents.collection_name, documents.stages(each), str(place)) for place, each in enumerate(pipelines)),
         ]
         try:
             async with asyncio.timeout(self._mongo_seconds):
-                return await self._pointers.aggregate(stages).to_list(1)
+                found = await self._pointers.aggregate(stages).to_list(1)
         except OperationFailure as failure:
             if failure.code in {_SNAPSHOT_TOO_OLD, _SNAPSHOT_UNAVAILABLE, _QUERY_PLAN_KILLED}:
                 return None
             raise
+        for answer in found:
+            for place in range(len(pipelines)):
+                answer[str(place)] = [*map(documents.told, answer[str(place)])]
+        return found
 
     async def look_in_redis(self, model: ReadModel, ledger_id: str, commands: RedisCommands) -> AsOf[list[Any]]:
         """Runs reading commands on the live generation. Raises the same errors as `look_in_mongo`."""

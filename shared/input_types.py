@@ -14,14 +14,14 @@ from shared.timestamps import timestamp
 _UUID: Final = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 Id = Annotated[str, StringConstraints(pattern=_UUID, to_lower=True), Field(json_schema_extra={"format": "uuid"})]
 
-LEDGER_ID: Final = re.compile(r"(?!system\Z)[a-z][a-z0-9-]{0,30}")
-"""The id of a ledger. MongoDB reserves names that begin with `system.`, so no read model of a ledger `system` could be built."""
+LEDGER_ID: Final = re.compile(r"[a-z][a-z0-9-]{0,30}")
+"""The id of a ledger. It has no full stop, slash or `@`: `shared.read_models.documents` rests on that."""
 
 
 def _ledger_id(value: str) -> str:
     if not LEDGER_ID.fullmatch(value):
         code = "ledger_id_invalid"
-        message = "Must be at most 31 lower-case letters, digits and hyphens, begin with a letter, and not be `system`"
+        message = "Must be at most 31 lower-case letters, digits and hyphens, and begin with a letter"
         raise PydanticCustomError(code, message)
     return value
 

@@ -108,7 +108,7 @@ async def _until(stores: Stores, count: int) -> float:
 
 async def _live(stores: Stores) -> int:
     """Returns the number of ledgers whose read models are live."""
-    return await stores.mongo.read_models.count_documents({"live": {"$ne": None}}) // IN_MONGO
+    return await stores.mongo.pointers.count_documents({"live": {"$ne": None}}) // IN_MONGO
 
 
 async def _readable(stores: Stores, ledger_id: str, head: int) -> float:

@@ -103,7 +103,7 @@ async def _documents(settings: Settings) -> int:
         live = [
             await live_generation(stores.mongo, stores.redis, model, LEDGER) for model in READ_MODELS if model.store == "mongo"
         ]
-        return sum([await generation.collection(stores.mongo).count_documents({}) for generation in live])
+        return sum([await generation.documents().count(stores.mongo) for generation in live])
 
 
 def _peak_mebibytes(pid: int) -> float:

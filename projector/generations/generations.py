@@ -188,10 +188,16 @@ class Generations:
     # ── switching ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def finish(self, build: GenerationBuild, check: GenerationCheck | None = None) -> Comparison | None:
+        """Does the same as `make_live`, and drops the generation that was kept before."""
+        compared = await self.make_live(build, check)
+        await self.prune()
+        return compared
+
+    async def make_live(self, build: GenerationBuild, check: GenerationCheck | None = None) -> Comparison | None:
         """Builds a generation up to the head, compares it with the log and with the live one, and makes it live.
 
-        The old live generation is kept for a rollback, and the generation that was kept before is dropped. `check` may examine
-        the new generation before the switch. Returns the comparison, or None if another worker has made the generation live.
+        The old live generation is kept for a rollback. Call `prune` afterwards. `check` may examine the new generation before
+        the switch. Returns the comparison, or None if another worker has made the generation live.
 
         Raises:
             GenerationMismatch: the generation does not match the log. It is dropped, and nothing else changes.
@@ -210,7 +216,6 @@ class Generations:
             if await self.sink.switch(build.generation, pointer):
                 log.info("read model switched", ledger_id=self.feed.ledger_id, projection=self._model.name, before=pointer.live)
                 break
-        await self.prune()
         return compared
 
     async def _compare(self, build: GenerationBuild, pointer: Pointer, check: GenerationCheck | None) -> Comparison:
@@ -266,7 +271,10 @@ class Generations:
         return await self.prune()
 
     async def prune(self) -> set[int]:
-        """Drops every generation that the pointer does not name. Returns the numbers of the dropped generations."""
+        """Drops every generation that the pointer does not name. Returns the numbers of the dropped generations.
+
+        It can be interrupted: the next call goes on.
+        """
         numbers = await self.sink.numbers(self._model, self.feed.ledger_id)
         # Read the pointer after the numbers: a generation that another worker begins in between is then not dropped.
         pointer = await self.read_pointer()

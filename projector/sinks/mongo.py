@@ -1,7 +1,8 @@
 """Writes read models to MongoDB. A transaction writes a batch and moves the checkpoint.
 
-Each generation is a collection. All pointers are in one collection, and so are all checkpoints, dead letters and parked streams:
-see `shared.read_models`. Never write a read model outside a transaction that moves its checkpoint.
+All ledgers and generations of a read model share a collection (`shared.read_models.documents`). All pointers are in one
+collection, and so are all checkpoints, dead letters and parked streams. Never write a read model outside a transaction that moves
+its checkpoint.
 """
 
 import asyncio
@@ -14,16 +15,15 @@ from typing import Any, Final
 import bson
 import msgspec
 import pymongo
-from bson.int64 import Int64
 from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS
-from pymongo import IndexModel, UpdateOne
-from pymongo.collection import Collection
-from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
+from pymongo import IndexModel
+from pymongo.errors import DuplicateKeyError, OperationFailure
 from pymongo.results import UpdateResult
 
-from projector.projections.changes import REMOVED, DocumentChange, DocumentChanges, StoredDocument, removed
+from projector.projections.changes import DocumentChanges, StoredDocument
+from projector.sinks.mongo_changes import commands_of, write_changes
 from projector.sinks.mongo_transactions import MongoRaceLostError, MongoTransactions
-from projector.sinks.protocols import TOGETHER_CHANGES_MAX, LiveCheckpoint, Step, damaged
+from projector.sinks.protocols import TOGETHER_CHANGES_MAX, LiveCheckpoint, Step
 from shared.read_models.dead_letters import (
     DeadLetter,
     dead_letters_in_mongo,
@@ -31,6 +31,7 @@ from shared.read_models.dead_letters import (
     parked_streams_in_mongo,
     summary_in_document,
 )
+from shared.read_models.documents import stored_numbers
 from shared.read_models.generations import Generation, checkpoint_id, pointer_id
 from shared.read_models.shapes import COPY_MARK, READ_MODELS, ReadModel, index_options, index_text
 from shared.read_models.stored_state import Checkpoint, Pointer
@@ -40,21 +41,29 @@ from shared.stores.shared_round_trips import SharedRoundTrips
 _NAMESPACE_EXISTS: Final = 48
 _MAY_MOVE: Final = {"retired": {"$ne": True}, "paused": {"$ne": True}}
 _NO_NOTES: Final = {"_id", "live", "building", "previous"}
-
-_CODES_OF_DATA: Final = {
-    *(2, 9, 14, 28, 40),  # values, types and paths that no update may have
-    *(52, 55, 56, 57, 66),  # names of fields
-    *(121, 10334, 17280, 17419, 17420),  # not valid, or too large
-}
-"""The error codes that are caused by the written data and not by the server. Writing the same data again always fails."""
+_NO_OPTIONS: Final = {"key", "v", "ns"}
 
 DIGEST_DOCUMENTS: Final = 2_000
 """The number of documents that are held in memory at the same time."""
+
+DROP_DOCUMENTS: Final = 2_000
+"""The most documents that are deleted at once."""
 
 SCAN_SECONDS_MAX: Final = 24 * 3_600.0
 """The timeout for work on millions of documents, such as building an index. None would mean the client's own timeout."""
 
 DocumentBatch = tuple[Generation, Step, DocumentChanges]
+
+
+_OLD_COLLECTIONS: Final = r"^(read_models|[a-z][a-z0-9-]*\.[a-z@0-9-]+\.[0-9]+)$"
+
+
+async def drop_old_collections(mongo: MongoDatabase) -> int:
+    """Drops what older code has made: a collection for each generation of each ledger, and their pointers. Returns how many."""
+    names = await mongo.list_collection_names(filter={"name": {"$regex": _OLD_COLLECTIONS}})
+    for name in names:
+        await mongo.drop_collection(name)
+    return len(names)
 
 
 class MongoSink:
@@ -76,16 +85,16 @@ class MongoSink:
     async def read_live(self, models: Sequence[ReadModel], ledger_ids: Sequence[str]) -> dict[str, LiveCheckpoint]:
         """Returns the live checkpoints, by `pointer_id`. A collection that was lost is noticed by its UUID."""
         pairs = {pointer_id(model, ledger_id): (model, ledger_id) for ledger_id in ledger_ids for model in models}
-        pointers = self._mongo.read_models.find({"_id": {"$in": list(pairs)}, "live": {"$ne": None}}, {"live": 1})
+        pointers = self._mongo.pointers.find({"_id": {"$in": list(pairs)}, "live": {"$ne": None}}, {"live": 1})
         live = {each["_id"]: Generation(*pairs[each["_id"]], each["live"]) async for each in pointers}
         wanted = {"$in": list(map(checkpoint_id, live.values()))}
         checkpoints = {each["_id"]: each async for each in self._mongo.checkpoints.find({"_id": wanted})}
-        uuids = await self._collection_uuids([generation.collection(self._mongo).name for generation in live.values()])
+        uuids = await self._collection_uuids({generation.documents().collection_name for generation in live.values()})
         found = {name: (generation, checkpoints.get(checkpoint_id(generation))) for name, generation in live.items()}
         return {
             name: LiveCheckpoint(generation.number, _checkpoint(document))
             for name, (generation, document) in found.items()
-            if document and document["collection_uuid"] == uuids.get(generation.collection(self._mongo).name)
+            if document and document["collection_uuid"] == uuids.get(generation.documents().collection_name)
         }
 
     async def find_loss(self, generation: Generation) -> None:
@@ -104,10 +113,10 @@ class MongoSink:
 
     async def _collection_uuid(self, generation: Generation) -> str | None:
         """Returns the collection's UUID, or None. A collection that was dropped and created again has another UUID."""
-        name = generation.collection(self._mongo).name
-        return (await self._collection_uuids([name])).get(name)
+        name = generation.documents().collection_name
+        return (await self._collection_uuids({name})).get(name)
 
-    async def _collection_uuids(self, names: Sequence[str]) -> dict[str, str]:
+    async def _collection_uuids(self, names: set[str]) -> dict[str, str]:
         """Returns the UUIDs of the collections that exist. MongoDB finds them by name, and does not look at all collections."""
         found = await self._mongo.list_collections(filter={"name": {"$in": list(names)}})
         return {each["name"]: bytes(each["info"]["uuid"]).hex() async for each in found}
@@ -156,15 +165,7 @@ class MongoSink:
         updates = [{"q": _start(generation, step), "u": _move(step)} for generation, step, _ in batches]
         yield {"update": self._mongo.checkpoints.name, "updates": updates}, len(updates)
         for generation, _, changes in batches:
-            name = generation.collection(self._mongo).name
-            if changes.inserted:
-                yield {"insert": name, "documents": list(changes.inserted.values()), "ordered": False}, len(changes.inserted)
-            if changes.changed:
-                updates = [{"q": {"_id": document_id}, "u": _update(change)} for document_id, change in changes.changed.items()]
-                yield {"update": name, "updates": updates, "ordered": False}, len(updates)
-            if changes.added:
-                additions = [{"q": {"_id": key}, "u": _addition(counts), "upsert": True} for key, counts in changes.added.items()]
-                yield {"update": name, "updates": additions, "ordered": False}, len(additions)
+            yield from commands_of(generation.documents(), changes)
 
     async def _apply_alone(self, batch: DocumentBatch) -> bool:
         generation, step, changes = batch
@@ -192,89 +193,107 @@ class MongoSink:
         for collection, documents in ((database.dead_letters, letters), (database.parked_streams, parked)):
             if documents:
                 collection.insert_many(documents, session=session)
-        _write(database[generation.collection(self._mongo).name], generation, changes, session)
+        write_changes(database, generation, changes, session)
 
     # ── content ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def count(self, generation: Generation) -> int:
         with pymongo.timeout(SCAN_SECONDS_MAX):
-            return await generation.collection(self._mongo).count_documents({})
+            return await generation.documents().count(self._mongo)
 
     async def sample(self, generation: Generation, size: int) -> list[str]:
-        pipeline: list[StoredDocument] = [{"$sample": {"size": size}}, {"$project": {"_id": 1}}]
-        return sorted({found["_id"] async for found in generation.collection(self._mongo).aggregate(pipeline)})
+        documents = generation.documents()
+        # MongoDB takes a sample of the ids, which it reads from their index, and no document.
+        pipeline = documents.stages([{"$match": {}}, {"$project": {"_id": 1}}, {"$sample": {"size": size}}])
+        with pymongo.timeout(SCAN_SECONDS_MAX):
+            found = documents.collection(self._mongo).aggregate(pipeline)
+            return sorted({documents.told(document)["_id"] async for document in found})
 
     async def pick(self, generation: Generation, names: list[str]) -> dict[str, Any]:
-        return {found["_id"]: found async for found in generation.collection(self._mongo).find({"_id": {"$in": names}})}
+        return {found["_id"]: found async for found in generation.documents().find(self._mongo, {"_id": {"$in": names}})}
 
     async def content(self, generation: Generation) -> AsyncIterator[bytes]:
-        stored = generation.collection(self._mongo).with_options(codec_options=DEFAULT_RAW_BSON_OPTIONS)
-        cursor: Any = stored.find(batch_size=DIGEST_DOCUMENTS)
-        while documents := await cursor.to_list(DIGEST_DOCUMENTS):
-            for document in documents:
-                # MongoDB adds new fields in an order of its own, which depends on how events were divided into batches.
-                yield document.raw if generation.model.written_once else bson.encode(dict(sorted(document.items())))
+        documents = generation.documents()
+        stored = documents.collection(self._mongo).with_options(codec_options=DEFAULT_RAW_BSON_OPTIONS)
+        cursor: Any = stored.find(documents.match({}), batch_size=DIGEST_DOCUMENTS)
+        while found := await cursor.to_list(DIGEST_DOCUMENTS):
+            for document in found:
+                if generation.model.written_once:
+                    yield documents.told_bytes(document.raw)
+                else:
+                    # MongoDB adds new fields in an order of its own, which depends on how events were divided into batches.
+                    yield bson.encode(dict(sorted(documents.told(dict(document)).items())))
 
     # ── generations ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def prepare(self, generation: Generation) -> None:
+        uuid = await self._collection_uuid(generation)
+        if uuid is None:
+            await self._create_collection(generation.documents().collection_name)
+            uuid = await self._collection_uuid(generation)
+        checkpoint = {"position": 0, "log_hash": "", "model_version": generation.model.version, "collection_uuid": uuid}
+        await self._mongo.checkpoints.update_one({"_id": checkpoint_id(generation)}, {"$setOnInsert": checkpoint}, upsert=True)
+
+    async def _create_collection(self, name: str) -> None:
         try:
-            await self._mongo.create_collection(generation.collection(self._mongo).name, check_exists=False)
+            await self._mongo.create_collection(name, check_exists=False)
         except OperationFailure as failure:
             if failure.code != _NAMESPACE_EXISTS:  # if it exists, another worker has created it, which is fine
                 raise
-        checkpoint = {
-            "position": 0,
-            "log_hash": "",
-            "model_version": generation.model.version,
-            "collection_uuid": await self._collection_uuid(generation),
-        }
-        await self._mongo.checkpoints.update_one({"_id": checkpoint_id(generation)}, {"$setOnInsert": checkpoint}, upsert=True)
 
     async def create_indexes(self, generation: Generation) -> None:
-        indexes = [IndexModel(list(keys), **options) for keys, options in index_options(generation.model)]
-        if indexes:
-            with pymongo.timeout(SCAN_SECONDS_MAX):
-                await self._transactions.wait_for(generation.collection(self._mongo).create_indexes(indexes))
+        """Creates the missing indexes of the collection, for all ledgers, and drops those that are not defined."""
+        collection = generation.documents().collection(self._mongo)
+        defined = {index_text(keys, options): (keys, options) for keys, options in index_options(generation.model)}
+        existing = await self._indexes(generation)
+        with pymongo.timeout(SCAN_SECONDS_MAX):
+            for name in [name for name, text in existing.items() if text not in defined]:
+                await self._transactions.wait_for(collection.drop_index(name))
+            if missing := [defined[text] for text in defined.keys() - existing.values()]:
+                indexes = [IndexModel(list(keys), **options) for keys, options in missing]
+                await self._transactions.wait_for(collection.create_indexes(indexes))
+
+    async def _indexes(self, generation: Generation) -> dict[str, str]:
+        """Returns the indexes of the collection except the one on `_id`, by name, each as text with its options."""
+        information = await generation.documents().collection(self._mongo).index_information()
+        return {
+            name: index_text(index["key"], {option: value for option, value in index.items() if option not in _NO_OPTIONS})
+            for name, index in information.items()
+            if name != "_id_"
+        }
 
     async def read_definition(self, generation: Generation) -> tuple[list[str], dict[str, Any]]:
         """Returns the indexes of the collection except the one on `_id`, each as text with its options, and its own options."""
-        collection = generation.collection(self._mongo)
-        information = await collection.index_information()
-        indexes = [
-            index_text(index["key"], {name: value for name, value in index.items() if name not in {"key", "v", "ns"}})
-            for name, index in information.items()
-            if name != "_id_"
-        ]
-        return sorted(indexes), dict(await collection.options())
+        options = await generation.documents().collection(self._mongo).options()
+        return sorted((await self._indexes(generation)).values()), dict(options)
 
     async def numbers(self, model: ReadModel, ledger_id: str) -> set[int]:
-        """Returns the numbers of the generations that have a collection or a checkpoint.
-
-        MongoDB chooses the names and ids. Those of all ledgers would be too many to read for each read model of a new ledger.
-        """
-        collections = f"^{re.escape(f'{ledger_id}.{model.name}.')}[0-9]+$"
+        """Returns the numbers of the generations that have documents or a checkpoint."""
         checkpoints = f"^{re.escape(f'{pointer_id(model, ledger_id)}/')}[0-9]+$"
-        names = await self._mongo.list_collection_names(filter={"name": {"$regex": collections}})
         ids = await self._mongo.checkpoints.distinct("_id", {"_id": {"$regex": checkpoints}})
-        return {int(re.split("[./]", each)[-1]) for each in (*names, *ids)}
+        return {int(each.rpartition("/")[2]) for each in ids} | await stored_numbers(self._mongo, model.name, ledger_id)
 
     async def drop(self, generation: Generation) -> None:
-        wait_for = self._transactions.wait_for
-        await wait_for(self._mongo.checkpoints.delete_one({"_id": checkpoint_id(generation)}))
+        """Deletes a generation in steps. If it is interrupted, `numbers` still has the generation, and the next call goes on."""
+        wait_for, documents = self._transactions.wait_for, generation.documents()
+        key = {"_id": checkpoint_id(generation)}
+        # From now on the generation counts as lost and takes no batch. Its checkpoint is deleted last.
+        await wait_for(self._mongo.checkpoints.update_one(key, {"$set": {"collection_uuid": None, "retired": True}}))
+        while part := await documents.first(self._mongo, DROP_DOCUMENTS):
+            await wait_for(documents.collection(self._mongo).delete_many(part))
         await wait_for(self._mongo.dead_letters.delete_many(ids_of_generation(generation)))
         await wait_for(self._mongo.parked_streams.delete_many(ids_of_generation(generation)))
-        await wait_for(generation.collection(self._mongo).drop())
+        await wait_for(self._mongo.checkpoints.delete_one(key))
 
     # ── pointers ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def read_pointer(self, model: ReadModel, ledger_id: str) -> Pointer:
-        found = await self._mongo.read_models.find_one({"_id": pointer_id(model, ledger_id)})
+        found = await self._mongo.pointers.find_one({"_id": pointer_id(model, ledger_id)})
         return Pointer(found["live"], found["building"], found.get("previous")) if found else Pointer()
 
     async def move_pointer(self, model: ReadModel, ledger_id: str, before: Pointer, after: Pointer) -> bool:
         wanted = {"_id": pointer_id(model, ledger_id), **msgspec.structs.asdict(before)}
-        moving = self._mongo.read_models.update_one(wanted, {"$set": msgspec.structs.asdict(after)}, upsert=before == Pointer())
+        moving = self._mongo.pointers.update_one(wanted, {"$set": msgspec.structs.asdict(after)}, upsert=before == Pointer())
         try:
             moved = await self._transactions.wait_for(moving)
         except DuplicateKeyError:  # the upsert wanted to insert a pointer, but another one exists
@@ -306,7 +325,7 @@ class MongoSink:
                 )
             )
         _require_moved(
-            database.read_models.update_one(
+            database.pointers.update_one(
                 {"_id": pointer_id(generation.model, generation.ledger_id), **msgspec.structs.asdict(pointer)},
                 {"$set": msgspec.structs.asdict(pointer.switched_to(generation))},
                 session=session,
@@ -320,11 +339,11 @@ class MongoSink:
     # ── notes, pauses, copies ────────────────────────────────────────────────────────────────────────────────────────
 
     async def read_notes(self, model: ReadModel, ledger_id: str) -> dict[str, str]:
-        found = await self._mongo.read_models.find_one({"_id": pointer_id(model, ledger_id)}) or {}
+        found = await self._mongo.pointers.find_one({"_id": pointer_id(model, ledger_id)}) or {}
         return {name: value for name, value in found.items() if name not in _NO_NOTES}
 
     async def note(self, model: ReadModel, ledger_id: str, name: str, value: str) -> None:
-        noting = self._mongo.read_models.update_one({"_id": pointer_id(model, ledger_id)}, {"$set": {name: value}})
+        noting = self._mongo.pointers.update_one({"_id": pointer_id(model, ledger_id)}, {"$set": {name: value}})
         await self._transactions.wait_for(noting)
 
     async def pause(self, model: ReadModel, ledger_id: str, since: str) -> None:
@@ -333,7 +352,7 @@ class MongoSink:
 
     async def resume(self, model: ReadModel, ledger_id: str) -> None:
         await self._set_paused(model, ledger_id, {"$unset": {"paused": ""}})
-        forgetting = self._mongo.read_models.update_one({"_id": pointer_id(model, ledger_id)}, {"$unset": {"paused": ""}})
+        forgetting = self._mongo.pointers.update_one({"_id": pointer_id(model, ledger_id)}, {"$unset": {"paused": ""}})
         await self._transactions.wait_for(forgetting)
 
     async def _set_paused(self, model: ReadModel, ledger_id: str, update: StoredDocument) -> None:
@@ -343,11 +362,11 @@ class MongoSink:
 
     async def copy_labels(self, model: ReadModel, ledger_id: str) -> list[str]:
         prefix = pointer_id(model, ledger_id) + COPY_MARK
-        found = self._mongo.read_models.find({"_id": {"$regex": "^" + re.escape(prefix)}}, {"_id": 1})
+        found = self._mongo.pointers.find({"_id": {"$regex": "^" + re.escape(prefix)}}, {"_id": 1})
         return sorted([document["_id"].removeprefix(prefix) async for document in found])
 
     async def delete_pointer(self, model: ReadModel, ledger_id: str) -> None:
-        await self._transactions.wait_for(self._mongo.read_models.delete_one({"_id": pointer_id(model, ledger_id)}))
+        await self._transactions.wait_for(self._mongo.pointers.delete_one({"_id": pointer_id(model, ledger_id)}))
 
 
 def _checkpoint(document: StoredDocument) -> Checkpoint:
@@ -362,46 +381,6 @@ def _require_moved(result: UpdateResult) -> None:
     """
     if not result.matched_count:
         raise MongoRaceLostError
-
-
-def _write(
-    collection: Collection[dict[str, Any]], generation: Generation, changes: DocumentChanges, session: BlockingMongoSession
-) -> None:
-    matched = 0
-    try:
-        if changes.inserted:
-            collection.insert_many(changes.inserted.values(), ordered=False, session=session)
-        if changes.changed:
-            matched = collection.bulk_write(list(_updates(changes)), ordered=False, session=session).matched_count
-        if changes.added:
-            additions = [UpdateOne({"_id": name}, _addition(counts), upsert=True) for name, counts in changes.added.items()]
-            collection.bulk_write(additions, ordered=False, session=session)
-    except BulkWriteError as error:
-        # The message contains only the codes: the details contain whole documents, which may include personal data.
-        codes = sorted({each["code"] for each in (error.details or {}).get("writeErrors", ())})
-        raise damaged(generation, f"MongoDB could not write the batch, error codes {codes}") from None
-    except OperationFailure as error:
-        if error.code in _CODES_OF_DATA:
-            raise damaged(generation, f"MongoDB could not write the batch, error code {error.code}") from None
-        raise
-    if matched != len(changes.changed):
-        raise damaged(generation, f"{len(changes.changed) - matched} documents are missing")
-
-
-def _updates(changes: DocumentChanges) -> Iterator[UpdateOne]:
-    return (UpdateOne({"_id": document_id}, _update(change)) for document_id, change in changes.changed.items())
-
-
-def _update(change: DocumentChange) -> StoredDocument:
-    update: StoredDocument = {"$set": change.fields}
-    if names := removed(change.fields):
-        update = {"$set": {n: v for n, v in change.fields.items() if v is not REMOVED}, "$unset": dict.fromkeys(names, "")}
-    return {**update, "$inc": change.counts} if change.counts else update
-
-
-def _addition(counts: dict[str, int]) -> StoredDocument:
-    """Returns the update that adds numbers. All have 64 bits: MongoDB's own choice would depend on how events are divided."""
-    return {"$inc": {name: Int64(count) for name, count in counts.items()}}
 
 
 def _start(generation: Generation, step: Step) -> StoredDocument:

@@ -127,8 +127,8 @@ class MongoReader:
     """Reads a generation in parts. Each part comes with the position of the checkpoint at the same moment."""
 
     def __init__(self, mongo: MongoDatabase, generation: Generation) -> None:
-        self._client = mongo.client
-        self._collection = generation.collection(mongo)
+        self._mongo = mongo
+        self._documents = generation.documents()
         self._sink = MongoSink(mongo)
         self._generation = generation
 
@@ -140,14 +140,14 @@ class MongoReader:
         return await self._find({"_id": {"$in": document_ids}})
 
     async def count(self) -> tuple[int, int]:
-        async with await self._client.start_session() as session, session.start_transaction(_SNAPSHOT):
-            return await self._position(session), await self._collection.count_documents({}, session=session)
+        async with await self._mongo.client.start_session() as session, session.start_transaction(_SNAPSHOT):
+            return await self._position(session), await self._documents.count(self._mongo, session)
 
     async def _find(self, query: StoredDocument) -> tuple[int, list[StoredDocument]]:
-        async with await self._client.start_session() as session, session.start_transaction(_SNAPSHOT):
+        async with await self._mongo.client.start_session() as session, session.start_transaction(_SNAPSHOT):
             position = await self._position(session)
-            found = self._collection.find(query, session=session).sort("_id", 1).limit(PART_MAX)
-            return position, await found.to_list(None)
+            found = self._documents.find(self._mongo, query, limit=PART_MAX, session=session)
+            return position, [document async for document in found]
 
     async def _position(self, session: MongoSession) -> int:
         position = await self._sink.read_position(self._generation, session)
@@ -248,6 +248,16 @@ async def verify_documents_written_once(reader: MongoReader, fold: FoldedReadMod
         await _locate_extra_document(reader, fold, name)
         raise DifferenceFound(f"{name}, number of documents at {position}", expected, count)
     return count
+
+
+async def _verify_no_strays(mongo: MongoDatabase, generation: Generation) -> None:
+    """Checks that lists, which are read by the field `generation`, find only documents whose `_id` is of the generation too.
+
+    Raises:
+        DifferenceFound: there is another document. The error names one.
+    """
+    for stray in await generation.documents().strays(mongo):
+        raise DifferenceFound(f"{generation.model.name} {stray['_id']}", None, stray)
 
 
 async def _locate_extra_document(reader: MongoReader, fold: FoldedReadModel, name: str) -> None:
@@ -408,6 +418,8 @@ async def verify_generation(stores: Stores, generation: Generation, fold: Folded
     await verify_origin(checkpoint, generation, fold.feed)
     if generation.model.store == "redis":
         return await verify_keys(RedisSink(stores.redis), generation, fold)
+    if generation.model.store == "mongo" and generation.model.indexes:
+        await _verify_no_strays(stores.mongo, generation)
     reader = MongoReader(stores.mongo, generation) if generation.model.store == "mongo" else SinkReader(sink, generation)
     if projection.write_once and isinstance(reader, MongoReader):
         return await verify_documents_written_once(reader, fold, projection.name)

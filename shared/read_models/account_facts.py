@@ -57,5 +57,5 @@ async def read_entries(mongo: MongoDatabase, redis: "Redis", ledger_id: str, acc
             raise ProjectionBehind(position=generation.position, lag_events=up_to - generation.position)
         await asyncio.sleep(POLL_SECONDS)
     ids = {"$gte": entry_id(account_id, 0), "$lte": entry_id(account_id, up_to)}
-    async for document in generation.collection(mongo).find({"_id": ids}, {"item": 1}).sort("_id", 1):
+    async for document in generation.documents().find(mongo, {"_id": ids}, {"item": 1}):
         yield msgspec.json.decode(document["item"], type=Entry)

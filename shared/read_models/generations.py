@@ -5,10 +5,10 @@ generation is stored beside its data and is written in the same atomic step. Eve
 checkpoint therefore matches the data. If a ledger has no pointer for a read model, the read model is being rebuilt; queries then
 get an error and not an empty result.
 
-    MongoDB   read_models        {_id: "main/users", live: 2 | null, building: 3 | null, previous: 1 | null, notes}
+    MongoDB   pointers           {_id: "main/users", live: 2 | null, building: 3 | null, previous: 1 | null, notes}
               checkpoints        {_id: "main/users/1", position: 812, log_hash: that of event 812, model_version: 1,
                                   collection_uuid, retired: true once another generation is live}
-              main.users.1       the documents
+              users              the documents of all ledgers: see `shared.read_models.documents`
     Redis     daybook:{main}:balances                   hash: live, building, previous, notes; a field that is null is absent
               daybook:{main}:balances:1:checkpoint      "812"
               daybook:{main}:balances:1:origin          hash: log_hash (hexadecimal), model_version
@@ -30,8 +30,9 @@ import msgspec
 from redis.asyncio import Redis
 
 from shared.errors import Rebuilding
+from shared.read_models.documents import GenerationDocuments
 from shared.read_models.shapes import ReadModel
-from shared.stores.mongo import MongoCollection, MongoDatabase
+from shared.stores.mongo import MongoDatabase
 
 
 class Generation(msgspec.Struct, frozen=True):
@@ -42,8 +43,8 @@ class Generation(msgspec.Struct, frozen=True):
     number: int
     position: int = 0
 
-    def collection(self, database: MongoDatabase) -> MongoCollection:
-        return database[f"{self.ledger_id}.{self.model.name}.{self.number}"]
+    def documents(self) -> GenerationDocuments:
+        return GenerationDocuments(self.model.name, self.ledger_id, self.number)
 
     def key(self, *parts: str) -> str:
         return ":".join((pointer_key(self.model, self.ledger_id), str(self.number), *parts))
@@ -88,7 +89,7 @@ async def read_checkpoint(mongo: MongoDatabase, redis: "Redis", generation: Gene
 
 async def _live_number(mongo: MongoDatabase, redis: "Redis", model: ReadModel, ledger_id: str) -> int | None:
     if model.store == "mongo":
-        pointer = await mongo.read_models.find_one({"_id": pointer_id(model, ledger_id)})
+        pointer = await mongo.pointers.find_one({"_id": pointer_id(model, ledger_id)})
         return pointer["live"] if pointer else None
     stored = await redis.hget(pointer_key(model, ledger_id), "live")  # type: ignore[misc]  # typed for both clients at once
     return int(stored) if stored else None

@@ -19,8 +19,8 @@ Index = tuple[tuple[str, int], ...]
 class ReadModel(msgspec.Struct, frozen=True):
     """Describes one read model. Raise `version` when the shape or the meaning of its data changes.
 
-    `indexes` are the indexes in MongoDB, except the one on `_id`. All fields of an index have the same direction, so that a list
-    can be read in both directions.
+    `indexes` are the indexes in MongoDB, except the one on `_id`. Each begins with the generation, which is left out here. All
+    fields of an index have the same direction, so that a list can be read in both directions.
     """
 
     name: str
@@ -197,12 +197,15 @@ LIMIT_NAMES: Final = ("per_transfer_min", "per_transfer_max", "per_day", "per_mo
 
 ACTIVITY_MAX: Final = 100
 COPY_MARK: Final = "@"
+GENERATION_FIELD: Final = "generation"
+"""The field that all indexes begin with, except the one on `_id`: see `read_models.documents`."""
 
 
 def index_options(model: ReadModel) -> list[tuple[Index, dict[str, Any]]]:
-    """Returns each index of a read model with the options that MongoDB creates it with."""
+    """Returns each index of a read model, which begins with the generation, and the options that MongoDB creates it with."""
     whole = [(keys, dict[str, Any]()) for keys in model.indexes]
-    return whole + [(keys, {"partialFilterExpression": {"reference": {"$gt": ""}}}) for keys in model.indexes_of_references]
+    whole += [(keys, {"partialFilterExpression": {"reference": {"$gt": ""}}}) for keys in model.indexes_of_references]
+    return [(((GENERATION_FIELD, 1), *keys), options) for keys, options in whole]
 
 
 def index_text(keys: Iterable[Iterable[Any]], options: Mapping[str, Any]) -> str:

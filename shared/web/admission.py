@@ -12,9 +12,7 @@ from shared.identity.access import AccessRule, Principal
 from shared.input_types import LEDGER_ID
 
 DEFAULT_LEDGER_ID: Final = "main"
-LEDGER_ID_WRONG: Final = (
-    "Daybook-Ledger must be at most 31 lower-case letters, digits and hyphens, begin with a letter, and not be `system`."
-)
+LEDGER_ID_WRONG: Final = "Daybook-Ledger must be at most 31 lower-case letters, digits and hyphens, and begin with a letter."
 
 
 async def authorize(request: Request, rule: AccessRule) -> Principal:
@@ -25,9 +23,8 @@ async def authorize(request: Request, rule: AccessRule) -> Principal:
         Forbidden: the caller may not use this route.
         RateLimited: the caller sent too many requests, or too many without a valid credential came from this address.
     """
-    principal: Principal = await request.state.authentication.authenticate(
-        request.scope, request.headers.getlist("authorization")
-    )
+    authentication = request.scope["state"]["authentication"]
+    principal: Principal = await authentication.authenticate(request.scope, request.headers.getlist("authorization"))
     rule.require(principal)
     return principal
 

@@ -4,6 +4,7 @@ import pytest
 
 from shared.read_models.shapes import entry_id
 from shared.settings import Settings
+from tests.harness.documents import documents_of
 from tests.harness.log import Book
 from tests.harness.projecting import open_ledger
 from tests.harness.terminals import daybook
@@ -30,8 +31,7 @@ async def test_the_facts_of_an_account_are_added_up_until_one_is_changed_or_lost
         assert facts == [["3", "deposit", "100", "100"], ["4", "deposit", "30", "130"], ["5", "withdrawal", "-50", "80"]]
         assert " ".join(lines[-1]) == "3 facts add up to 80 EUR (minor units), which is the balance"
         assert (await explained(book.new_id()))[0] == 2
-        entries = ledger.stores.mongo["main.entries.1"]
-        await entries.delete_one({"_id": entry_id(account.account_id, 4)})
+        await documents_of(ledger.stores.mongo, "entries").delete(entry_id(account.account_id, 4))
         code, _, err = await explained(account.account_id)
         assert code == 3
         assert err.splitlines() == [

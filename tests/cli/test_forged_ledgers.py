@@ -100,8 +100,8 @@ async def test_a_number_that_no_column_holds_is_refused_with_its_line(
     assert f"line {len(rows) + 2}:" in said
 
 
-async def test_a_ledger_with_the_name_that_mongodb_reserves_is_not_imported(settings: Settings, tmp_path: Path) -> None:
-    said = await refusal(settings, write_ledger(tmp_path, stored_events(Scene().events, "system")))
+async def test_a_ledger_whose_id_could_be_a_part_of_another_ones_keys_is_not_imported(settings: Settings, tmp_path: Path) -> None:
+    said = await refusal(settings, write_ledger(tmp_path, stored_events(Scene().events, "main.2")))
     assert "no ledger can have this id" in said
 
 

@@ -116,7 +116,7 @@ async def test_a_ledger_without_an_event_about_itself_has_the_defaults(settings:
         (("Acme", "--time-zone", "/etc/localtime"), "time_zone"),
         (("Acme", "--currencies", "EUR,XXX"), "currencies"),
         (("Acme", "--currencies", ""), "currencies"),
-        (("Acme", "--id", "system"), "--id"),
+        (("Acme", "--id", "main.2"), "--id"),
         (("Acme", "--id", "Acme"), "--id"),
         (("株式会社",), "--id"),
         (("",), "--id"),

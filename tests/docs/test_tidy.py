@@ -134,6 +134,7 @@ ENDING: Final = {
     "command_api/writer/handover.py": 1,  # one attempt to connect
     "command_api/writer/ledger_writer.py": 1,  # one batch
     "projector/feed.py": 1,  # one read of the log
+    "projector/follower.py": 1,  # the deletion of old generations
     "projector/generations/operator_rebuilds.py": 2,  # as long as a command of the operator
     "projector/operation_worker.py": 1,  # one operation
     "projector/publishing/publisher.py": 2,  # a slice of each of some ledgers

@@ -93,8 +93,8 @@ async def test_a_cancelled_batch_is_not_written_beside_its_transaction(settings:
         async def is_whole() -> bool:
             checkpoint = await stores.mongo.checkpoints.find_one({"_id": checkpoint_id(generation)})
             assert checkpoint is not None
-            return bool(await generation.collection(stores.mongo).count_documents({}) == checkpoint["position"])
+            return bool(await generation.documents().count(stores.mongo) == checkpoint["position"])
 
         # On a busy machine, the thread may commit between the two reads. What was written beside a transaction stays.
         await eventually(is_whole, 30)
-        assert await generation.collection(stores.mongo).count_documents({}) in {0, COUNT}
+        assert await generation.documents().count(stores.mongo) in {0, COUNT}

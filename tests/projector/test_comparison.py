@@ -18,6 +18,7 @@ from shared.errors import GenerationMismatch, Rebuilding
 from shared.log.events import RecordedEvent
 from shared.read_models.generations import Generation
 from shared.settings import Settings
+from tests.harness.documents import StoredDocuments
 from tests.harness.log import Book
 from tests.harness.projecting import Ledger, eventually, open_ledger
 from tests.harness.terminals import daybook
@@ -69,7 +70,7 @@ async def change(ledger: Ledger, generations: Generations, generation: Generatio
     name = await first_name(generations, generation)
     field = "status" if generation.model.name in {"users", "accounts", "balances"} else "currency"
     if generation.model.store == "mongo":
-        await generation.collection(ledger.stores.mongo).update_one({"_id": name}, {"$set": {field: "wrong"}})
+        await StoredDocuments(ledger.stores.mongo, generation).set({field: "wrong"}, {"_id": name})
     else:
         await ledger.stores.redis.hset(generation.key(name), field, "wrong")  # type: ignore[misc]
 
@@ -77,7 +78,7 @@ async def change(ledger: Ledger, generations: Generations, generation: Generatio
 async def lose(ledger: Ledger, generations: Generations, generation: Generation) -> None:
     name = await first_name(generations, generation)
     if generation.model.store == "mongo":
-        await generation.collection(ledger.stores.mongo).delete_one({"_id": name})
+        await StoredDocuments(ledger.stores.mongo, generation).delete(name)
     else:
         await ledger.stores.redis.delete(generation.key(name))
 
@@ -85,7 +86,7 @@ async def lose(ledger: Ledger, generations: Generations, generation: Generation)
 async def add(ledger: Ledger, _generations: Generations, generation: Generation) -> None:
     """Adds a document or key that no event made."""
     if generation.model.store == "mongo":
-        await generation.collection(ledger.stores.mongo).insert_one({"_id": "nobody", "position": 1})
+        await StoredDocuments(ledger.stores.mongo, generation).insert({"_id": "nobody", "position": 1})
     else:
         await ledger.stores.redis.hset(generation.key("account:nobody"), "position", "1")  # type: ignore[misc]
 
@@ -108,7 +109,7 @@ async def test_a_wrong_generation_never_becomes_live_and_is_dropped(ledger: Ledg
     wrong = "status" if name in {"users", "accounts", "balances"} else "currency"
     for each in await generations.sink.sample(build.generation, 10_000):
         if build.generation.model.store == "mongo":
-            await build.generation.collection(ledger.stores.mongo).update_one({"_id": each}, {"$set": {wrong: "?"}})
+            await StoredDocuments(ledger.stores.mongo, build.generation).set({wrong: "?"}, {"_id": each})
         else:
             await ledger.stores.redis.hset(build.generation.key(each), wrong, "?")  # type: ignore[misc]
     with pytest.raises(GenerationMismatch, match="no reader will see it"):
@@ -144,7 +145,7 @@ async def test_a_generation_of_other_code_may_differ_from_the_one_before_and_the
     live = await ledger.live(name)
     if live.model.store == "mongo":
         await ledger.stores.mongo.checkpoints.update_one({"_id": f"main/{name}/1"}, {"$set": {"model_version": 99}})
-        await live.collection(ledger.stores.mongo).update_many({}, {"$set": {"more": 1}})
+        await StoredDocuments(ledger.stores.mongo, live).set({"more": 1})
     else:
         await ledger.stores.redis.hset(live.key("origin"), "model_version", "99")  # type: ignore[misc]
         await ledger.stores.redis.delete(*[live.key(each) for each in await generations.sink.sample(live, 10_000)])

@@ -30,6 +30,7 @@ from shared.read_models.dead_letters import (
     read_parked_streams,
 )
 from shared.settings import Settings
+from tests.harness.documents import StoredDocuments
 from tests.harness.log import Book, recorded
 from tests.harness.projecting import Ledger, eventually, open_ledger
 from tests.harness.terminals import daybook
@@ -91,7 +92,7 @@ class Three:
 async def posted(ledger: Ledger, name: str) -> dict[str, int]:
     live = await ledger.live(name)
     if name == "accounts":
-        return {each["_id"]: each["posted"] async for each in live.collection(ledger.stores.mongo).find()}
+        return {each["_id"]: each["posted"] for each in await StoredDocuments(ledger.stores.mongo, live).all()}
     redis: Any = ledger.stores.redis
     keys = [key async for key in redis.scan_iter(match=live.key("account:*").replace("{", "\\{"))]
     return {key.rpartition(":")[2]: int(await redis.hget(key, "posted")) for key in keys}
@@ -331,9 +332,8 @@ async def test_a_read_model_with_dead_letters_verifies_against_the_rest_of_the_l
 async def damage(ledger: Ledger, name: str) -> None:
     live = await ledger.live(name)
     if PROJECTIONS_BY_NAME[name].model.store == "mongo":
-        found = await live.collection(ledger.stores.mongo).find_one()
-        assert found
-        await live.collection(ledger.stores.mongo).delete_one({"_id": found["_id"]})
+        documents = StoredDocuments(ledger.stores.mongo, live)
+        await documents.delete((await documents.one())["_id"])
     else:
         names = sorted(await ledger.generations(name).sink.sample(live, 1))
         await ledger.stores.redis.delete(live.key(names[0]))
@@ -351,7 +351,7 @@ async def test_a_parked_user_who_is_erased_is_erased_here_too(ledger: Ledger) ->
         await ledger.caught_up(await ledger.append([ada, eve, book.change_user(ada.user_id, "Countess")]), "users")
         await ledger.caught_up(await ledger.append([book.erase_user(ada.user_id)]), "users")
     live = await ledger.live("users")
-    found = {each["_id"]: each["name"] async for each in live.collection(ledger.stores.mongo).find()}
+    found = {each["_id"]: each["name"] for each in await StoredDocuments(ledger.stores.mongo, live).all()}
     assert found == {ada.user_id: "", eve.user_id: "Eve"}
     assert await aside(ledger, "users") == DeadLetterSummary(letters=1, parked=1)
     assert user_stream(ada.user_id) in (await letters(ledger, "users"))[0].streams
@@ -463,9 +463,7 @@ async def test_the_events_behind_a_skipped_one_are_applied(ledger: Ledger) -> No
     # Events carry balances, so only the version shows that one event is missing.
     assert await posted(ledger, "accounts") == {three.a: 100, three.b: 107, three.c: 111}
     live = await ledger.live("accounts")
-    found = await live.collection(ledger.stores.mongo).find_one({"_id": three.a})
-    assert found
-    assert found["version"] == 4
+    assert (await StoredDocuments(ledger.stores.mongo, live).one({"_id": three.a}))["version"] == 4
 
 
 @services

@@ -45,6 +45,7 @@ from shared.read_models.worker_reports import HEALTH_KEY
 from shared.settings import Settings
 from shared.stores.all_stores import Stores
 from tests.harness.databases import copy_postgres
+from tests.harness.documents import StoredDocuments
 from tests.harness.log import MASTER_KEY, PERSON_KEYS, Book, make_ledger, recorded
 from tests.harness.projecting import Ledger, eventually, open_ledger, tamper
 from tests.harness.running import Servers, environment_of
@@ -372,7 +373,7 @@ async def test_a_missing_document_is_noticed_when_it_is_written_to(ledger: Ledge
     await ledger.append([user])
     await ledger.build("users")
     build = await build_of_live(ledger, "users")
-    await build.generation.collection(ledger.stores.mongo).delete_one({"_id": user.user_id})
+    await StoredDocuments(ledger.stores.mongo, build.generation).delete(user.user_id)
     await ledger.append([book.change_user(user.user_id, "Countess")])
     with pytest.raises(EventNotApplied, match=r"event 2 .*\(1 documents are missing.*daybook replay users"):
         await build.advance(BUILD_EVENTS_MAX)
@@ -426,9 +427,10 @@ async def test_a_dropped_collection_is_rebuilt_and_not_served_in_pieces(ledger: 
     await ledger.build("transfers")
     live = await ledger.live("transfers")
     before = await digest(ledger.generations("transfers").sink, live)
-    await live.collection(ledger.stores.mongo).drop()
+    documents = StoredDocuments(ledger.stores.mongo, live)
+    await documents.collection.drop()
     # The next write makes it anew.
-    await live.collection(ledger.stores.mongo).insert_one({"_id": "stray"})
+    await documents.insert({"_id": "stray"})
     await ledger.build("transfers")
     after = await ledger.live("transfers")
     assert after.number == live.number + 1
@@ -749,7 +751,7 @@ async def test_the_digest_of_a_document_does_not_depend_on_the_order_of_its_fiel
     await ledger.build("accounts")
     live = await ledger.live("accounts")
     before = await digest(ledger.generations("accounts").sink, live)
-    accounts = live.collection(ledger.stores.mongo)
-    for document in await accounts.find().to_list(None):
-        await accounts.replace_one({"_id": document["_id"]}, dict(reversed(document.items())))
+    accounts = StoredDocuments(ledger.stores.mongo, live)
+    for document in await accounts.all():
+        await accounts.replace(dict(reversed(document.items())))
     assert await digest(ledger.generations("accounts").sink, live) == before

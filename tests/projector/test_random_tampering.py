@@ -16,6 +16,7 @@ from projector.projections.registry import PROJECTIONS
 from projector.verify.ledger import CheckOutcome, CheckVerdict, verify_ledger
 from shared.errors import DaybookError
 from shared.settings import Settings
+from tests.harness.documents import documents_of
 from tests.harness.log import Book
 from tests.harness.progress import hide_progress
 from tests.harness.projecting import Ledger, open_ledger
@@ -116,24 +117,24 @@ class Attacker:
 
     async def _document(self) -> tuple[str, Undo]:
         name = self.chance.choice([each.model.name for each in PROJECTIONS if each.model.store == "mongo"])
-        documents = self.ledger.stores.mongo[f"main.{name}.1"]
-        found: list[Any] = await documents.find({}, sort=[("_id", 1)]).to_list(None)
+        documents = documents_of(self.ledger.stores.mongo, name)
+        found = await documents.all()
         if not found:  # the history has no schedule, for example
             return "", _nothing
         document = self.chance.choice(found)
 
         async def undo() -> None:
-            await documents.delete_many({})
-            await documents.insert_many(found)
+            await documents.clear()
+            await documents.insert(*found)
 
         how = self.chance.randrange(3)
         if how == 0:
-            await documents.delete_one({"_id": document["_id"]})
+            await documents.delete(document["_id"])
         elif how == 1:
-            await documents.insert_one(document | {"_id": f"forged {self.chance.random()}", "position": 1})
+            await documents.insert(document | {"_id": f"forged {self.chance.random()}", "position": 1})
         else:
             field = self.chance.choice([field for field in document if field != "_id"])
-            await documents.update_one({"_id": document["_id"]}, {"$set": {field: "forged"}})
+            await documents.set({field: "forged"}, {"_id": document["_id"]})
         return f"{name}, {how}", undo
 
     async def _key(self) -> tuple[str, Undo]:

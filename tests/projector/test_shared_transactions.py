@@ -20,6 +20,7 @@ from shared.read_models.generations import Generation, pointer_id
 from shared.read_models.shapes import ACCOUNTS, ACTIVITY, STATISTICS, USERS, ReadModel
 from shared.read_models.stored_state import Pointer
 from shared.settings import Settings
+from tests.harness.documents import documents_of
 from tests.harness.log import Book, recorded
 from tests.harness.projecting import Ledger, eventually, open_ledger
 from tests.harness.questions import Questions, projecting, query_api
@@ -101,7 +102,7 @@ async def test_a_batch_out_of_turn_holds_up_no_other(ledger: Ledger) -> None:
 async def test_a_damaged_read_model_holds_up_no_other(ledger: Ledger) -> None:
     batches = Batches(ledger)
     await batches.prepare()
-    await Generation(ACCOUNTS, "main", 1).collection(batches.mongo).delete_many({})
+    await documents_of(batches.mongo, "accounts").clear()
     done = dict(zip([each.name for each in IN_MONGO], await batches.deliver(NEXT), strict=True))
     assert isinstance(done.pop("accounts"), ReadModelDamaged)
     assert set(done.values()) == {True}
@@ -292,4 +293,4 @@ async def test_a_read_model_whose_store_was_emptied_is_rebuilding_whatever_was_p
     async with projecting(alone, settings):
         for path in paths:
             assert (await alone.ask(path)).status_code == 200
-    assert (await Reader(*alone.stores[:3], settings).look_in_mongo(USERS, "main", [{"$count": "users"}])).data == [{"users": 3}]
+    assert len((await Reader(*alone.stores[:3], settings).look_in_mongo(USERS, "main", [{"$match": {}}])).data) == 3

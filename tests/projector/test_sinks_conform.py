@@ -37,6 +37,7 @@ from shared.read_models.generations import Generation
 from shared.reporting.tables import DATA_TABLES
 from shared.settings import Settings
 from shared.stores.doctor import examine_as_any_role
+from tests.harness.documents import StoredDocuments
 from tests.harness.log import PERSON_KEYS, Book, recorded
 from tests.harness.projecting import Ledger, eventually, open_ledger
 from tests.harness.reporting import migrate_reporting, new_database
@@ -313,13 +314,12 @@ async def tamper(sunk: Sunk, what: str) -> None:
     """Changes or deletes one document, key or row of the live generation."""
     live, stores = await sunk.ledger.live(sunk.name), sunk.ledger.stores
     if sunk.kind == "mongo":
-        collection = live.collection(stores.mongo)
-        found = await collection.find_one({})
-        assert found
+        documents = StoredDocuments(stores.mongo, live)
+        found = await documents.one()
         if what == "change":
-            await collection.update_one({"_id": found["_id"]}, {"$set": {"version": 77}})
+            await documents.set({"version": 77}, {"_id": found["_id"]})
         else:
-            await collection.delete_one({"_id": found["_id"]})
+            await documents.delete(found["_id"])
         return
     if sunk.kind == "redis":
         [name, *_] = await sunk.sink.sample(live, 1)

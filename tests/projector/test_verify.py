@@ -16,6 +16,7 @@ from projector.verify.trusted_seals import trusted_seals
 from shared.read_models.dead_letters import SKIPPED
 from shared.read_models.generations import pointer_key
 from shared.settings import Settings
+from tests.harness.documents import documents_of
 from tests.harness.log import PERSON_KEYS, Book
 from tests.harness.projecting import Ledger, open_ledger, tamper
 from tests.harness.running import Servers
@@ -64,9 +65,9 @@ async def test_every_check_says_so_if_everything_is_right(ledger: Ledger) -> Non
 
 
 async def test_a_difference_is_printed_without_what_is_personal_and_the_exit_code_is_3(ledger: Ledger) -> None:
-    user = await ledger.stores.mongo["main.users.1"].find_one()
-    assert user is not None
-    await ledger.stores.mongo["main.users.1"].update_one({"_id": user["_id"]}, {"$set": {"email": "eve@example.com"}})
+    users = documents_of(ledger.stores.mongo, "users")
+    user = await users.one()
+    await users.set({"email": "eve@example.com"}, {"_id": user["_id"]})
     code, out, _ = await daybook(ledger.settings, "verify").ended()
     assert code == 3
     expected = f"DIFFERENT  users {user['_id']}, email: expected '(personal)', found 'another (personal)'"
@@ -213,25 +214,35 @@ MONGO_MODELS = [name for name, projection in PROJECTIONS_BY_NAME.items() if proj
 async def test_a_document_that_was_changed_removed_or_added_is_found(ledger: Ledger, name: str) -> None:
     await ledger.append(Book(seed=2).seldom())
     await ledger.build()
-    documents = ledger.stores.mongo[f"main.{name}.1"]
-    document: Any = await documents.find_one({}, sort=[("_id", -1)])
+    documents = documents_of(ledger.stores.mongo, name)
+    document = await documents.one(direction=-1)
     field = next(each for each in ("position", "within_rest", "item") if each in document)
-    await documents.update_one({"_id": document["_id"]}, {"$set": {field: 1}})
+    await documents.set({field: 1}, {"_id": document["_id"]})
     found = await difference_in(ledger, name)
     assert f"{name} {document['_id']}, {field}: expected {document[field]!r}, found 1" in found
-    await documents.delete_one({"_id": document["_id"]})
+    await documents.delete(document["_id"])
     assert f"{name} {document['_id']}: expected" in await difference_in(ledger, name)
-    await documents.insert_one(document)
-    await documents.insert_one({"_id": "stray", "position": 2})
+    await documents.insert(document, {"_id": "stray", "position": 2})
     assert f"{name} stray: expected nothing, found" in await difference_in(ledger, name)
-    await documents.delete_one({"_id": "stray"})
+    await documents.delete("stray")
     assert await difference_in(ledger, name) == ""
 
 
+async def test_a_document_that_names_a_generation_to_which_its_id_does_not_belong_is_found(ledger: Ledger) -> None:
+    """Lists are read by the field, and other queries by the id. Each of them must find the same."""
+    users = documents_of(ledger.stores.mongo, "users")
+    user = await users.one()
+    await users.set({"generation": "other.1"}, {"_id": user["_id"]})
+    assert f"users {user['_id']}, generation: expected nothing, found 'other.1'" in await difference_in(ledger, "users")
+    await users.set({"generation": "main.1"}, {"_id": user["_id"]})
+    await users.collection.insert_one({"_id": "other.1/stray", "generation": "main.1", "position": 2})
+    assert "users other.1/stray: expected nothing, found" in await difference_in(ledger, "users")
+
+
 async def test_a_value_of_another_type_is_a_difference_even_where_python_calls_it_equal(ledger: Ledger) -> None:
-    documents = ledger.stores.mongo["main.accounts.1"]
-    account: Any = await documents.find_one({})
-    await documents.update_one({"_id": account["_id"]}, {"$set": {"posted": float(account["posted"])}})
+    documents = documents_of(ledger.stores.mongo, "accounts")
+    account = await documents.one()
+    await documents.set({"posted": float(account["posted"])}, {"_id": account["_id"]})
     assert "posted: expected" in await difference_in(ledger, "accounts")
 
 
@@ -257,7 +268,7 @@ async def test_a_key_that_was_changed_removed_or_added_is_found(
 
 async def test_a_balance_that_was_changed_in_redis_is_found(ledger: Ledger) -> None:
     live = await ledger.live("balances")
-    account: Any = await ledger.stores.mongo["main.accounts.1"].find_one({})
+    account = await documents_of(ledger.stores.mongo, "accounts").one()
     await ledger.stores.redis.hset(live.key(f"account:{account['_id']}"), "posted", "5")  # type: ignore[misc]
     expected = f"balances account:{account['_id']}, posted: expected '{account['posted']}', found '5'"
     assert await difference_in(ledger, "balances") == expected
@@ -265,8 +276,9 @@ async def test_a_balance_that_was_changed_in_redis_is_found(ledger: Ledger) -> N
 
 async def test_a_skip_that_no_operator_decided_hides_nothing(ledger: Ledger) -> None:
     """A mark beside the checkpoint, with the document of the event gone, must not look like an operator's decision."""
-    transfer: Any = await ledger.stores.mongo["main.transfers.1"].find_one({})
-    await ledger.stores.mongo["main.transfers.1"].delete_one({"_id": transfer["_id"]})
+    transfers = documents_of(ledger.stores.mongo, "transfers")
+    transfer = await transfers.one()
+    await transfers.delete(transfer["_id"])
     marks = ledger.stores.mongo.checkpoints
     await marks.update_one({"_id": "main/transfers/1"}, {"$push": {"skipped": transfer["position"]}})
     expected = f"transfers, event {transfer['position']}: expected 'folded: the log has no decision to skip it', found 'skipped'"
@@ -279,19 +291,22 @@ async def test_a_skip_that_no_operator_decided_hides_nothing(ledger: Ledger) -> 
 @pytest.mark.parametrize("key", ["account", "checkpoint", "origin", ""])
 async def test_a_key_that_will_expire_is_found(ledger: Ledger, key: str) -> None:
     live = await ledger.live("balances")
-    account: Any = await ledger.stores.mongo["main.accounts.1"].find_one({})
+    account = await documents_of(ledger.stores.mongo, "accounts").one()
     name = {"account": live.key(f"account:{account['_id']}"), "": pointer_key(live.model, "main")}.get(key, live.key(key))
     assert await ledger.stores.redis.expire(name, 1_000)
     assert "time to live: expected nothing, found" in await difference_in(ledger, "balances")
 
 
 async def test_other_indexes_and_options_of_a_collection_are_found(ledger: Ledger) -> None:
-    documents = ledger.stores.mongo["main.transfers.1"]
-    await documents.create_index("recorded_at", expireAfterSeconds=10**8)
+    transfers = ledger.stores.mongo.transfers
+    await transfers.create_index("recorded_at", expireAfterSeconds=10**8)
     assert "transfers, collection, indexes" in await difference_in(ledger, "transfers")
-    await documents.drop_indexes()
+    await transfers.drop_indexes()
     assert "transfers, collection, indexes: expected" in await difference_in(ledger, "transfers")
-    await ledger.stores.mongo.command("collMod", "main.accounts.1", validator={"posted": {"$lt": 5}}, validationAction="warn")
+    await transfers.create_index("recorded_at", expireAfterSeconds=10**8)
+    await ledger.rebuild("transfers")
+    assert await difference_in(ledger, "transfers") == ""
+    await ledger.stores.mongo.command("collMod", "accounts", validator={"posted": {"$lt": 5}}, validationAction="warn")
     assert "accounts, collection, options" in await difference_in(ledger, "accounts")
 
 

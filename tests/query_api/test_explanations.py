@@ -13,6 +13,7 @@ from query_api.resources.explanations import explain
 from shared.read_models.shapes import Entry, entry_id
 from shared.settings import Settings
 from tests.harness.clients import served
+from tests.harness.documents import documents_of
 from tests.harness.log import Book
 from tests.harness.questions import Questions, projecting, query_api
 
@@ -101,7 +102,7 @@ async def test_the_explanation_of_every_account_adds_up_to_its_balance_until_an_
     facts = [(fact["type"], fact["amount"], fact["balance"]) for fact in page["facts"]]
     assert facts == [("deposit", 100, 100), ("withdrawal", -20, 80), ("deposit", 3, 83)]
     first = entry_id(held.account_id, page["facts"][0]["position"])
-    await api.stores.mongo["main.entries.1"].delete_one({"_id": first})
+    await documents_of(api.stores.mongo, "entries").delete(first)
     assert not (await explained(api, held.account_id, limit=100))[0]["adds_up"]
     path = f"/v1/accounts/{held.account_id}/explain"
     answer = await served(partial(api.ask, path, {"cursor": "AAAA"}))

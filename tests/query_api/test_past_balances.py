@@ -181,8 +181,8 @@ class CountingView(CallerView):
     async def documents(
         self, model: ReadModel, pipeline: Sequence[dict[str, Any]], *, alone: bool = False
     ) -> AsOf[list[dict[str, Any]]]:
-        collection_name = Generation(model, self.ledger_id, 1).collection(self.reader.mongo).name
-        command = {"aggregate": collection_name, "pipeline": list(pipeline), "cursor": {}}
+        generation = Generation(model, self.ledger_id, 1).documents()
+        command = {"aggregate": generation.collection_name, "pipeline": generation.stages(pipeline), "cursor": {}}
         explained = json.dumps(await self.reader.mongo.command("explain", command, verbosity="executionStats"), default=str)
         self.plans += explained
         keys, documents = (

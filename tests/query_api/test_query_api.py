@@ -33,6 +33,7 @@ from shared.settings import Settings
 from shared.stores.postgres import open_postgres
 from tests.harness import log
 from tests.harness.clients import served
+from tests.harness.documents import StoredDocuments, documents_of
 from tests.harness.keys import add_key
 from tests.harness.log import Book
 from tests.harness.questions import Questions, projecting, query_api
@@ -263,8 +264,8 @@ async def test_entries_are_answered_as_stored_with_a_mark_and_nothing_more(api: 
     deposits = [book.deposit(one.account_id, amount, reference=f'№ "{amount}" \n 𝄞') for amount in (1, 2**53 - 5, 3)]
     await api.record([one, other, *deposits])
     page = await api.ask(f"/v1/accounts/{one.account_id}/entries")
-    stored = api.stores.mongo["main.entries.1"].find({"_id": {"$regex": f"^{one.account_id}/"}}).sort("_id", -1)
-    texts = [document["item"][:-1] + ',"after_close":false}' async for document in stored]
+    stored = await documents_of(api.stores.mongo, "entries").all({"account_id": one.account_id}, -1)
+    texts = [document["item"][:-1] + ',"after_close":false}' for document in stored]
     assert page.text == f'{{"items":[{",".join(texts)}],"next":null,"position":5}}'
     body = page.json()
     assert ([item["amount"] for item in body["items"]], list(body["items"][0])) == ([3, 2**53 - 5, 1], list(ENTRY_EXAMPLE))
@@ -282,8 +283,8 @@ async def test_entries_stored_without_their_text_answer_rebuilding_and_are_never
     await api.record([account, *(book.deposit(account.account_id, amount) for amount in (1, 2, 3))])
     path = f"/v1/accounts/{account.account_id}/entries"
     assert len((await api.get(path))["items"]) == 3
-    for query in ({"_id": {"$regex": "2$"}}, {}):
-        await api.stores.mongo["main.entries.1"].update_many(query, {"$unset": {"item": ""}})
+    for query in ({"position": 2}, {}):
+        await documents_of(api.stores.mongo, "entries").unset("item", query)
         answer = await api.ask(path)
         assert (answer.status_code, code(answer), answer.json()["projection"]) == (503, "rebuilding", "entries")
 
@@ -694,11 +695,11 @@ async def test_a_reader_follows_to_the_generation_that_replaces_the_one_it_knew(
         before = [await alone.get(path) for path in paths]
     for number in (2, 3):
         old, new = (Generation(USERS, "main", n) for n in (number - 1, number))
-        await new.collection(mongo).insert_many(await old.collection(mongo).find().to_list(None))
+        await StoredDocuments(mongo, new).insert(*await StoredDocuments(mongo, old).all())
         await mongo.checkpoints.insert_one({"_id": f"main/users/{number}", "position": 2})
-        await mongo.read_models.update_one({"_id": pointer_id(USERS, "main")}, {"$set": {"live": number}})
+        await mongo.pointers.update_one({"_id": pointer_id(USERS, "main")}, {"$set": {"live": number}})
         await mongo.checkpoints.delete_one({"_id": f"main/users/{number - 1}"})
-        await old.collection(mongo).drop()
+        await StoredDocuments(mongo, old).clear()
         old, new = (Generation(BALANCES, "main", n) for n in (number - 1, number))
         for name in ("checkpoint", f"account:{opened.account_id}"):
             await redis.rename(old.key(name), new.key(name))

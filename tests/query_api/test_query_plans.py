@@ -48,11 +48,13 @@ class ExplainingView(CallerView):
         alone: bool = False,  # noqa: ARG002
     ) -> AsOf[list[dict[str, Any]]]:
         mongo = self.reader.mongo
-        collection_name = Generation(model, self.ledger_id, 1).collection(mongo).name
-        command = {"aggregate": collection_name, "pipeline": list(pipeline), "cursor": {}}
+        generation = Generation(model, self.ledger_id, 1).documents()
+        command = {"aggregate": generation.collection_name, "pipeline": generation.stages(pipeline), "cursor": {}}
         explained = await mongo.command("explain", command, verbosity="queryPlanner")
-        self.plan += json.dumps(explained["queryPlanner"]["winningPlan"])
-        self.considered += json.dumps(explained["queryPlanner"])
+        # If MongoDB groups what it has found, it tells of the search as the first stage.
+        planner = explained.get("queryPlanner") or explained["stages"][0]["$cursor"]["queryPlanner"]
+        self.plan += json.dumps(planner["winningPlan"])
+        self.considered += json.dumps(planner)
         return AsOf(0, [])
 
 

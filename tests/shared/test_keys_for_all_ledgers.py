@@ -142,7 +142,7 @@ async def test_a_dry_run_leaves_no_ledger(apis: Apis) -> None:
     ("body", "expected"),
     [
         ({}, "validation-failed"),
-        ({"id": "system"}, "validation-failed"),
+        ({"id": "main.2"}, "validation-failed"),
         ({"id": "Acme"}, "validation-failed"),
         ({"id": "a" * 32}, "validation-failed"),
         ({"id": "*"}, "validation-failed"),

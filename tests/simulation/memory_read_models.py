@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from projector.sinks.protocols import LiveCheckpoint, Step
 from shared.read_models.dead_letters import DeadLetter
 from shared.read_models.generations import Generation, pointer_id
-from shared.read_models.shapes import ReadModel
+from shared.read_models.shapes import GENERATION_FIELD, ReadModel
 from shared.read_models.stored_state import Checkpoint, Pointer
 from tests.simulation.virtual_time import Process, VirtualLoop, this_process
 from tests.simulation.weather import Weather
@@ -294,7 +294,7 @@ class MemoryCollection:
         _, name, *number = match["_id"].split("/")
 
         def work() -> dict[str, Any] | None:
-            if self._name == "read_models":
+            if self._name == "pointers":
                 pointer = self._store.pointers.get(name)
                 return {"live": pointer.live} if pointer else None
             stored = self._store.generations.get((name, int(number[0])))
@@ -303,22 +303,23 @@ class MemoryCollection:
         found: dict[str, Any] | None = await self._store.ask(work)
         return found
 
-    def find(self, match: dict[str, Any], _fields: Any) -> "MemoryCollection":
-        self._match = match
+    def find(self, match: dict[str, Any], _fields: Any, session: None = None) -> "MemoryCollection":  # noqa: ARG002
+        self._match = dict(match)
         return self
 
-    def sort(self, field: str, _direction: int) -> "MemoryCollection":
-        self._sorted_by = field
+    def sort(self, order: list[tuple[str, int]]) -> "MemoryCollection":
+        [(self._sorted_by, _)] = order
         return self
 
     def limit(self, _count: int) -> "MemoryCollection":
         return self
 
     async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
-        _, name, number = self._name.split(".") if "." in self._name else ("", self._name, "0")  # failures are not kept
+        # Failures are not kept, so nobody finds any.
+        number = self._match.pop(GENERATION_FIELD, ".0").rpartition(".")[2]
 
         def work() -> list[dict[str, Any]]:
-            stored = self._store.generations.get((name, int(number)))
+            stored = self._store.generations.get((self._name, int(number)))
             found = [dict(each) for each in stored.content.values() if _matches(each, self._match)] if stored else []
             return sorted(found, key=lambda each: str(_field(each, self._sorted_by)))
 

@@ -1391,6 +1391,18 @@ class HoldResponse(TypedDict):
     position: "int"
 
 
+class KeyResource(TypedDict):
+    id: "str"
+    principal: "str"
+    user_id: "str | None"
+    scopes: "list[Literal['users:write', 'credentials:write', 'accounts:write', 'transfers:write', 'ledger:read', 'events:read', 'ops:admin']]"
+    status: "Literal['valid', 'expired', 'revoked']"
+    created_at: "str"
+    expires_at: "str | None"
+    last_used_at: "str | None"
+    revoked_at: "str | None"
+
+
 class LateTransfers(TypedDict):
     count: "int"
     transfer_ids: "list[str]"
@@ -2081,6 +2093,12 @@ class GetDoctorArguments(TypedDict):
 
 
 class ListAuditRecordsArguments(TypedDict):
+    limit: "NotRequired[int]"
+    cursor: "NotRequired[str | None]"
+    ledger: "NotRequired[str]"
+
+
+class ListKeysArguments(TypedDict):
     limit: "NotRequired[int]"
     cursor: "NotRequired[str | None]"
     ledger: "NotRequired[str]"

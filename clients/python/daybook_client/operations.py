@@ -79,6 +79,7 @@ from daybook_client.bodies import (
     HoldResource,
     HoldResponse,
     IssueResetTokenArguments,
+    KeyResource,
     LedgerBody,
     LedgerResource,
     LimitsResponse,
@@ -91,6 +92,7 @@ from daybook_client.bodies import (
     ListEntriesArguments,
     ListEventsArguments,
     ListHoldsArguments,
+    ListKeysArguments,
     ListLedgersArguments,
     ListOperationsArguments,
     ListProjectionDeadLettersArguments,
@@ -607,6 +609,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "list_refusals": Operation("query", "GET", "/v1/refusals", query={"limit": "limit", "cursor": "cursor"}),
     "get_doctor": Operation("query", "GET", "/v1/doctor"),
     "list_audit_records": Operation("query", "GET", "/v1/audit-records", query={"limit": "limit", "cursor": "cursor"}),
+    "list_keys": Operation("query", "GET", "/v1/keys", query={"limit": "limit", "cursor": "cursor"}),
     "list_webhooks": Operation("query", "GET", "/v1/webhooks", query={"limit": "limit", "cursor": "cursor"}),
     "get_webhook": Operation("query", "GET", "/v1/webhooks/{webhook_id}"),
     "list_deliveries": Operation(
@@ -978,6 +981,10 @@ class Operations(ABC):
     def list_audit_records(self, **arguments: Unpack[ListAuditRecordsArguments]) -> Page[AuditRecordResource]:
         """List Audit Records."""
         return self._call("list_audit_records", {}, arguments)
+
+    def list_keys(self, **arguments: Unpack[ListKeysArguments]) -> Page[KeyResource]:
+        """List Keys."""
+        return self._call("list_keys", {}, arguments)
 
     def list_webhooks(self, **arguments: Unpack[ListWebhooksArguments]) -> Page[WebhookResource]:
         """List Webhooks."""
@@ -1367,6 +1374,10 @@ class AsyncOperations(ABC):
     async def list_audit_records(self, **arguments: Unpack[ListAuditRecordsArguments]) -> Page[AuditRecordResource]:
         """List Audit Records."""
         return await self._call("list_audit_records", {}, arguments)
+
+    async def list_keys(self, **arguments: Unpack[ListKeysArguments]) -> Page[KeyResource]:
+        """List Keys."""
+        return await self._call("list_keys", {}, arguments)
 
     async def list_webhooks(self, **arguments: Unpack[ListWebhooksArguments]) -> Page[WebhookResource]:
         """List Webhooks."""
