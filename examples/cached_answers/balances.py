@@ -40,7 +40,7 @@ class CachedBalances:
         return "asked", answer
 
     def _hear(self) -> None:
-        """Takes the messages that have come. The key of a kept answer has the position, so a new one makes all older ones unused."""
+        """Takes the messages that have come. The key of a kept answer has the position, so a new one makes older ones unused."""
         while message := self._moved.get_message(timeout=0.01):
             self._position = max(self._position, json.loads(message["data"]).get(READ_MODEL, 0))
 

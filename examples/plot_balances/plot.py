@@ -1,6 +1,6 @@
 """Draws the balance of each account over time, from a Parquet file of `GET /v1/reports/entries`.
 
-    python plot.py entries.parquet balances.svg
+python plot.py entries.parquet balances.svg
 """
 
 import sys
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 mpl.use("svg")
 
-from matplotlib import pyplot as plt  # noqa: E402 # the kind of picture must be chosen first
+from matplotlib import pyplot as plt  # the kind of picture must be chosen first
 
 COLUMNS = ["account_id", "currency", "position", "recorded_at", "balance"]
 

@@ -1,6 +1,6 @@
 """A plain FastAPI app that answers from the reporting database with SQLModel and a session that `Depends` gives.
 
-    REPORTS_URL=sqlite:////path/reports.sqlite uvicorn with_fastapi:app --port 8080
+REPORTS_URL=sqlite:////path/reports.sqlite uvicorn with_fastapi:app --port 8080
 """
 
 import os

@@ -1,6 +1,6 @@
 """Prints what each owner has, read from the reporting database with synchronous SQLAlchemy.
 
-    REPORTS_URL=sqlite:////path/reports.sqlite python with_sqlalchemy.py
+REPORTS_URL=sqlite:////path/reports.sqlite python with_sqlalchemy.py
 """
 
 import os

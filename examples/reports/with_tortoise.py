@@ -1,6 +1,6 @@
 """Prints the largest accounts, read from the reporting database with Tortoise ORM.
 
-    REPORTS_URL=sqlite:///path/reports.sqlite python with_tortoise.py
+REPORTS_URL=sqlite:///path/reports.sqlite python with_tortoise.py
 """
 
 import os
