@@ -103,8 +103,8 @@ bench: install .venv/bench/.installed ## Run all benchmarks in about ten minutes
 
 # The packages of the running system; the others are only in a developer's .venv.
 LICENSED := requirements.txt
-HASHED := requirements requirements-examples requirements-parquet requirements-publish requirements-sql requirements-statements requirements-telemetry requirements-dev \
-	requirements-bench requirements-audit requirements-docs
+HASHED := requirements requirements-examples requirements-parquet requirements-publish requirements-search requirements-sql \
+	requirements-statements requirements-telemetry requirements-dev requirements-bench requirements-audit requirements-docs
 
 audit: install .venv/audit/.installed ## Look for known weaknesses and unfit licences, and write sbom.cdx.json (CycloneDX)
 	.venv/audit/bin/cyclonedx-py requirements requirements.txt --output-reproducible --of JSON -o sbom.cdx.json

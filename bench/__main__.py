@@ -26,6 +26,7 @@ from bench.benchmarks.pipeline import measure_pipeline, measure_visible
 from bench.benchmarks.projecting import measure_projecting, measure_replay
 from bench.benchmarks.publishing import measure_publishing
 from bench.benchmarks.queries import measure_queries
+from bench.benchmarks.searching import measure_search
 from bench.benchmarks.speed_steps import measure_steps
 from bench.benchmarks.stores import measure_stores
 from bench.benchmarks.writers import measure_writers
@@ -56,13 +57,16 @@ BENCHMARKS: Final[dict[str, Measure]] = {
     "growth": measure_growth,
     "asof": measure_past_balances,
     "ledgers": measure_ledgers,
+    "search": measure_search,
 }
+WITH_AN_ENGINE: Final = frozenset(("search",))
+"""The benchmarks that run only if they are named, because they need what `make engines` gets."""
 INTERRUPTED: Final = 130
 
 
 def main(
     names: Annotated[
-        list[str] | None, typer.Argument(help=f"The benchmarks to run: {', '.join(BENCHMARKS)}. Default: all of them.")
+        list[str] | None, typer.Argument(help=f"The benchmarks to run: {', '.join(BENCHMARKS)}. Default: all but search.")
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="The number of times that each figure is measured.", min=1)] = None,
     seconds: Annotated[
@@ -85,7 +89,7 @@ def main(
 
     Example: python -m bench commands single --rounds 3 --seconds 5
     """
-    wanted = names or list(BENCHMARKS)
+    wanted = names or [name for name in BENCHMARKS if name not in WITH_AN_ENGINE]
     if unknown := [name for name in wanted if name not in BENCHMARKS]:
         raise typer.BadParameter(f"there is no benchmark {unknown[0]!r}; the benchmarks are {', '.join(BENCHMARKS)}")
     scale = QUICK if quick else FULL if full else NORMAL

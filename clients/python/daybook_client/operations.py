@@ -145,6 +145,8 @@ from daybook_client.bodies import (
     ScheduleResource,
     ScheduleResponse,
     SealResource,
+    SearchArguments,
+    SearchPage,
     SessionsBody,
     SkipDeadLetterArguments,
     StatementResponse,
@@ -574,6 +576,23 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         },
         has_freshness=True,
     ),
+    "search": Operation(
+        "query",
+        "GET",
+        "/v1/search",
+        query={
+            "limit": "limit",
+            "cursor": "cursor",
+            "q": "q",
+            "type": "type",
+            "currency": "currency",
+            "kind": "kind",
+            "month": "month",
+            "account_id": "account_id",
+            "sort": "sort",
+        },
+        has_freshness=True,
+    ),
     "list_activity": Operation("query", "GET", "/v1/activity", query={"limit": "limit"}, has_freshness=True),
     "list_currencies": Operation("query", "GET", "/v1/currencies"),
     "list_events": Operation(
@@ -899,6 +918,10 @@ class Operations(ABC):
     def report_entries(self, **arguments: Unpack[ReportEntriesArguments]) -> EntryReport:
         """Report Entries."""
         return self._call("report_entries", {}, arguments)
+
+    def search(self, **arguments: Unpack[SearchArguments]) -> SearchPage:
+        """Search."""
+        return self._call("search", {}, arguments)
 
     def list_activity(self, **arguments: Unpack[ListActivityArguments]) -> Page[ActivityResource]:
         """List Activity."""
@@ -1292,6 +1315,10 @@ class AsyncOperations(ABC):
     async def report_entries(self, **arguments: Unpack[ReportEntriesArguments]) -> EntryReport:
         """Report Entries."""
         return await self._call("report_entries", {}, arguments)
+
+    async def search(self, **arguments: Unpack[SearchArguments]) -> SearchPage:
+        """Search."""
+        return await self._call("search", {}, arguments)
 
     async def list_activity(self, **arguments: Unpack[ListActivityArguments]) -> Page[ActivityResource]:
         """List Activity."""
