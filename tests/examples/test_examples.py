@@ -111,7 +111,7 @@ async def test_piccolo_reads_the_newest_entries_of_an_account(scene: Scene) -> N
 
 async def test_an_app_of_fastapi_answers_with_sqlmodel_and_a_session_that_depends_gives(scene: Scene) -> None:
     port = free_port()
-    command = [BIN / "uvicorn", "with_fastapi:app", "--port", str(port)]
+    command = [str(BIN / "uvicorn"), "with_fastapi:app", "--port", str(port)]
     process = subprocess.Popen(command, cwd=EXAMPLES / "reports", env=scene.environment, stderr=subprocess.DEVNULL)
     try:
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
@@ -156,7 +156,7 @@ async def test_a_plot_is_drawn_from_parquet_and_its_balances_are_exact(scene: Sc
 async def test_an_answer_is_kept_until_the_read_model_has_moved(scene: Scene) -> None:
     """Comes last: it moves money."""
     account = scene.accounts[1]
-    command = [BIN / "python", EXAMPLES / "cached_answers/balances.py", account]
+    command = [str(BIN / "python"), str(EXAMPLES / "cached_answers/balances.py"), account]
     with subprocess.Popen(command, env=scene.environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         lines = iter(process.stdout)
