@@ -16,6 +16,7 @@ from pymongo import AsyncMongoClient
 from redis.asyncio import Redis as RedisClient
 
 from bench.benchmarks.commands import measure_commands, measure_single
+from bench.benchmarks.cost import measure_cost
 from bench.benchmarks.fairness import measure_fairness
 from bench.benchmarks.growth import measure_growth
 from bench.benchmarks.layers import measure_layers
@@ -25,6 +26,7 @@ from bench.benchmarks.pipeline import measure_pipeline, measure_visible
 from bench.benchmarks.projecting import measure_projecting, measure_replay
 from bench.benchmarks.publishing import measure_publishing
 from bench.benchmarks.queries import measure_queries
+from bench.benchmarks.searching import measure_search
 from bench.benchmarks.speed_steps import measure_steps
 from bench.benchmarks.stores import measure_stores
 from bench.benchmarks.writers import measure_writers
@@ -43,6 +45,7 @@ BENCHMARKS: Final[dict[str, Measure]] = {
     "single": measure_single,
     "fairness": measure_fairness,
     "writers": measure_writers,
+    "cost": measure_cost,
     "layers": measure_layers,
     "steps": measure_steps,
     "queries": measure_queries,
@@ -54,18 +57,23 @@ BENCHMARKS: Final[dict[str, Measure]] = {
     "growth": measure_growth,
     "asof": measure_past_balances,
     "ledgers": measure_ledgers,
+    "search": measure_search,
 }
+WITH_AN_ENGINE: Final = frozenset(("search",))
+"""The benchmarks that run only if they are named, because they need what `make engines` gets."""
 INTERRUPTED: Final = 130
 
 
 def main(
     names: Annotated[
-        list[str] | None, typer.Argument(help=f"The benchmarks to run: {', '.join(BENCHMARKS)}. Default: all of them.")
+        list[str] | None, typer.Argument(help=f"The benchmarks to run: {', '.join(BENCHMARKS)}. Default: all but search.")
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="The number of times that each figure is measured.", min=1)] = None,
     seconds: Annotated[
         float | None, typer.Option(help="The duration of each load. wrk rounds it up to whole seconds.", min=0.5)
     ] = None,
+    accounts: Annotated[int | None, typer.Option(help="The number of accounts of a ledger.", min=2)] = None,
+    connections: Annotated[int | None, typer.Option(help="The number of connections of `cost`.", min=1)] = None,
     ledgers: Annotated[int | None, typer.Option(help="The number of ledgers that `ledgers` makes.", min=2)] = None,
     quick: Annotated[  # noqa: FBT002 # a flag
         bool, typer.Option("--quick", help="Run everything for a short time, to see that it works. The figures mean nothing.")
@@ -81,13 +89,12 @@ def main(
 
     Example: python -m bench commands single --rounds 3 --seconds 5
     """
-    wanted = names or list(BENCHMARKS)
+    wanted = names or [name for name in BENCHMARKS if name not in WITH_AN_ENGINE]
     if unknown := [name for name in wanted if name not in BENCHMARKS]:
         raise typer.BadParameter(f"there is no benchmark {unknown[0]!r}; the benchmarks are {', '.join(BENCHMARKS)}")
     scale = QUICK if quick else FULL if full else NORMAL
-    scale = msgspec.structs.replace(
-        scale, rounds=rounds or scale.rounds, seconds=seconds or scale.seconds, ledgers=ledgers or scale.ledgers
-    )
+    given = {"rounds": rounds, "seconds": seconds, "accounts": accounts, "connections": connections, "ledgers": ledgers}
+    scale = msgspec.structs.replace(scale, **{name: value for name, value in given.items() if value})
     try:
         text, sections, failed = uvloop.run(_measure(wanted, scale))
     except (KeyboardInterrupt, asyncio.CancelledError):

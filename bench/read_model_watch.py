@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -12,6 +12,7 @@ from shared.errors import Rebuilding, StackError
 from shared.log.heads import read_head
 from shared.read_models.generations import live_generation
 from shared.read_models.shapes import READ_MODELS, ReadModel
+from shared.read_models.stored_state import read_live_position
 from shared.settings import Settings
 from shared.stores.all_stores import Stores, open_stores
 
@@ -29,22 +30,25 @@ class PositionsSample(msgspec.Struct, frozen=True):
 
 
 class ReadModelWatch:
-    """Watches the log and the read models of one ledger."""
+    """Watches the log and some read models of one ledger."""
 
-    def __init__(self, stores: Stores) -> None:
+    def __init__(self, stores: Stores, models: Sequence[ReadModel]) -> None:
         self._stores = stores
+        self._models = models
 
     async def head(self) -> int:
         async with self._stores.engine.connect() as connection:
             return (await read_head(connection, LEDGER)).position
 
     async def look(self) -> PositionsSample:
-        """Returns a sample of the current positions. A read model that does not exist has position 0."""
+        """Returns a sample of their current positions. A read model that does not exist has position 0."""
         at = time.perf_counter()
-        positions = await asyncio.gather(*map(self._position, READ_MODELS))
+        positions = await asyncio.gather(*map(self._position, self._models))
         return PositionsSample(at, min(positions), max(positions))
 
     async def _position(self, model: ReadModel) -> int:
+        if model.store in self._stores.optional:
+            return await read_live_position(self._stores.optional[model.store], model, LEDGER) or 0
         try:
             return (await live_generation(self._stores.mongo, self._stores.redis, model, LEDGER)).position
         except Rebuilding:
@@ -79,6 +83,6 @@ class ReadModelWatch:
 
 
 @asynccontextmanager
-async def watch_read_models(settings: Settings) -> AsyncIterator[ReadModelWatch]:
+async def watch_read_models(settings: Settings, models: Sequence[ReadModel] = READ_MODELS) -> AsyncIterator[ReadModelWatch]:
     async with open_stores(settings, "daybook_query") as stores:
-        yield ReadModelWatch(stores)
+        yield ReadModelWatch(stores, models)

@@ -11,6 +11,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int = 3
     seconds: float = 3
     accounts: int = 10_000
+    connections: int = 64
     accounts_zipf: int = 100_000
     backlog_events: int = 30_000
     """The number of events that wait for the worker when it starts again."""

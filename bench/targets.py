@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from bench.benchmarks import commands, fairness, growth, pipeline, projecting, queries, stores, writers
+from bench.benchmarks import commands, cost, fairness, growth, pipeline, projecting, queries, stores, writers
 from bench.measurement import Figure, Target
 
 _UNIFORM: Final = Figure(commands.UNIFORM)
@@ -59,6 +59,9 @@ TARGETS: Final = (
             ),
         )
     ),
+    Target("transfers beside a worker", "cost", Figure(cost.GATHERING), "≥", 1.5, Figure(cost.EAGER)),
+    Target("processor time of a transfer", "cost", Figure(cost.GATHERING, "all µs"), "≤", 0.65, Figure(cost.EAGER, "all µs")),
+    Target("event → readable at full load, p99", "cost", Figure(cost.GATHERING, "readable p99 ms"), "≤", 500),
     Target("GET of a balance", "queries", Figure(queries.BALANCE), "≥", 0.8, Figure(queries.ECHO)),
     Target("GET of an account", "queries", Figure(queries.ACCOUNT), "≥", 0.7, Figure(queries.ECHO)),
     Target("GET of a page of 20 entries", "queries", Figure(queries.PAGE), "≥", 0.4, Figure(queries.ECHO)),

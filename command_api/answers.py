@@ -363,9 +363,10 @@ def _recorded_transfer(command: MoneyCommand, event: Event, position: int, outco
         "recorded_at": recorded_at,
         # A customer who pays must not learn the balance of the payee.
         "balances": [
-            balance_member(msgspec.structs.replace(outcome.states[account_stream(account_id)], posted=posted))
+            balance_member(msgspec.structs.replace(account, posted=posted))
             for account_id, posted in _posted_after(event)
-            if outcome.customer in {None, outcome.states[account_stream(account_id)].owner_id}
+            for account in [outcome.states[account_stream(account_id)]]
+            if outcome.customer in {None, account.owner_id}
         ],
     }
 

@@ -31,6 +31,7 @@ from shared.errors import (
 from shared.identity.access import Principal, access_rule_of
 from shared.identity.client_addresses import truncated_network
 from shared.input_types import LEDGER_ID, Day, EventPosition, Id, LedgerId, ProjectionName
+from shared.settings import Settings
 from shared.web.admission import LEDGER_ID_WRONG, admit_anonymous, authorize, own_ledger_id
 from shared.web.compression import SECRECY
 from shared.web.direct_routes import DirectRoute
@@ -95,19 +96,20 @@ class HttpRequest(SentRequest):
         return self._response(reply, None)
 
     def _response(self, reply: Reply, new: str | None) -> Response:
-        headers = {"Idempotency-Replayed": "true"} if reply.replayed else {}
         if self.is_dry_run:
             media_type = JSON if reply.status < HTTPStatus.BAD_REQUEST else PROBLEM_JSON
             return Response(reply.body, reply.status, {"Daybook-Dry-Run": "true"}, media_type)
+        headers = [(b"idempotency-replayed", b"true")] if reply.replayed else []
         if reply.position is None:
-            return Response(reply.body, reply.status, headers, PROBLEM_JSON)
-        headers["Daybook-Position"] = str(reply.position)
+            return _ReplyResponse(reply, headers, PROBLEM_JSON)
+        headers.append((b"daybook-position", b"%d" % reply.position))
         members = _decode_members(reply.body)
         if new:
-            headers["Location"] = f"{self.state.settings.query_url}/v1/{new}/{members.id}"
+            url = f"{self.scope['state']['settings'].query_url}/v1/{new}/{members.id}"
+            headers.append((b"location", url.encode("latin-1")))
         if members.version is not None:
-            headers["ETag"] = f'"v{members.version}"'
-        return Response(reply.body, reply.status, headers, JSON)
+            headers.append((b"etag", b'"v%d"' % members.version))
+        return _ReplyResponse(reply, headers, JSON)
 
     async def count_commands(self, commands: int) -> None:
         """Counts this request as several commands against the caller's rate limit.
@@ -157,18 +159,18 @@ class HttpRequest(SentRequest):
         if self.is_dry_run:
             key, in_parts = None, False  # a dry run uses no idempotency key
         request_hash = self._request_hash(expected_versions, secret) if key else b""
-        caller = self.principal
+        caller, state = self.principal, self.scope["state"]
         metadata = {
-            "request_id": self.state.request_id,
+            "request_id": state["request_id"],
             "principal": caller.principal,
             "key_id": caller.key_id,
-            "network": truncated_network(self.state.address),
+            "network": truncated_network(state["address"]),
             **self._trace(),
         }
         requests = [
             CommandRequest(
                 command=each.command,
-                reply_format=_JsonReplyFormat(*each, self.state.request_id),
+                reply_format=_JsonReplyFormat(*each, state["request_id"]),
                 metadata={"command": TOGETHER if together else type(each.command).__name__, **metadata},
                 principal=caller.principal,
                 customer=caller.user_id,
@@ -185,7 +187,7 @@ class HttpRequest(SentRequest):
             requests = [msgspec.structs.replace(first, together=inside)]
         if self.is_dry_run:
             requests = [msgspec.structs.replace(requests[0], rehearsed=requests)]
-        answers: list[Reply] = await self.state.handler.handle(self.ledger_id(), requests, self.expires_at)
+        answers: list[Reply] = await state["handler"].handle(self.ledger_id(), requests, self.expires_at)
         return [*answers[0].rehearsed] if self.is_dry_run else answers
 
     def _trace(self) -> dict[str, str]:
@@ -214,11 +216,13 @@ class HttpRequest(SentRequest):
 
     def _idempotency_key(self, *, required: bool) -> str | None:
         keys = self.headers.getlist("idempotency-key")
-        if not keys and required:
-            raise IdempotencyKeyRequired
-        if len(keys) > 1 or not all(map(IDEMPOTENCY_KEY.fullmatch, keys)):
+        if not keys:
+            if required:
+                raise IdempotencyKeyRequired
+            return None
+        if len(keys) > 1 or not IDEMPOTENCY_KEY.fullmatch(keys[0]):
             raise IdempotencyKeyInvalid
-        return keys[0] if keys else None
+        return keys[0]
 
     def _request_hash(self, expected_versions: Sequence[int] | None, secret: bytes) -> bytes:
         """Returns a hash of what the request means, keyed with `secret` if there is one.
@@ -227,8 +231,17 @@ class HttpRequest(SentRequest):
         on how the request is written: the case of ids, the zone of a moment, defaults, null, and the order of members.
         """
         versions = "*" if expected_versions is _ANY_VERSION else expected_versions
-        content = _encode_meaning((self.method, self.state.route, versions, self.arguments))
+        content = _encode_meaning((self.method, self.scope["state"]["route"], versions, self.arguments))
         return hmac.digest(secret, content, "sha256") if secret else hashlib.sha256(content).digest()
+
+
+class _ReplyResponse(Response):
+    """The response to one command. Its headers are given as they are sent, so that Starlette need not convert each of them."""
+
+    def __init__(self, reply: Reply, headers: list[tuple[bytes, bytes]], media_type: str) -> None:
+        self.status_code, self.body, self.background = reply.status, reply.body, None
+        length = b"%d" % len(reply.body)
+        self.raw_headers = [*headers, (b"content-length", length), (b"content-type", media_type.encode())]
 
 
 class _HeaderMembers(msgspec.Struct):
@@ -340,10 +353,12 @@ class CommandRoute(DirectRoute):
         bodies = [(name, models) for name, kind in get_type_hints(endpoint).items() if (models := models_of(kind))]
 
         async def respond(plain: Request) -> Response:
-            plain.scope["state"]["route"] = template
+            state = plain.scope["state"]
+            state["route"] = template
             request = plain if isinstance(plain, HttpRequest) else HttpRequest(plain.scope, plain.receive)
             loop = asyncio.get_running_loop()
-            request.expires_at = loop.time() + request.state.settings.command_deadline_ms / 1000
+            settings: Settings = state["settings"]
+            request.expires_at = loop.time() + settings.command_deadline_ms / 1000
             if rule.anybody:
                 await admit_anonymous(request)
             else:
@@ -352,7 +367,7 @@ class CommandRoute(DirectRoute):
             arguments: dict[str, Any] = {name: _path_argument(name, value) for name, value in request.path_params.items()}
             for name, models in bodies:
                 began = loop.time()
-                body = await read_body(request, request.state.settings)
+                body = await read_body(request, settings)
                 request.expires_at += loop.time() - began
                 members = parse_json_object(body)
                 arguments[name] = validated(models.with_most_of(members), members)
@@ -368,7 +383,7 @@ def _asks_for_dry_run(request: Request, *, is_command: bool) -> bool:
     Raises:
         ValidationFailed: `dry_run` is neither true nor false, or the route records no events and so cannot be rehearsed.
     """
-    if "dry_run" not in request.scope["query_string"].decode("latin-1"):
+    if b"dry_run" not in request.scope["query_string"]:
         return False
     values = request.query_params.getlist("dry_run")
     if not set(values) <= {"true", "false"} or len(values) > 1:

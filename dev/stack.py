@@ -22,6 +22,7 @@ from dev.daybook_processes import LOCALHOST, command_api, local_url, migrate, qu
 from dev.development_key import development_key
 from dev.kept_secrets import keep_secret
 from dev.nats_server import NatsServer
+from dev.opensearch_server import OpenSearchServer
 from dev.ports import free_port, port_is_free
 from dev.seed import seed
 from dev.servers import Mongo, Postgres, Redis, Server, start_all, stop_all
@@ -42,16 +43,21 @@ STACK_VARIABLES: Final = (
         "DAYBOOK_API_KEY",
         *SERVERS,
         "DAYBOOK_MIGRATION_DATABASE_URL",
-        *("DAYBOOK_REPORTING_URL", "DAYBOOK_PUBLISH_URL"),
+        *("DAYBOOK_REPORTING_URL", "DAYBOOK_SEARCH_URL", "DAYBOOK_PUBLISH_URL"),
     ),
     *("DAYBOOK_SECRET", "DAYBOOK_SEAL_KEY", "DAYBOOK_SEAL_FILE", "DAYBOOK_MASTER_KEYS"),
 )
 """The variables with which programs reach a running stack."""
-ENGINES: Final = ("sql", "publish")
+ENGINES: Final = ("sql", "search", "publish")
 """The optional stores that a stack can start, each only if no other one is configured.
 
-`sql` is SQL reporting in a SQLite file, and `publish` a NATS server to which all events are published.
+`sql` is SQL reporting in a SQLite file, `search` an OpenSearch, and `publish` a NATS server to which all events are published.
 """
+STARTED_ENGINES: Final[tuple[tuple[str, str, type[Server]], ...]] = (
+    ("search", "DAYBOOK_SEARCH_URL", OpenSearchServer),
+    ("publish", "DAYBOOK_PUBLISH_URL", NatsServer),
+)
+"""The engines that are servers: name, the variable with the URL, and the class."""
 CATCH_UP_SECONDS: Final = 5.0
 STEADY_SECONDS: Final = 30.0
 PAUSE_SECONDS_MIN: Final = 0.5
@@ -149,8 +155,9 @@ async def _start_servers(exits: AsyncExitStack, options: StackOptions, lock: int
         if not os.environ.get(variable)
     }
     await require_answers({variable: os.environ[variable] for variable in SERVERS if variable not in servers})
-    if "publish" in options.engines and not os.environ.get("DAYBOOK_PUBLISH_URL"):
-        servers["DAYBOOK_PUBLISH_URL"] = NatsServer("nats", options.folder, inherit=[lock])
+    for engine, variable, server in STARTED_ENGINES:
+        if engine in options.engines and not os.environ.get(variable):
+            servers[variable] = server(engine, options.folder, inherit=[lock])
     exits.push_async_callback(stop_all, *servers.values())
     await start_all(*servers.values())
     return servers
@@ -163,10 +170,13 @@ def _environment(options: StackOptions, servers: Mapping[str, Server]) -> dict[s
     reporting = os.environ.get("DAYBOOK_REPORTING_URL", "")
     if not reporting and "sql" in options.engines:
         reporting = f"sqlite+aiosqlite:///{options.folder.resolve() / 'reports.sqlite'}"
-    broker = servers.get("DAYBOOK_PUBLISH_URL")
+    started = {
+        variable: servers[variable].url if variable in servers else os.environ.get(variable, "")
+        for _, variable, _ in STARTED_ENGINES
+    }
     return {
         "DAYBOOK_REPORTING_URL": reporting,
-        "DAYBOOK_PUBLISH_URL": broker.url if broker else os.environ.get("DAYBOOK_PUBLISH_URL", ""),
+        **started,
         "DAYBOOK_COMMAND_URL": local_url(options.host, options.command_port or free_port()),
         "DAYBOOK_QUERY_URL": local_url(options.host, options.query_port or free_port()),
         **urls,

@@ -8,7 +8,8 @@ from typing import Final
 
 from projector.examiner import LedgerFindings
 from projector.feed import Feed
-from projector.follower import FollowedGeneration, Follower, FollowerState
+from projector.follower import FollowedGeneration, Follower, FollowerState, wait
+from projector.reading_pace import ReadingPace
 from shared.read_models.worker_reports import ReadModelReport
 from shared.supervision import end_tasks, keep_running
 
@@ -19,13 +20,27 @@ SETTLE_SECONDS: Final = 2.0
 class FollowedLedger:
     """Keeps all read models of one ledger up with its log, from `start` to `close`."""
 
-    def __init__(self, feed: Feed, followers: Mapping[str, Follower], stopping: asyncio.Event, wake: Callable[[], None]) -> None:
-        """Creates the object. `stopping` ends the followers. `wake` is called when the log may have more than was read."""
+    def __init__(
+        self,
+        feed: Feed,
+        followers: Mapping[str, Follower],
+        stopping: asyncio.Event,
+        wake: Callable[[], None],
+        pace: ReadingPace,
+    ) -> None:
+        """Creates the object. `stopping` ends the followers. `wake` is called when the log may have more than was read.
+
+        `pace` is that of the worker.
+        """
         self.feed = feed
         self._followers = followers
         self._stopping = stopping
         self._wake = wake
+        self._pace = pace
         self._heard = asyncio.Event()
+        self._is_gathering = False
+        self._told = 0
+        """A head of the log that came while the ledger waited for more events."""
         self._starting: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._heard_at = asyncio.get_running_loop().time()
@@ -53,12 +68,21 @@ class FollowedLedger:
             self.feed.doubt()
 
     def move_to(self, head: int) -> None:
-        """Takes the position at which the log ends."""
+        """Takes the position at which the log ends. While the ledger waits for more events, only the next read follows it."""
         self._heard_at = asyncio.get_running_loop().time()
-        self.feed.move_to(head)
+        if self._is_gathering and head > self.feed.head:
+            self._told = head
+            self._heard.set()
+        else:
+            self._told = 0
+            self.feed.move_to(head)
 
     async def _hear(self) -> None:
-        """Reads new events after each message: once for all followers, and without reading the head first."""
+        """Reads new events after each message: once for all followers, and without reading the head first.
+
+        While many events come, waits between two reads. What is recorded meanwhile is in the next batch.
+        """
+        loop, counted = asyncio.get_running_loop(), self.feed.head
         while not self._stopping.is_set():
             try:
                 is_all = await self.feed.look()
@@ -66,8 +90,22 @@ class FollowedLedger:
                 is_all = False
             if not is_all:
                 self._wake()
+            if self._told > self.feed.head:  # the read failed, and the followers must learn why
+                self.feed.move_to(self._told)
+            self._told = 0
+            events, counted = max(self.feed.head - counted, 0), self.feed.head
+            await self._gather(self._pace.wait_seconds(events, loop.time()))
             await self._heard.wait()
             self._heard.clear()
+
+    async def _gather(self, seconds: float) -> None:
+        if not seconds:
+            return
+        self._is_gathering = True
+        try:
+            await wait(self._stopping, seconds)
+        finally:
+            self._is_gathering = False
 
     def stop(self) -> None:
         """Makes the followers end after their current batches."""

@@ -32,6 +32,7 @@ from projector.live_workers import ALIVE_KEY, BEAT_SECONDS, LiveWorkers
 from projector.notifications import MovedNotifier
 from projector.projections.projection import Projection
 from projector.projections.registry import projections_of
+from projector.reading_pace import ReadingPace
 from projector.sinks.protocols import Sink
 from projector.sinks.registry import make_sinks
 from shared.backoff import backoff_seconds
@@ -101,6 +102,7 @@ class Runner:
         self._projections = projections_of(stores.optional) if projections is None else projections
         self._examiner = Examiner(self._engine, self._sinks, self._failures, self._projections)
         self._reading = asyncio.Semaphore(FEED_READS_AT_ONCE)
+        self._pace = ReadingPace(settings.projector_gather_ms / 1000)
         self._starting = asyncio.Semaphore(STARTED_AT_ONCE)
         self._heads: dict[str, int] = {}
         self._awake: dict[str, FollowedLedger] = {}
@@ -230,7 +232,7 @@ class Runner:
             generations = Generations(projection, self._sinks[projection.model.store], feed, attempts, self._traces)
             events_max = settings.projector_batch_events_max
             followers[projection.name] = Follower(generations, self._failures, self._notifier, events_max, stopping)
-        return FollowedLedger(feed, followers, stopping, self.wake)
+        return FollowedLedger(feed, followers, stopping, self.wake, self._pace)
 
     def _release(self, ledger_id: str) -> None:
         """Ends the followers of a ledger."""

@@ -34,6 +34,7 @@ from query_api.resources import (
     explanations,
     export,
     holds,
+    keys,
     ledgers,
     limits,
     projections,
@@ -42,6 +43,7 @@ from query_api.resources import (
     reports,
     schedules,
     seals,
+    search,
     statements,
     statistics,
     transfers,
@@ -82,6 +84,7 @@ RESOURCES: Final = (
     statistics,
     trial_balance,
     reports,
+    search,
     activity,
     currencies,
     events,
@@ -95,6 +98,7 @@ RESOURCES: Final = (
     denials,
     doctor,
     audit_records,
+    keys,
     webhooks,
     caller,
 )
@@ -111,6 +115,8 @@ class QueryApiState(TypedDict):
     reader: Reader
     reports: Any
     """The `ReportQueries`, or None if SQL reporting is off."""
+    search: Any
+    """The `SearchQueries`, or None if search is off."""
     log_tails: LogTails
     cursors: Cursors
     doctor_reports: DoctorReports
@@ -153,7 +159,8 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
                     denials=denials,
                     requests=RequestDurations(),
                     reader=reader,
-                    reports=_report_queries(optional),
+                    reports=_queries_of(optional, "sql", "query_api.report_queries", "ReportQueries"),
+                    search=_queries_of(optional, "search", "query_api.search_queries", "SearchQueries"),
                     log_tails=log_tails,
                     doctor_reports=DoctorReports(configured),
                     cursors=Cursors(*read_secrets(configured.secret.get_secret_value())),
@@ -169,9 +176,9 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
             await denials.close()
 
 
-def _report_queries(optional: Mapping[str, Any]) -> Any:
-    """Returns the queries of reports, or None. Their module needs packages that are there only if SQL reporting is in use."""
-    return import_module("query_api.report_queries").ReportQueries(optional["sql"]) if "sql" in optional else None
+def _queries_of(optional: Mapping[str, Any], store: str, module: str, name: str) -> Any:
+    """Returns the queries of an optional store, or None. Their module needs packages that are there only if it is in use."""
+    return getattr(import_module(module), name)(optional[store]) if store in optional else None
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

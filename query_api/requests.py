@@ -6,7 +6,7 @@ is faster than FastAPI.
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, get_type_hints
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -112,10 +112,18 @@ class QueryRequest(SentRequest):
         asked = ",".join(self.headers.getlist("if-none-match"))
         return asked.strip() == "*" or tag in _TAG.findall(asked)
 
-    def answer_page(self, found: AsOf[Any], parameters: PageParameters | None = None, *, as_lines: bool = False) -> Response:
+    def answer_page(
+        self,
+        found: AsOf[Any],
+        parameters: PageParameters | None = None,
+        *,
+        as_lines: bool = False,
+        beside: Mapping[str, Any] | None = None,
+    ) -> Response:
         """Answers with a page of a list, or with 404 if `found.data` is None.
 
         The header `Link` leads to the next page. `next` in the body has its cursor. With `as_lines`, the body is JSON Lines.
+        `beside` are further members of the body.
         """
         headers, page = _headers(found), found.data
         if page is None:
@@ -125,7 +133,7 @@ class QueryRequest(SentRequest):
             headers["Link"] = f'<{self._link(cursor)}>; rel="next"'
         if as_lines:
             return Response(_lines(page.items), 200, headers, JSON_LINES)
-        body = {"items": page.items, "next": cursor, "position": found.position}
+        body = {"items": page.items, "next": cursor, "position": found.position, **(beside or {})}
         return Response(orjson.dumps(body), 200, headers, JSON)
 
     def answer_streamed(self, found: AsOf[Any], file_name: str) -> Response:

@@ -15,19 +15,19 @@ from shared.settings import Settings
 class OptionalStoreKind(msgspec.Struct, frozen=True):
     """An optional store. `name` is the `store` of its read models, and `setting` the field of `Settings` with its URL.
 
-    `read_setting` is the field with the URL of a login that may only read. It may be unset.
+    `read_setting` is the field with the URL of a login that may only read, if the store has one. It may be unset.
     """
 
     name: str
     title: str
     setting: str
-    read_setting: str
     extra: str
     module: str
     checks: str
     """The module whose asynchronous generator `check_store(settings)` yields the findings of `daybook doctor`."""
     sink: str
     """The module of the projector whose function `make_sink` makes the sink from the opened store."""
+    read_setting: str | None = None
 
     @property
     def variable(self) -> str:
@@ -35,7 +35,8 @@ class OptionalStoreKind(msgspec.Struct, frozen=True):
 
     def is_configured(self, settings: Settings, *, read_only: bool = False) -> bool:
         """True if a process uses the store. With `read_only`, it only reads, so the URL of either login is enough."""
-        return bool(getattr(settings, self.setting) or (read_only and getattr(settings, self.read_setting)))
+        may_read = read_only and self.read_setting is not None and getattr(settings, self.read_setting)
+        return bool(getattr(settings, self.setting) or may_read)
 
 
 OPTIONAL_STORES: Final = (
@@ -48,6 +49,15 @@ OPTIONAL_STORES: Final = (
         module="shared.reporting.store",
         checks="shared.reporting.schema_check",
         sink="projector.sinks.sql",
+    ),
+    OptionalStoreKind(
+        name="search",
+        title="the search store",
+        setting="search_url",
+        extra="search",
+        module="shared.search.store",
+        checks="shared.search.mappings",
+        sink="projector.sinks.search",
     ),
 )
 OPTIONAL_STORES_BY_NAME: Final = {kind.name: kind for kind in OPTIONAL_STORES}

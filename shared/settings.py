@@ -14,15 +14,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from shared.broker_address import read_broker_address
 from shared.currency_table import HISTORICAL
 from shared.errors import SettingsInvalid
+from shared.http_values import read_header_value, read_http_url
 from shared.proof.seals import is_key
-from shared.setting_values import (
-    read_header_value,
-    read_http_url,
-    read_master_keys,
-    read_networks,
-    read_public_keys,
-    read_secrets,
-)
+from shared.setting_values import read_master_keys, read_networks, read_public_keys, read_secrets
 
 MISSING: Final = ": field required"
 """How a problem of `SettingsInvalid` ends if the variable is not set."""
@@ -62,6 +56,7 @@ def _header_value(value: SecretStr) -> SecretStr:
 
 HttpUrl = Annotated[str, AfterValidator(read_http_url)]
 MasterKeys = Annotated[SecretStr, AfterValidator(_master_keys)]
+SearchPrefix = Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,30}$")]
 
 
 def _broker(value: str | None) -> str | None:
@@ -140,6 +135,14 @@ class Settings(BaseSettings):
     reporting_read_url: str | None = Field(
         default=None,
         description="The same database with a login that may only read. If it is set, reports and `daybook sql` use it.",
+    )
+    search_url: str | None = Field(
+        default=None,
+        description="OpenSearch, `https://user:password@host:9200`, with `?ca_certs=file` for an authority of your own. Without "
+        "it, there is no search. Needs the extra `search`. See [stores](stores.md#search).",
+    )
+    search_prefix: SearchPrefix = Field(
+        default="daybook", description="The beginning of the names of all indexes in OpenSearch, so that several can share one."
     )
     secret: Annotated[SecretStr, AfterValidator(_secrets)] = Field(
         description="Signs cursors. At least 32 characters; the same for all processes. Several secrets, separated by commas: "
@@ -265,6 +268,13 @@ class Settings(BaseSettings):
     projector_look_ms: Milliseconds = Field(
         default=500, description="The projector looks for new events at least this often, with or without a wake-up."
     )
+    projector_gather_ms: int = Field(
+        default=300,
+        ge=0,
+        le=10_000,
+        description="While many events come, the projector waits for more before it reads again: at 900 a second so long, up to "
+        "300 a second not at all, and in between in proportion. Longer waits cost less processor time. 0 never waits.",
+    )
     projector_attempts_max: Count = Field(
         default=5,
         description="How often an event that cannot be applied to a read model is tried, with growing pauses, before it "
@@ -285,6 +295,7 @@ class Settings(BaseSettings):
     mongo_timeout_ms: Milliseconds = Field(default=2_000, description="Longest wait for MongoDB in a query.")
     redis_timeout_ms: Milliseconds = Field(default=1_000, description="Longest wait for Redis in a query.")
     reporting_timeout_ms: Milliseconds = Field(default=10_000, description="Longest time that a report may take.")
+    search_timeout_ms: Milliseconds = Field(default=2_000, description="Longest time that a search may take.")
     wake_timeout_ms: Milliseconds = Field(default=50, description="Longest time the command API spends on a wake-up.")
     query_wait_max_ms: Milliseconds = Field(
         default=10_000, description="Longest wait that a query can request with `Prefer: wait`."

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bench.benchmarks.stores import INSERT_MANY, insert_many
 from bench.interleaving import Lane, Values, interleave
@@ -57,8 +57,8 @@ async def measure_replay(rig: Rig) -> Section:
     settings = {REPLAY_SMALL: await _filled(rig, small), REPLAY_LARGE: await _filled(rig, large)}
     lanes: dict[str, Lane] = {
         INSERT_MANY: lambda: insert_many(rig.mongo.url, rig.scale.seconds),
-        REPLAY_SMALL: lambda: _replay(rig, settings[REPLAY_SMALL]),
-        REPLAY_LARGE: lambda: _replay(rig, settings[REPLAY_LARGE]),
+        REPLAY_SMALL: lambda: _replay_all(rig, settings[REPLAY_SMALL]),
+        REPLAY_LARGE: lambda: _replay_all(rig, settings[REPLAY_LARGE]),
     }
     await interleave(section, lanes, rig.scale.rounds)
     section.notes.append(
@@ -77,10 +77,23 @@ async def _filled(rig: Rig, events: int) -> Settings:
     return settings
 
 
-async def _replay(rig: Rig, settings: Settings) -> Values:
-    """Runs `daybook replay`. Returns its rates and its peak memory use."""
+async def _replay_all(rig: Rig, settings: Settings) -> Values:
+    """Runs `daybook replay` of all read models. Returns its rates and its peak memory use."""
+    progress, peak = await _replay(rig, settings)
+    rate = progress["events_per_second"]
+    return {"documents per second": rate * await _documents(settings) / progress["done"], "per second": rate, "peak MiB": peak}
+
+
+async def replay_rate(rig: Rig, settings: Settings, name: str) -> Values:
+    """Runs `daybook replay` of one read model. Returns its rate and its peak memory use."""
+    progress, peak = await _replay(rig, settings, name)
+    return {"per second": progress["events_per_second"], "peak MiB": peak}
+
+
+async def _replay(rig: Rig, settings: Settings, *names: str) -> tuple[dict[str, Any], float]:
+    """Runs `daybook replay`. Returns what it printed last of its progress, and its peak memory use in MiB."""
     log = rig.log_folder() / "replay.log"
-    replay = Child("replay", log, [sys.executable, "-m", "cli.app", "replay"], environment=environment_of(settings))
+    replay = Child("replay", log, [sys.executable, "-m", "cli.app", "replay", *names], environment=environment_of(settings))
     peak = 0.0
     try:
         await replay.start()
@@ -92,9 +105,7 @@ async def _replay(rig: Rig, settings: Settings) -> Values:
     if replay.process and replay.process.returncode:
         msg = f"the replay failed: {replay.last_words()}"
         raise StackError(msg)
-    progress = json.loads([line for line in log.read_text().splitlines() if line.startswith("{")][-1])
-    rate = progress["events_per_second"]
-    return {"documents per second": rate * await _documents(settings) / progress["done"], "per second": rate, "peak MiB": peak}
+    return json.loads([line for line in log.read_text().splitlines() if line.startswith("{")][-1]), peak
 
 
 async def _documents(settings: Settings) -> int:

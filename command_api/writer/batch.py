@@ -32,6 +32,9 @@ from shared.timestamps import timestamp
 NO_HEAD: Final = Head(0, b"", datetime.min.replace(tzinfo=UTC))
 """Stands for the head of the log in a batch in which every request has a stored reply: it writes nothing, so no head is read."""
 
+_KINDS_OF_PEOPLE: Final = frozenset(("user-", "email"))
+"""How the ids of the streams of users and of e-mail addresses begin."""
+
 FIRST_PART_MISSING: Final = (
     "The first command of this request was not recorded. Repeat the request with the same Idempotency-Key."
 )
@@ -75,8 +78,8 @@ class Decided(msgspec.Struct, frozen=True):
     def people(self) -> set[str]:
         """Returns the ids of the people whose personal data the batch writes. Money events contain no personal data."""
         changed = {stream_event.stream_id for stream_event in self.stream_events}
-        events = (new.event for new in self.events)
-        people = people_of(*events, *(self.streams[stream_id].state for stream_id in changed))
+        events = [new.event for new in self.events]
+        people = people_of(*events, *[self.streams[stream_id].state for stream_id in changed])
         return people | stored_replies.people(self.replies, self.people_of_replies)
 
     def users_of(self, kind: type[UserCreated | UserDeactivated | UserErased]) -> set[str]:
@@ -85,7 +88,8 @@ class Decided(msgspec.Struct, frozen=True):
 
     def is_about_people(self) -> bool:
         """True if the transaction of the batch may have to read, make or delete person keys."""
-        return bool(self.people()) or any(each.stream_id.startswith(("user-", "email-")) for each in self.stream_events)
+        kinds = {each.stream_id[:5] for each in self.stream_events}
+        return bool(self.people()) or not _KINDS_OF_PEOPLE.isdisjoint(kinds)
 
 
 def decide(requests: Sequence[CommandRequest], basis: Basis) -> Decided:
@@ -218,7 +222,7 @@ class _Deciding:
         further = request.command.further_streams(self._states)
         self._require_owned(request)
         # A command that another process has recorded is answered as if it were sent again and changed nothing.
-        events = [] if request.event_id in self._recorded else self._decide(request)
+        events = [] if request.event_id in self._recorded else self._decide(request, stream_ids[0])
         ids = [request.event_id or new_id(), *(new_id() for _ in events[1:])]
         positions = [self._apply(event, event_id, request.metadata) for event, event_id in zip(events, ids, strict=False)]
         first = self.streams[stream_ids[0]]
@@ -232,7 +236,7 @@ class _Deciding:
             customer=request.customer,
         )
 
-    def _decide(self, request: CommandRequest) -> list[Event]:
+    def _decide(self, request: CommandRequest, first_stream: str) -> list[Event]:
         """Returns the events of the command.
 
         Raises:
@@ -240,7 +244,7 @@ class _Deciding:
         """
         recorded = self._head.position + len(self.events)
         events = decide_in(self._states[LEDGER_STREAM], recorded, request.command, self._states)
-        expected, version = request.expected_versions, self.streams[request.command.streams()[0]].version
+        expected, version = request.expected_versions, self.streams[first_stream].version
         if expected is not None and version not in expected:
             raise VersionMismatch(current_version=version)
         return events

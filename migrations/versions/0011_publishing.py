@@ -25,7 +25,6 @@ GRANTS = (
 
 
 def upgrade() -> None:
-    op.execute("SET LOCAL lock_timeout = '5s'")
     for statement in (PUBLISHING, *GRANTS):
         op.execute(statement)
 

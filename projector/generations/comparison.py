@@ -26,6 +26,7 @@ from shared.read_models.generations import Generation
 SAMPLE_SIZE: Final = 100
 EVENTS_MAX: Final = 20_000
 """The most events that are folded for one sample. Documents that need more are left out of the sample."""
+_PERSONAL_FIELDS: Final = ("name", "email", "metadata", "metadata_values", "search", "found_by")
 
 
 class ComparedGeneration(msgspec.Struct, frozen=True):
@@ -204,7 +205,5 @@ def _without_erased(expected: Any, found: Any) -> Any:
     That is so for a person who was erased after the read model's position: the personal data can no longer be read from the log.
     """
     if expected and found and expected.get("status") != "erased" and expected.get("email") == ERASED:
-        return expected | {
-            name: found.get(name) for name in ("name", "email", "metadata", "search", "found_by") if name in expected
-        }
+        return expected | {name: found.get(name) for name in _PERSONAL_FIELDS if name in expected}
     return expected

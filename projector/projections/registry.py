@@ -17,6 +17,7 @@ from projector.projections.projection import Projection
 from projector.projections.reports import REPORTS_PROJECTION
 from projector.projections.schedule_runs import SCHEDULE_RUNS_PROJECTION
 from projector.projections.schedules import SCHEDULES_PROJECTION
+from projector.projections.search import SEARCH_PROJECTION
 from projector.projections.shifts import SHIFTS_PROJECTION
 from projector.projections.statistics import STATISTICS_PROJECTION
 from projector.projections.transfers import TRANSFERS_PROJECTION
@@ -40,7 +41,7 @@ PROJECTIONS: Final[tuple[Projection[Any], ...]] = (
     CURRENCY_SUMS_PROJECTION,
     DAYS_PROJECTION,
 )
-OPTIONAL_PROJECTIONS: Final[tuple[Projection[Any], ...]] = (REPORTS_PROJECTION,)
+OPTIONAL_PROJECTIONS: Final[tuple[Projection[Any], ...]] = (REPORTS_PROJECTION, SEARCH_PROJECTION)
 """The projections of optional stores. They run only where their store is in use."""
 
 PROJECTIONS_BY_NAME: Final = {projection.name: projection for projection in PROJECTIONS}

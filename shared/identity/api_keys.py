@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from sqlalchemy import text
@@ -103,6 +103,8 @@ class ApiKey(msgspec.Struct, frozen=True):
     revoked_at: datetime | None
 
 
+KeyStatus = Literal["valid", "expired", "revoked"]
+
 INSERT: Final = text("""
     INSERT INTO api_keys (key_id, ledger_id, principal, user_id, scopes, token_hash, expires_at, created_at)
     VALUES (:key_id, :ledger_id, :principal, :user_id, :scopes, :token_hash, now() + :lifetime, now())
@@ -110,6 +112,13 @@ INSERT: Final = text("""
 LIST: Final = text("""
     SELECT key_id, ledger_id, principal, user_id, scopes, expires_at, created_at, last_used_at, revoked_at
     FROM api_keys ORDER BY ledger_id, principal, created_at
+""")
+READ: Final = text("""
+    SELECT key_id, ledger_id, principal, user_id, scopes, expires_at, created_at, last_used_at, revoked_at,
+           CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN expires_at <= now() THEN 'expired' ELSE 'valid' END
+    FROM api_keys
+    WHERE ledger_id = :ledger_id AND (created_at, key_id) < (:created_at, :key_id)
+    ORDER BY created_at DESC, key_id DESC LIMIT :count
 """)
 GET: Final = text("""
     SELECT key_id, ledger_id, principal, user_id, scopes, expires_at, created_at, last_used_at, revoked_at
@@ -207,6 +216,14 @@ async def revoke_key(connection: AsyncConnection, key_id: str, caller: ActCaller
 
 async def list_keys(connection: AsyncConnection) -> list[ApiKey]:
     return [ApiKey(*row) for row in await connection.execute(LIST)]
+
+
+async def read_keys(
+    connection: AsyncConnection, ledger_id: str, before: tuple[datetime, str], count: int
+) -> list[tuple[ApiKey, KeyStatus]]:
+    """Returns keys of a ledger, newest first. `before` is the creation and the id of the key that they follow."""
+    parameters = {"ledger_id": ledger_id, "created_at": before[0], "key_id": before[1], "count": count}
+    return [(ApiKey(*row[:-1]), row[-1]) for row in await connection.execute(READ, parameters)]
 
 
 async def _insert(

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-Store = Literal["mongo", "redis", "sql"]
+Store = Literal["mongo", "redis", "sql", "search"]
 Index = tuple[tuple[str, int], ...]
 
 
@@ -173,6 +173,15 @@ it."""
 REPORTS: Final = ReadModel("reports", "sql", version=2, personal=True)
 """Rows of the tables in `shared.reporting.tables`: see there. The id of a row is `<table>/<id>`."""
 
+SEARCH: Final = ReadModel("search", "search", personal=True)
+"""Documents of OpenSearch, whose `resource` says what each is about:
+
+`transfers/<id>`: {resource: transfer, account_ids, kind, from_account_id, to_account_id, amount, currency, occurred_at, month of
+`occurred_at`, recorded_at, reference, metadata: pairs or null, metadata_values, position}.
+`users/<id>`: {resource: user, name, email, status, metadata, metadata_values, recorded_at, position}; of an erased user, name and
+email are empty texts, metadata is null and metadata_values is empty.
+`accounts/<id>`: {resource: account, owner_id, position}: whose name the transfers of an account are found by."""
+
 READ_MODELS: Final = (
     USERS,
     ACCOUNTS,
@@ -189,7 +198,7 @@ READ_MODELS: Final = (
     CURRENCY_SUMS,
     DAYS,
 )
-OPTIONAL_READ_MODELS: Final = (REPORTS,)
+OPTIONAL_READ_MODELS: Final = (REPORTS, SEARCH)
 """The read models of optional stores. They exist only where their store is in use."""
 
 LIMIT_NAMES: Final = ("per_transfer_min", "per_transfer_max", "per_day", "per_month")

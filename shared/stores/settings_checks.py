@@ -44,6 +44,7 @@ def check_urls(settings: Settings) -> Iterator[Finding]:
         ("PostgreSQL", "DAYBOOK_DATABASE_URL", settings.database_url),
         ("MongoDB", "DAYBOOK_MONGO_URL", settings.mongo_url),
         ("Redis", "DAYBOOK_REDIS_URL", settings.redis_url),
+        ("the search store", "DAYBOOK_SEARCH_URL", settings.search_url or ""),
         *((("the broker", "DAYBOOK_PUBLISH_URL", settings.publish_url),) if settings.publish_url else ()),
     ):
         if all(map(_is_here, _hosts(url))):
@@ -76,4 +77,4 @@ def _is_encrypted(url: str) -> bool:
     query = {name.lower(): values[-1].lower() for name, values in parse_qs(urlsplit(url).query).items()}
     if query.get("sslmode") in {"require", "verify-ca", "verify-full"} or "sslrootcert" in query:
         return True
-    return url.startswith(("rediss:", "mongodb+srv:")) or "true" in {query.get("tls"), query.get("ssl")}
+    return url.startswith(("rediss:", "mongodb+srv:", "https:")) or "true" in {query.get("tls"), query.get("ssl")}

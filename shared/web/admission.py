@@ -23,9 +23,8 @@ async def authorize(request: Request, rule: AccessRule) -> Principal:
         Forbidden: the caller may not use this route.
         RateLimited: the caller sent too many requests, or too many without a valid credential came from this address.
     """
-    principal: Principal = await request.state.authentication.authenticate(
-        request.scope, request.headers.getlist("authorization")
-    )
+    authentication = request.scope["state"]["authentication"]
+    principal: Principal = await authentication.authenticate(request.scope, request.headers.getlist("authorization"))
     rule.require(principal)
     return principal
 

@@ -22,9 +22,12 @@ class SentHeaders(Headers):
 
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope=scope)
-        self._sent: dict[str, list[str]] = {}
+        self._sent: dict[bytes, list[bytes]] = {}
         for name, value in self._list:
-            self._sent.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+            if name in self._sent:
+                self._sent[name].append(value)
+            else:
+                self._sent[name] = [value]
 
     def get(self, key: str, default: Any = None) -> Any:
         """Returns the value of a header that decides something.
@@ -32,16 +35,16 @@ class SentHeaders(Headers):
         Raises:
             MalformedRequest: the header was sent more than once.
         """
-        found = self._sent.get(key)
+        found = self._sent.get(key.encode())
         if found is None:
             return default
         if len(found) > 1:
             msg = f"{key} was sent more than once. Send it once."
             raise MalformedRequest(msg)
-        return found[0]
+        return found[0].decode("latin-1")
 
     def getlist(self, key: str) -> list[str]:
-        return self._sent.get(key, [])
+        return [value.decode("latin-1") for value in self._sent.get(key.encode(), ())]
 
 
 class SentRequest(Request):

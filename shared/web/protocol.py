@@ -25,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from shared.errors import DaybookError, HeadTooLarge, MalformedRequest, PayloadTooLarge, RequestTimeout
 from shared.ids import new_id
+from shared.web.answer_cycle import AnswerCycle
 from shared.web.asgi_extensions import ABORT, CLOSING
 from shared.web.problems import PROBLEM_JSON, STATUS, MethodNotAllowed, problem
 from shared.web.transports import OneWrite, Unchunked
@@ -294,7 +295,7 @@ class Protocol(HttpToolsProtocol):
     def _begin_cycle(self, transport: asyncio.Transport, version: str) -> None:
         """Starts the app for this request, or lets the request wait until the one before is answered."""
         before = self.cycle
-        self.cycle = RequestResponseCycle(
+        self.cycle = AnswerCycle(
             scope=self.scope,
             transport=transport,
             flow=self.flow,

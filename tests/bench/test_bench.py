@@ -13,12 +13,14 @@ import orjson
 import pytest
 
 from bench.__main__ import measure_each
+from bench.benchmarks.cost import FollowedEvents
 from bench.load_client import percentile
 from bench.measurement import Figure, Section, Target, judge
 from bench.plots import bars, lines
 from bench.report import BEGIN, END, between_markers
 from bench.workloads import HOT_ACCOUNT, Workload, account_id
 from shared.errors import StackError
+from shared.read_models.shapes import READ_MODELS
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,6 +75,19 @@ def test_an_unknown_benchmark_is_named() -> None:
     done = subprocess.run(bench("swimming"), capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 2
     assert "swimming" in done.stderr
+
+
+def test_an_event_is_readable_when_the_slowest_read_model_has_it() -> None:
+    events = FollowedEvents()
+    for position, recorded_at in ((5, 100.0), (9, 101.0)):
+        events.follow(position, recorded_at)
+    slowest, *others = (model.name for model in READ_MODELS)
+    events.hear(dict.fromkeys(others, 9), now=102.0)
+    assert events.took == []
+    events.hear({slowest: 7}, now=103.0)
+    assert events.took == [3.0]
+    events.hear({slowest: 9}, now=104.0)
+    assert events.took == [3.0, 3.0]
 
 
 def test_the_text_around_the_tables_stays() -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from dev.child_processes import alive, family
 from dev.data_folder import ROOT, RunningStack, find_running, held_by, hold, publish
+from dev.engine_jars import class_path
 from dev.ports import free_port
 from dev.seed import ADAS_EUROS
 from dev.stack import STACK_VARIABLES
@@ -159,11 +160,20 @@ def kill_its_children(folder: Path, running: RunningStack) -> None:
         assert f"{name} ended (SIGKILL) and is started again" in said
 
 
+def has_opensearch() -> bool:
+    try:
+        return bool(class_path("opensearch"))
+    except StackError:
+        return False
+
+
 @pytest.mark.slow
 @pytest.mark.services
-def test_a_stack_with_sql_reporting_and_a_broker_answers_reports_and_publishes(tmp_path: Path) -> None:
+def test_a_stack_with_optional_stores_answers_reports_searches_and_publishes(tmp_path: Path) -> None:
+    """Search is left out where `make engines` has not been run."""
     ports = ("--command-port", "0", "--query-port", "0")
-    started = daybook("dev", "--detach", "--engines", "sql,publish", *ports, folder=tmp_path)
+    engines = ("sql", "publish", *(("search",) if has_opensearch() else ()))
+    started = daybook("dev", "--detach", "--engines", ",".join(engines), *ports, folder=tmp_path)
     try:
         assert started.returncode == 0, started.stderr
         running = find_running(tmp_path)
@@ -173,6 +183,8 @@ def test_a_stack_with_sql_reporting_and_a_broker_answers_reports_and_publishes(t
         assert within(60, lambda: httpx2.get(f"{url}/v1/reports/users", headers=key).json().get("total", 0) > 0)
         listed = daybook("projections", "list", folder=tmp_path, **running.environment)
         assert re.search(r"reports\W+1\W+live", listed.stdout), listed.stdout + listed.stderr
+        if "search" in engines:
+            assert within(60, lambda: httpx2.get(f"{url}/v1/search?q=ada", headers=key).json().get("items"))
         assert within(60, lambda: httpx2.get(f"{url}/readyz").json().get("publishing") == "ok")
         published = daybook("publish", folder=tmp_path, **running.environment)
         assert re.search(r"main\W+[1-9]\d*\W+0\W", published.stdout), published.stdout + published.stderr

@@ -22,7 +22,7 @@ from projector.projections.registry import ALL_PROJECTIONS_BY_NAME, PROJECTIONS_
 from projector.runner import EXAMINE_SECONDS, Runner
 from projector.sinks.content_digest import digest
 from projector.sinks.registry import make_sinks
-from shared.errors import Rebuilding
+from shared.errors import Rebuilding, StoreUnavailable
 from shared.log.events import Event
 from shared.read_models.failures import ProjectionFailure, read_failures
 from shared.read_models.generations import Generation, live_generation
@@ -32,6 +32,7 @@ from shared.stores.all_stores import Stores, open_stores
 from shared.stores.postgres import open_postgres
 from tests.harness.log import PERSON_KEYS, append
 from tests.harness.reporting import empty_reporting
+from tests.harness.search import empty_search
 
 BUILD_ATTEMPTS: Final = 5
 WAIT_SECONDS: Final = 300.0
@@ -123,12 +124,16 @@ class Ledger:
         return [projection.name for projection in projections_of(self.stores.optional)]
 
     async def positions(self) -> dict[str, int]:
-        """Returns the position of each live generation, by the name of the read model. Read models without one are left out."""
+        """Returns the position of each live generation, by the name of the read model.
+
+        Leaves out read models without one, and one whose store does not answer at the moment: OpenSearch does not while it makes
+        an index.
+        """
         positions = {}
         for name in self.names():
             try:
                 positions[name] = (await self.live(name)).position
-            except Rebuilding:
+            except (Rebuilding, StoreUnavailable):
                 continue
         return positions
 
@@ -154,6 +159,8 @@ class Ledger:
             await client.drop_database(self.settings.mongo_database)
         if "sql" in self.stores.optional:
             await empty_reporting(self.stores.optional["sql"])
+        if "search" in self.stores.optional:
+            await empty_search(self.stores.optional["search"])
 
     @asynccontextmanager
     async def followed(self, *projections: Projection[Any], settings: Settings | None = None) -> AsyncIterator[Runner]:

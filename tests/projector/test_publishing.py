@@ -30,8 +30,8 @@ from tests.harness.clients import client_of
 from tests.harness.log import PERSON_KEYS, Book, make_ledger
 from tests.harness.mortal_workers import Fate
 from tests.harness.nursery import nursery
-from tests.harness.projecting import Ledger, open_ledger
-from tests.harness.running import environment_of
+from tests.harness.projecting import Ledger, open_ledger, tamper
+from tests.harness.running import Servers, environment_of
 
 pytestmark = pytest.mark.services
 
@@ -52,7 +52,7 @@ def kafka_url(server_folder: Path) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["nats", "kafka"])
+@pytest.fixture(params=["nats", pytest.param("kafka", marks=pytest.mark.slow)])
 def to_each_broker(request: pytest.FixtureRequest, settings: Settings) -> Settings:
     return publishing_to(settings, request.getfixturevalue(f"{request.param}_url"))
 
@@ -113,7 +113,12 @@ async def test_each_ledger_has_a_topic_with_every_event_in_order_which_is_filled
             head = await ledger.append(book.history(5))
             await until(ledger, lambda found: found.position < head)
             await all_published(ledger)
-        assert await positions_in(to_each_broker) == [*range(1, head + 1)], "not only what came after the loss"
+            assert await positions_in(to_each_broker) == [*range(1, head + 1)], "not only what came after the loss"
+            async with ledger.stores.engine.begin() as connection:
+                assert await rewind(connection, "main", 3)
+            await all_published(ledger)
+        found = await positions_in(to_each_broker)
+        assert found == [*range(1, head + 1), *(range(4, head + 1) if len(found) > head else ())], "JetStream drops repeats"
 
 
 async def test_a_message_is_a_cloud_event_that_holds_the_event_as_the_query_api_shows_it(to_nats: Settings) -> None:
@@ -273,6 +278,21 @@ async def test_what_the_broker_refuses_is_not_passed_over(to_nats: Settings) -> 
             stream.max_msg_size = -1
             await jetstream.update_stream(stream)
             await all_published(ledger)
+        assert await positions_in(to_nats) == [*range(1, head + 1)]
+
+
+async def test_an_event_that_this_code_cannot_read_stops_its_ledger_and_says_so(to_nats: Settings, servers: Servers) -> None:
+    async with open_ledger(to_nats) as ledger:
+        head = await ledger.append(Book().history(20))
+        await tamper(
+            servers.postgres,
+            to_nats,
+            "INSERT INTO events SELECT ledger_id, position + 1, gen_random_uuid(), "
+            f"'Tomorrow', 1, '{{}}', '{{}}', recorded_at, hash FROM events WHERE position = {head}",
+            f"UPDATE log_heads SET position = {head + 1}",
+        )
+        async with publishing(to_nats):
+            await until(ledger, lambda found: found.position == head and "'Tomorrow' is unknown" in str(found.cause))
         assert await positions_in(to_nats) == [*range(1, head + 1)]
 
 

@@ -42,10 +42,11 @@ from tests.harness.log import PERSON_KEYS, Book, recorded
 from tests.harness.projecting import Ledger, eventually, open_ledger
 from tests.harness.reporting import migrate_reporting, new_database
 from tests.harness.running import Servers
+from tests.harness.search import empty_search, with_search
 
-SINKS: Final = ("mongo", "redis", "sqlite", "mariadb", "postgresql")
-"""MongoDB, Redis, and the databases of SQL reporting."""
-NAMES: Final = {"mongo": "users", "redis": "balances"}
+SINKS: Final = ("mongo", "redis", "sqlite", "mariadb", "postgresql", "search")
+"""MongoDB, Redis, the databases of SQL reporting, and OpenSearch."""
+NAMES: Final = {"mongo": "users", "redis": "balances", "search": "search"}
 """The read model with which a sink is tested, if it is not `reports`."""
 HISTORY: Final = recorded(Book(seed=3).history(60))
 _NUMBERS: Final = count(1_000)
@@ -74,7 +75,7 @@ class Sunk:
         return (await rebuild(self.ledger.generations(self.name), lambda _: None)).digest
 
 
-@pytest_asyncio.fixture(params=SINKS)
+@pytest_asyncio.fixture(params=[pytest.param(each, marks=pytest.mark.slow) if each == "search" else each for each in SINKS])
 async def sunk(request: pytest.FixtureRequest, settings: Settings, servers: Servers, tmp_path: Path) -> AsyncIterator[Sunk]:
     kind = request.param
     if kind not in NAMES:
@@ -82,8 +83,12 @@ async def sunk(request: pytest.FixtureRequest, settings: Settings, servers: Serv
         url = await new_database(kind, servers, mariadb, tmp_path)
         await migrate_reporting(url)
         settings = settings.model_copy(update={"reporting_url": url})
+    if kind == "search":
+        settings = with_search(settings, request.getfixturevalue("opensearch"))
     async with open_ledger(settings) as ledger:
         yield Sunk(ledger, kind)
+        if kind == "search":
+            await empty_search(ledger.stores.optional["search"])
 
 
 # ── one batch ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -325,6 +330,12 @@ async def tamper(sunk: Sunk, what: str) -> None:
         [name, *_] = await sunk.sink.sample(live, 1)
         redis: Any = stores.redis
         await (redis.hset(live.key(name), "version", "77") if what == "change" else redis.delete(live.key(name)))
+        return
+    if sunk.kind == "search":
+        [name, *_] = await sunk.sink.sample(live, 1)
+        index, client = stores.optional["search"].index_of(live), stores.optional["search"].client
+        changed = {"doc": {"resource": "hammer"}}
+        await (client.update(index=index, id=name, body=changed) if what == "change" else client.delete(index=index, id=name))
         return
     days = DATA_TABLES["days"]
     async with stores.optional["sql"].engine.begin() as connection:

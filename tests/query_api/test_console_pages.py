@@ -27,11 +27,11 @@ PASSWORD: Final = "correct horse battery"
 EVERYBODY: Final = ["Accounts", "Transfers", "Users", "Holds", "Schedules"]
 PAGES: Final = {
     "operator": ["Overview", *EVERYBODY, "Events", "Read models", "Commands", "Closed days", "Seals", "Ledgers", "Denials",
-                 "Audit records"],
+                 "API keys", "Audit records"],
     "auditor": ["Overview", *EVERYBODY, "Events", "Read models", "Closed days", "Seals", "Ledgers", "Denials", "Audit records"],
     "reader": ["Overview", *EVERYBODY, "Read models", "Closed days", "Seals", "Ledgers"],
-    "operations": ["Read models", "Ledgers", "Denials"],
-    "landlord": ["Read models", "Ledgers", "Denials", "Doctor"],
+    "operations": ["Read models", "Ledgers", "Denials", "API keys"],
+    "landlord": ["Read models", "Ledgers", "Denials", "Doctor", "API keys"],
     "customer": [*EVERYBODY, "Commands"],
     "member": [*EVERYBODY, "Commands"],
 }  # fmt: skip

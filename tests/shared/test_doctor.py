@@ -99,6 +99,8 @@ def settings_without_servers() -> Settings:
         ("redis_url", "redis://redis.example:6379/0", {"no-password", "no-tls"}),
         ("redis_url", "rediss://:b@redis.example:6379/0", set()),
         ("redis_url", "unix:///run/redis.sock", set()),
+        ("publish_url", "nats://127.0.0.1,nats.example:4222", {"no-password", "no-tls"}),
+        ("publish_url", "kafka://a:b@kafka.example?tls=true", set()),
         ("database_url", "postgresql://a:b@db.example/daybook", {"no-tls"}),
         ("database_url", "postgresql://a:b@db.example/daybook?sslmode=prefer", {"no-tls"}),
         ("database_url", "postgresql://a:b@db.example/daybook?sslmode=verify-full", set()),

@@ -1329,6 +1329,17 @@ class ExportResponse(TypedDict):
     position: "int"
 
 
+class FacetValue(TypedDict):
+    value: "str"
+    count: "int"
+
+
+class Facets(TypedDict):
+    currency: "list[FacetValue]"
+    kind: "list[FacetValue]"
+    month: "list[FacetValue]"
+
+
 class FactResource(TypedDict):
     position: "int"
     type: "Literal['deposit', 'withdrawal', 'transfer', 'reversal', 'postings', 'exchange']"
@@ -1342,6 +1353,36 @@ class FindingResource(TypedDict):
     severity: "Literal['danger', 'warning']"
     what: "str"
     fix: "str"
+
+
+class FoundTransfer(TypedDict):
+    type: "Literal['transfer']"
+    id: "str"
+    kind: "Literal['deposit', 'withdrawal', 'transfer', 'reversal', 'postings', 'exchange']"
+    from_account_id: "str | None"
+    from_name: "str | None"
+    to_account_id: "str | None"
+    to_name: "str | None"
+    amount: "int"
+    currency: "str"
+    occurred_at: "str"
+    recorded_at: "str"
+    reference: "str | None"
+    metadata: "dict[str, str] | None"
+    position: "int"
+    highlights: "dict[str, list[str]]"
+
+
+class FoundUser(TypedDict):
+    type: "Literal['user']"
+    id: "str"
+    name: "str | None"
+    email: "str | None"
+    status: "Literal['active', 'inactive', 'erased']"
+    metadata: "dict[str, str] | None"
+    recorded_at: "str"
+    position: "int"
+    highlights: "dict[str, list[str]]"
 
 
 class HashedEvent(TypedDict):
@@ -1389,6 +1430,18 @@ class HoldResponse(TypedDict):
     metadata: "dict[str, str] | None"
     version: "int"
     position: "int"
+
+
+class KeyResource(TypedDict):
+    id: "str"
+    principal: "str"
+    user_id: "str | None"
+    scopes: "list[Literal['users:write', 'credentials:write', 'accounts:write', 'transfers:write', 'ledger:read', 'events:read', 'ops:admin']]"
+    status: "Literal['valid', 'expired', 'revoked']"
+    created_at: "str"
+    expires_at: "str | None"
+    last_used_at: "str | None"
+    revoked_at: "str | None"
 
 
 class LateTransfers(TypedDict):
@@ -1580,6 +1633,13 @@ class SealResource(TypedDict):
     signature: "str"
     key_id: "str"
     sealed_at: "str"
+
+
+class SearchPage(TypedDict):
+    items: "list[FoundTransfer | FoundUser]"
+    next: "str | None"
+    position: "int"
+    facets: "Facets"
 
 
 class SpendingLimitsResource(TypedDict):
@@ -1965,6 +2025,20 @@ class ReportEntriesArguments(TypedDict):
     min_position: "NotRequired[int]"
 
 
+class SearchArguments(TypedDict):
+    limit: "NotRequired[int]"
+    cursor: "NotRequired[str | None]"
+    q: "NotRequired[str | None]"
+    type: "NotRequired[Literal['transfer', 'user'] | None]"
+    currency: "NotRequired[str | None]"
+    kind: "NotRequired[Literal['deposit', 'withdrawal', 'transfer', 'reversal', 'postings', 'exchange'] | None]"
+    month: "NotRequired[str | None]"
+    account_id: "NotRequired[str | UUID | None]"
+    sort: "NotRequired[Literal['relevance', 'recorded_at', '-recorded_at']]"
+    ledger: "NotRequired[str]"
+    min_position: "NotRequired[int]"
+
+
 class ListActivityArguments(TypedDict):
     limit: "NotRequired[int]"
     ledger: "NotRequired[str]"
@@ -2081,6 +2155,12 @@ class GetDoctorArguments(TypedDict):
 
 
 class ListAuditRecordsArguments(TypedDict):
+    limit: "NotRequired[int]"
+    cursor: "NotRequired[str | None]"
+    ledger: "NotRequired[str]"
+
+
+class ListKeysArguments(TypedDict):
     limit: "NotRequired[int]"
     cursor: "NotRequired[str | None]"
     ledger: "NotRequired[str]"

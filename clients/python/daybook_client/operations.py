@@ -79,6 +79,7 @@ from daybook_client.bodies import (
     HoldResource,
     HoldResponse,
     IssueResetTokenArguments,
+    KeyResource,
     LedgerBody,
     LedgerResource,
     LimitsResponse,
@@ -91,6 +92,7 @@ from daybook_client.bodies import (
     ListEntriesArguments,
     ListEventsArguments,
     ListHoldsArguments,
+    ListKeysArguments,
     ListLedgersArguments,
     ListOperationsArguments,
     ListProjectionDeadLettersArguments,
@@ -143,6 +145,8 @@ from daybook_client.bodies import (
     ScheduleResource,
     ScheduleResponse,
     SealResource,
+    SearchArguments,
+    SearchPage,
     SessionsBody,
     SkipDeadLetterArguments,
     StatementResponse,
@@ -572,6 +576,23 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         },
         has_freshness=True,
     ),
+    "search": Operation(
+        "query",
+        "GET",
+        "/v1/search",
+        query={
+            "limit": "limit",
+            "cursor": "cursor",
+            "q": "q",
+            "type": "type",
+            "currency": "currency",
+            "kind": "kind",
+            "month": "month",
+            "account_id": "account_id",
+            "sort": "sort",
+        },
+        has_freshness=True,
+    ),
     "list_activity": Operation("query", "GET", "/v1/activity", query={"limit": "limit"}, has_freshness=True),
     "list_currencies": Operation("query", "GET", "/v1/currencies"),
     "list_events": Operation(
@@ -607,6 +628,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "list_refusals": Operation("query", "GET", "/v1/refusals", query={"limit": "limit", "cursor": "cursor"}),
     "get_doctor": Operation("query", "GET", "/v1/doctor"),
     "list_audit_records": Operation("query", "GET", "/v1/audit-records", query={"limit": "limit", "cursor": "cursor"}),
+    "list_keys": Operation("query", "GET", "/v1/keys", query={"limit": "limit", "cursor": "cursor"}),
     "list_webhooks": Operation("query", "GET", "/v1/webhooks", query={"limit": "limit", "cursor": "cursor"}),
     "get_webhook": Operation("query", "GET", "/v1/webhooks/{webhook_id}"),
     "list_deliveries": Operation(
@@ -897,6 +919,10 @@ class Operations(ABC):
         """Report Entries."""
         return self._call("report_entries", {}, arguments)
 
+    def search(self, **arguments: Unpack[SearchArguments]) -> SearchPage:
+        """Search."""
+        return self._call("search", {}, arguments)
+
     def list_activity(self, **arguments: Unpack[ListActivityArguments]) -> Page[ActivityResource]:
         """List Activity."""
         return self._call("list_activity", {}, arguments)
@@ -978,6 +1004,10 @@ class Operations(ABC):
     def list_audit_records(self, **arguments: Unpack[ListAuditRecordsArguments]) -> Page[AuditRecordResource]:
         """List Audit Records."""
         return self._call("list_audit_records", {}, arguments)
+
+    def list_keys(self, **arguments: Unpack[ListKeysArguments]) -> Page[KeyResource]:
+        """List Keys."""
+        return self._call("list_keys", {}, arguments)
 
     def list_webhooks(self, **arguments: Unpack[ListWebhooksArguments]) -> Page[WebhookResource]:
         """List Webhooks."""
@@ -1286,6 +1316,10 @@ class AsyncOperations(ABC):
         """Report Entries."""
         return await self._call("report_entries", {}, arguments)
 
+    async def search(self, **arguments: Unpack[SearchArguments]) -> SearchPage:
+        """Search."""
+        return await self._call("search", {}, arguments)
+
     async def list_activity(self, **arguments: Unpack[ListActivityArguments]) -> Page[ActivityResource]:
         """List Activity."""
         return await self._call("list_activity", {}, arguments)
@@ -1367,6 +1401,10 @@ class AsyncOperations(ABC):
     async def list_audit_records(self, **arguments: Unpack[ListAuditRecordsArguments]) -> Page[AuditRecordResource]:
         """List Audit Records."""
         return await self._call("list_audit_records", {}, arguments)
+
+    async def list_keys(self, **arguments: Unpack[ListKeysArguments]) -> Page[KeyResource]:
+        """List Keys."""
+        return await self._call("list_keys", {}, arguments)
 
     async def list_webhooks(self, **arguments: Unpack[ListWebhooksArguments]) -> Page[WebhookResource]:
         """List Webhooks."""

@@ -77,6 +77,12 @@ class ReportingOff(Problem):
     CODE = "reporting-off"
 
 
+class SearchOff(Problem):
+    """There is no search here: it is off."""
+
+    CODE = "search-off"
+
+
 class MethodNotAllowed(Problem):
     """This path does not allow this method."""
 
@@ -438,6 +444,7 @@ PROBLEM_OF_CODE: Final = {
     PasswordWrong.CODE: PasswordWrong,
     NotFound.CODE: NotFound,
     ReportingOff.CODE: ReportingOff,
+    SearchOff.CODE: SearchOff,
     MethodNotAllowed.CODE: MethodNotAllowed,
     ParquetOff.CODE: ParquetOff,
     RequestTimeout.CODE: RequestTimeout,

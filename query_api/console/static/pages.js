@@ -4,7 +4,7 @@ import { showAccount, accounts } from "./accounts.js";
 import { commands, showCommand } from "./commands.js";
 import { events, showEvent, showStream } from "./events.js";
 import { holds, schedules, showHold, showSchedule, showUser, users } from "./people.js";
-import { auditRecords, days, denials, doctor, ledgers, seals } from "./operators.js";
+import { apiKeys, auditRecords, days, denials, doctor, ledgers, seals } from "./operators.js";
 import { FORMS } from "./forms.js";
 import { overview } from "./overview.js";
 import { readModels, showReadModel } from "./readmodels.js";
@@ -68,6 +68,7 @@ export const PAGES = [
   { name: "ledgers", title: "Ledgers", key: "l", needs: ["GET /v1/ledgers"], show: ledgers, showOne: ledgers },
   { name: "denials", title: "Denials", key: "x", needs: ["GET /v1/refusals"], show: denials, showOne: denials },
   { name: "doctor", title: "Doctor", key: "m", needs: ["GET /v1/doctor"], show: doctor, showOne: doctor },
+  { name: "keys", title: "API keys", key: "k", needs: ["GET /v1/keys"], show: apiKeys, showOne: apiKeys },
   {
     name: "audit-records",
     title: "Audit records",

@@ -24,6 +24,7 @@ const RULES = {
   "GET /v1/days": [["ledger:read"], false],
   "GET /v1/seals": [["ledger:read"], false],
   "GET /v1/refusals": [["events:read", "ops:admin"], false],
+  "GET /v1/keys": [["ops:admin"], false],
   "GET /v1/doctor": [["ops:admin"], false, true],
   "GET /v1/audit-records": [["events:read"], false],
   "POST /v1/users": [["users:write"], false],
