@@ -1,7 +1,7 @@
 # Start with `make run`, `make test` or `make check`. `make` without a target lists all targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run engines test slow prove chaos check schema client screenshots docs bench audit lock clean
+.PHONY: help install run engines test slow examples prove chaos check schema client screenshots docs bench audit lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -37,6 +37,14 @@ test: install ## Run the tests, with real servers; the proofs run in their short
 
 slow: install ## Run the tests that `make test` leaves out: those that take long one by one
 	$(BIN)/pytest -q -m slow -n $(TEST_PROCESSES) --dist worksteal
+
+examples: install .venv/examples/.installed ## Install the libraries that the programs in examples/ use, and run their tests
+	$(BIN)/pytest -q tests/examples
+
+.venv/examples/.installed: requirements-examples.txt | install
+	$(PYTHON) -m venv .venv/examples
+	.venv/examples/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-examples.txt
+	@touch $@
 
 prove: install ## Run the proofs with thousands of repetitions for about an hour; ARGS='-k tampering --minutes 60' passes options on
 	$(BIN)/pytest -v --prove $(ARGS)
@@ -95,8 +103,8 @@ bench: install .venv/bench/.installed ## Run all benchmarks in about ten minutes
 
 # The packages of the running system; the others are only in a developer's .venv.
 LICENSED := requirements.txt
-HASHED := requirements requirements-parquet requirements-publish requirements-search requirements-sql requirements-statements \
-	requirements-telemetry requirements-dev requirements-bench requirements-audit requirements-docs
+HASHED := requirements requirements-examples requirements-parquet requirements-publish requirements-search requirements-sql \
+	requirements-statements requirements-telemetry requirements-dev requirements-bench requirements-audit requirements-docs
 
 audit: install .venv/audit/.installed ## Look for known weaknesses and unfit licences, and write sbom.cdx.json (CycloneDX)
 	.venv/audit/bin/cyclonedx-py requirements requirements.txt --output-reproducible --of JSON -o sbom.cdx.json

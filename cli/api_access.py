@@ -13,7 +13,7 @@ from cli.profile_file import Profile, ProfileFile, read_profiles
 from cli.request_errors import RequestRefused
 from cli.running_stack import use_running_stack
 from shared.errors import SettingsInvalid, StoreUnavailable
-from shared.setting_values import read_header_value, read_http_url
+from shared.http_values import read_header_value, read_http_url
 
 P = ParamSpec("P")
 

@@ -15,7 +15,7 @@ from importers.command_client import post_commands
 from importers.commands import rehearsals_of, stages_of
 from importers.faults import Faults
 from shared.errors import SettingsInvalid
-from shared.setting_values import read_header_value, read_http_url
+from shared.http_values import read_header_value, read_http_url
 
 T = TypeVar("T")
 

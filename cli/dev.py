@@ -13,7 +13,7 @@ from dev.detached_stack import end_stack, start_detached
 from dev.example_requests import curl_lines
 from dev.stack import ENGINES, STACK_VARIABLES, StackOptions, run
 from shared.errors import StackError
-from shared.setting_values import PORT_MAX
+from shared.http_values import PORT_MAX
 
 DataDir = Annotated[Path, typer.Option(envvar="DAYBOOK_DATA_DIR", help="The folder for data and log files.", file_okay=False)]
 CommandPort = Annotated[

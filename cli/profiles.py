@@ -10,7 +10,7 @@ import typer
 from cli.api_access import VARIABLES, ApiLedgerOption, checked_profile, profile_names, read_environment
 from cli.profile_file import Profile, ProfileFile, profile_path, read_profiles, write_profiles
 from cli.tables import print_table
-from shared.setting_values import read_http_url
+from shared.http_values import read_http_url
 
 app = typer.Typer(help="Keep the addresses and API keys of the Daybooks that you use, each under a name.", no_args_is_help=True)
 

@@ -21,7 +21,7 @@ from cli.exit_codes import ExitCode
 from cli.money_cells import amount_cell
 from cli.request_errors import OutcomeUnknown
 from cli.row_writers import OutputFormat, OutputOption, print_item
-from shared.setting_values import read_header_value
+from shared.http_values import read_header_value
 
 AMOUNT: Final = re.compile(r"([0-9]{1,17})(?:\.([0-9]{1,17}))?")
 

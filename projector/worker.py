@@ -34,6 +34,7 @@ from projector.metrics_server import MetricsServer, open_metrics_server
 from projector.operation_worker import CONNECTIONS_MAX as OPERATION_CONNECTIONS_MAX
 from projector.operation_worker import OperationWorker
 from projector.projections.projection import Projection
+from projector.publishing.broker import open_broker
 from projector.publishing.publisher import publishing
 from projector.runner import Runner
 from projector.sealing.sealer import make_sealer
@@ -75,12 +76,14 @@ Context = dict[str, Any]
 
 
 async def require_stores(settings: Settings) -> None:
-    """Checks that all stores answer and are safe to use.
+    """Checks that all stores answer and are safe to use. The broker may be away, but its packages must be installed.
 
     Raises:
         OperatorError: the schema is not the one of this code, or a store could lose acknowledged data.
         StoreUnavailable: a store does not answer.
     """
+    if settings.publish_url:
+        open_broker(settings)
     async with open_stores(settings, "daybook_projector") as stores:
         await _require("PostgreSQL", require_schema(stores.engine, settings.schema_wait_seconds), settings.schema_wait_seconds)
         await _require("PostgreSQL", require_durable_postgres(stores.engine))

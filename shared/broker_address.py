@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
-from shared.setting_values import PORT_MAX
+from shared.http_values import PORT_MAX
 
 BrokerKind = Literal["nats", "kafka"]
 

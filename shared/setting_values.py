@@ -4,23 +4,19 @@ Pure, but for a key set that is named by the path of its file. No message repeat
 """
 
 import base64
-import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import jwt
 import msgspec
 
 RSA_BITS_MIN: Final = 2_048
-PORT_MAX: Final = 65_535
 MASTER_KEY_BYTES: Final = 32
 SECRET_CHARACTERS_MIN: Final = 32
 
 Network = IPv4Network | IPv6Network
 
-_URL: Final = re.compile(r"[!-~]+")
 _ALGORITHMS: Final = {("OKP", "Ed25519"): "EdDSA", ("EC", "P-256"): "ES256", ("RSA", None): "RS256"}
 """The algorithms by type and curve of the key. All of them use public keys: no shared secrets, and never "none"."""
 
@@ -32,33 +28,6 @@ def read_networks(text: str) -> tuple[Network, ...]:
         ValueError: an item is neither an address nor a network.
     """
     return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
-
-
-def read_http_url(text: str) -> str:
-    """Returns the URL of an API without a slash at its end, so that a path can be added.
-
-    Raises:
-        ValueError: the text is not such a URL.
-    """
-    try:
-        url = urlsplit(text)
-        is_url = url.scheme in {"http", "https"} and bool(url.hostname) and (url.port is None or 0 < url.port <= PORT_MAX)
-    except ValueError:
-        is_url = False
-    if not is_url or url.query or url.fragment or not _URL.fullmatch(text):
-        raise ValueError("must be a URL such as https://daybook.example.com, without a query")
-    return text.rstrip("/")
-
-
-def read_header_value(text: str) -> str:
-    """Returns the text if it can stand in a header.
-
-    Raises:
-        ValueError: the text has a character that is not printable ASCII. The message does not repeat the text.
-    """
-    if not (text.isascii() and text.isprintable()):
-        raise ValueError("must be printable ASCII")
-    return text
 
 
 def read_secrets(text: str) -> tuple[str, ...]:

@@ -14,15 +14,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from shared.broker_address import read_broker_address
 from shared.currency_table import HISTORICAL
 from shared.errors import SettingsInvalid
+from shared.http_values import read_header_value, read_http_url
 from shared.proof.seals import is_key
-from shared.setting_values import (
-    read_header_value,
-    read_http_url,
-    read_master_keys,
-    read_networks,
-    read_public_keys,
-    read_secrets,
-)
+from shared.setting_values import read_master_keys, read_networks, read_public_keys, read_secrets
 
 MISSING: Final = ": field required"
 """How a problem of `SettingsInvalid` ends if the variable is not set."""

@@ -24,6 +24,7 @@ from shared.stores.mongo import MongoCollection, MongoDatabase, MongoSession
 MongoDocument = dict[str, Any]
 Order = Sequence[tuple[str, int]]
 
+PUSHED_IDS: Final = "_ids"
 BY_ID: Final[Order] = (("_id", 1),)
 
 _BRANCHES: Final = {"$and", "$or", "$nor"}
@@ -112,17 +113,20 @@ class GenerationDocuments:
         return bounds
 
     def _expression(self, value: Any) -> Any:
-        """Returns a part of a stage in which `$_id` means the id without the generation."""
+        """Returns a part of a stage in which `$_id` means the id without the generation.
+
+        Only what a group calls `PUSHED_IDS` stays as it is, because that is cheaper for MongoDB: see `told`.
+        """
         if value == "$_id":
             return {"$substrBytes": ["$_id", len(self._prefix), -1]}
         if isinstance(value, dict):
-            return {name: self._expression(each) for name, each in value.items()}
+            return {name: each if name == PUSHED_IDS else self._expression(each) for name, each in value.items()}
         return [self._expression(each) for each in value] if isinstance(value, list) else value
 
     # ── what comes back ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def told(self, document: MongoDocument) -> MongoDocument:
-        """Changes a stored document, or a group, to what it is without its generation, and returns it.
+        """Changes a stored document, or a group with `PUSHED_IDS`, to what it is without its generation, and returns it.
 
         A document that names another generation keeps that, so a comparison finds it.
         """
@@ -131,6 +135,8 @@ class GenerationDocuments:
             document["_id"] = document_id[len(self._prefix) :]
         if document.get(GENERATION_FIELD) == self.generation:
             del document[GENERATION_FIELD]
+        if PUSHED_IDS in document:
+            document[PUSHED_IDS] = [each.removeprefix(self._prefix) for each in document[PUSHED_IDS]]
         return document
 
     def told_bytes(self, raw: bytes) -> bytes:

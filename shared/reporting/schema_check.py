@@ -9,18 +9,19 @@ from typing import Any, Final
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 from sqlalchemy.schema import CreateIndex
 
 from shared.errors import SchemaMismatch
 from shared.read_models.stored_state import SchemaDifference
 from shared.reporting.store import VERSION_TABLE, ReportingStore, open_store
 from shared.reporting.tables import METADATA
+from shared.reporting.views import VIEWS, create_statement
 from shared.settings import Settings
 from shared.stores.findings import Finding, found
 
 COMPARE_SECONDS_MAX: Final = 60.0
-_MAKE_AGAIN: Final = "drop all reporting tables, run `daybook migrate`, and the worker fills them again"
+_MAKE_AGAIN: Final = "drop all reporting views and tables, run `daybook migrate`, and the worker fills them again"
 
 
 async def find_schema_differences(store: ReportingStore) -> list[SchemaDifference]:
@@ -53,6 +54,8 @@ def _compared(connection: Connection) -> Iterator[SchemaDifference]:
     for difference in compare_metadata(context, METADATA):
         # The changes of a column are a list of differences. All others are differences themselves.
         found += difference if isinstance(difference, list) else [difference]
+    for view in VIEWS.keys() - {*inspect(connection).get_view_names()}:
+        yield SchemaDifference(f"view {view}", is_missing=True, fix=create_statement(view, connection.dialect))
     missing_tables = {parts[0].name for what, *parts in found if what == "add_table"}
     for what, *parts in found:
         if what == "add_index" and parts[0].table.name not in missing_tables:

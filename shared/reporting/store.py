@@ -28,7 +28,7 @@ from shared.settings import Settings
 from shared.stores.postgres import postgres_address
 from shared.stores.store_errors import reading_url
 
-REPORTING_REVISION: Final = "0002"
+REPORTING_REVISION: Final = "0003"
 """The revision of the reporting tables that this code was written for. A test compares it with the newest migration."""
 VERSION_TABLE: Final = "reporting_version"
 WRITE_SECONDS_MAX: Final = 60.0

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from shared.errors import UnsafeStore
-from shared.setting_values import PORT_MAX
+from shared.http_values import PORT_MAX
 from shared.settings import Settings
 from shared.stores.store_errors import reading_url, requiring_answer
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import httpx2
 import pytest
 from typer.testing import CliRunner
 
@@ -52,7 +53,7 @@ def kafka_url(server_folder: Path) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["nats", "kafka"])
+@pytest.fixture(params=["nats", pytest.param("kafka", marks=pytest.mark.slow)])
 def to_each_broker(request: pytest.FixtureRequest, settings: Settings) -> Settings:
     return publishing_to(settings, request.getfixturevalue(f"{request.param}_url"))
 
@@ -93,6 +94,15 @@ async def readable(ledger: Ledger) -> list[str]:
     return [event.name for event in events if hasattr(event, "name")]
 
 
+async def said_by_readyz(client: httpx2.AsyncClient) -> str:
+    """Returns what `/readyz` says of publishing. On a busy machine, a store may take longer than a second to answer it."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while (answer := await client.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.2)
+    said: str = answer.json()["publishing"]
+    return said
+
+
 # ── what is published ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -113,7 +123,12 @@ async def test_each_ledger_has_a_topic_with_every_event_in_order_which_is_filled
             head = await ledger.append(book.history(5))
             await until(ledger, lambda found: found.position < head)
             await all_published(ledger)
-        assert await positions_in(to_each_broker) == [*range(1, head + 1)], "not only what came after the loss"
+            assert await positions_in(to_each_broker) == [*range(1, head + 1)], "not only what came after the loss"
+            async with ledger.stores.engine.begin() as connection:
+                assert await rewind(connection, "main", 3)
+            await all_published(ledger)
+        found = await positions_in(to_each_broker)
+        assert found == [*range(1, head + 1), *(range(4, head + 1) if len(found) > head else ())], "JetStream drops repeats"
 
 
 async def test_a_message_is_a_cloud_event_that_holds_the_event_as_the_query_api_shows_it(to_nats: Settings) -> None:
@@ -125,7 +140,7 @@ async def test_a_message_is_a_cloud_event_that_holds_the_event_as_the_query_api_
         created, _ = await stored_in(to_nats)
         async with client_of(create_app(to_nats)) as client:
             shown = (await client.get("/v1/events")).json()["items"][0]
-            ready = (await client.get("/readyz")).json()
+            ready = await said_by_readyz(client)
     assert created == {
         "specversion": "1.0",
         "id": "1",
@@ -136,7 +151,7 @@ async def test_a_message_is_a_cloud_event_that_holds_the_event_as_the_query_api_
         "datacontenttype": "application/json",
         "data": shown,
     }
-    assert ready["publishing"] == "ok"
+    assert ready == "ok"
 
 
 async def test_an_erased_person_cannot_be_read_in_what_was_published(to_nats: Settings) -> None:
@@ -241,9 +256,8 @@ async def test_a_broker_that_is_down_delays_only_publishing_and_says_why(setting
             head = await ledger.append(book.history(30))
             await until(ledger, lambda found: found.is_failing and found.lag_events == 30)
             async with client_of(create_app(to)) as client:
-                ready = await client.get("/readyz")
-            assert ready.status_code == 200
-            assert re.match(r"behind: 30 events of 1 ledgers; ledger main: NATS does not answer \(", ready.json()["publishing"])
+                ready = await said_by_readyz(client)
+            assert re.match(r"behind: 30 events of 1 ledgers; ledger main: NATS does not answer \(", ready)
             shown = await asyncio.to_thread(CliRunner().invoke, app, ["publish"], env=environment_of(to))
             assert "NATS does not answer" in shown.output
             await broker.start()

@@ -294,9 +294,10 @@ def test_documents_are_found_by_the_index_that_orders_them(order: str, begin: An
 
 
 def test_an_id_within_a_group_has_no_generation() -> None:
-    [first, group] = PLACE.stages([{"$match": {}}, {"$group": {"_id": None, "ids": {"$push": "$_id"}}}])
+    [first, group] = PLACE.stages([{"$match": {}}, {"$group": {"_id": None, "ids": {"$addToSet": "$_id"}}}])
     assert first == {"$match": WHOLE}
-    assert group == {"$group": {"_id": None, "ids": {"$push": {"$substrBytes": ["$_id", 7, -1]}}}}
+    assert group == {"$group": {"_id": None, "ids": {"$addToSet": {"$substrBytes": ["$_id", 7, -1]}}}}
+    assert PLACE.told({"_id": None, "_ids": ["main.2/a", "main.2/b"]}) == {"_id": None, "_ids": ["a", "b"]}
 
 
 @services

@@ -12,13 +12,14 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import BigInteger, Connection, inspect, text
+from sqlalchemy import BigInteger, Connection, insert, inspect, text, update
 
 from shared.errors import SettingsInvalid
 from shared.reporting.schema import reporting_migrations
 from shared.reporting.schema_check import find_schema_differences
 from shared.reporting.store import REPORTING_REVISION, VERSION_TABLE, ReportingStore, make_engine
 from shared.reporting.tables import DATA_TABLES, METADATA
+from shared.reporting.views import VIEWS
 from tests.harness.reporting import KINDS, migrate_reporting, new_database
 from tests.harness.running import Servers
 
@@ -74,20 +75,58 @@ async def test_a_dropped_index_a_changed_column_and_a_missing_table_are_found_an
     assert await find_schema_differences(store) == []
     async with engine.begin() as connection:
         await connection.execute(text(f"DROP INDEX ix_days_generation_id_day{where}"))
-    [index] = await find_schema_differences(store)
+        await connection.execute(text("DROP VIEW live_days"))
+    index, view = await find_schema_differences(store)
     assert (index.part, index.is_missing) == ("index ix_days_generation_id_day of days", True)
+    assert (view.part, view.is_missing) == ("view live_days", True)
     async with engine.begin() as connection:
         await connection.execute(text(index.fix))
+        await connection.execute(text(view.fix))
     assert await find_schema_differences(store) == []
     async with engine.begin() as connection:
+        for view_name in VIEWS:
+            await connection.execute(text(f"DROP VIEW {view_name}"))
         await connection.execute(text("DROP TABLE entries"))
         await connection.execute(text("ALTER TABLE days DROP COLUMN transfers"))
-    column, table = await find_schema_differences(store)
+    column, table, *views = await find_schema_differences(store)
+    assert [each.part for each in views] == sorted(f"view {name}" for name in VIEWS)
     assert [(each.part, each.is_missing) for each in (column, table)] == [
         ("column transfers of days", True),
         ("table entries", True),
     ]
     assert "daybook migrate" in table.fix
+    await engine.dispose()
+
+
+async def test_a_view_has_the_live_rows_of_each_ledger_and_no_others(url: str) -> None:
+    await migrate_reporting(url)
+    engine = make_engine(url, 10)
+    zeros = dict.fromkeys(("position", "model_version", "letters", "parked", "put_aside"), 0)
+    flags = {"log_hash": "", "retired": False, "paused": False, "model": "reports"}
+    generations = [
+        {"id": number, "ledger_id": ledger, "number": of_ledger, **flags, **zeros}
+        for number, ledger, of_ledger in ((1, "main", 1), (2, "main", 2), (3, "shop", 1))
+    ]
+    pointers = [{"ledger_id": ledger, "model": "reports", "live": live} for ledger, live in (("main", 2), ("shop", 1))]
+    user = {"name": "Ada", "email": "", "status": "active", "created_at": "", "changed_at": "", "version": 1, "position": 1}
+    async with engine.begin() as connection:
+        await connection.execute(insert(METADATA.tables["generations"]), generations)
+        await connection.execute(insert(METADATA.tables["pointers"]), pointers)
+        await connection.execute(
+            insert(DATA_TABLES["users"]), [user | {"generation_id": each, "id": f"u{each}"} for each in (1, 2, 3)]
+        )
+        assert [*await connection.execute(text("SELECT ledger_id, id FROM live_users ORDER BY id"))] == [
+            ("main", "u2"),
+            ("shop", "u3"),
+        ]
+        await connection.execute(update(METADATA.tables["pointers"]).where(text("ledger_id = 'main'")).values(live=1))
+        assert [*await connection.execute(text("SELECT ledger_id, id FROM live_users ORDER BY id"))] == [
+            ("main", "u1"),
+            ("shop", "u3"),
+        ]
+        for view, table in VIEWS.items():
+            columns = [*(await connection.execute(text(f"SELECT * FROM {view}"))).keys()]
+            assert columns == ["ledger_id", *(each.name for each in table.c if each.name != "generation_id")]
     await engine.dispose()
 
 

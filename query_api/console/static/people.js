@@ -61,7 +61,7 @@ export async function showUser(page) {
         owned.items,
       ),
     ),
-    asRequest(path),
+    asRequest(path, {}, `daybook users show ${page.id}`),
   ];
 }
 
@@ -107,7 +107,7 @@ export async function showHold(page) {
       ...Object.entries(hold.metadata ?? {}),
     ]),
     isActive ? h("p", {}, linksOf(page, { hold_id: hold.id, currency: hold.currency })) : null,
-    asRequest(path),
+    asRequest(path, {}, `daybook holds show ${page.id}`),
   ];
 }
 

@@ -80,6 +80,6 @@ export async function showTransfer(page) {
           ),
         )
       : null,
-    asRequest(path),
+    asRequest(path, {}, `daybook transfers show ${page.id}`),
   ];
 }

@@ -1,8 +1,8 @@
-"""Settings that are more than a number or a text are checked when they are read."""
+"""The URL of an API is checked when it is read."""
 
 import pytest
 
-from shared.setting_values import read_http_url
+from shared.http_values import read_http_url
 
 
 @pytest.mark.parametrize("text", ["http://daybook:8000", "http://daybook:8000/", "http://daybook:8000//"])
