@@ -79,7 +79,10 @@ def book_of(source: str, file: str, statements: list[Statement], options: Statem
 
 
 def _account_id(file: str, statement: Statement, options: StatementOptions, faults: Faults) -> str:
-    """Returns the id that the user gave for an account. If an owner was given instead, it is the account's own number."""
+    """Returns the id of Daybook's account for the account of a statement.
+
+    That is the id that `--account` names for it. With `--owner`, a new account gets its number in the statement as its id.
+    """
     found = options.accounts.get(statement.account, options.accounts.get("", ""))
     if not found and not options.owner_id:
         reason = f"use --account {statement.account}=ID for an account of Daybook, or --owner to open one"

@@ -120,7 +120,8 @@ class BatchTransaction:
         if basis is None:
             return None
         decided = decide(requests, basis)
-        # Only an append confirms the basis, so a batch that writes nothing needs locks. So does a batch that needs person keys.
+        # Only an append confirms the basis, so a batch that writes nothing needs locks. So does a batch with personal data, which
+        # reads the keys of people.
         if not decided.writes or decided.is_about_people():
             return None
         prepared = prepare(self._ledger_id, decided, {})

@@ -91,7 +91,7 @@ def stored_count(size: int) -> int:
 
 
 def stored_below(subtree: Subtree) -> tuple[int, int, int]:
-    """Returns (level, first, last) of the stored subtrees, or of the leaves, that form a full subtree: at most 128 of them."""
+    """Returns (level, first, last): the range of at most 128 stored subtrees, or leaves, that together are this full subtree."""
     depth = subtree.level % TILE_LEVELS
     first = subtree.number << depth
     return subtree.level - depth, first, first + (1 << depth) - 1

@@ -252,7 +252,7 @@ async def request_delivery(connection: AsyncConnection, place: WebhookPlace, del
 
 
 async def repeat_delivery(connection: AsyncConnection, place: WebhookPlace, delivery_id: str) -> bool:
-    """Asks the worker to send a delivery once more. Returns False if there is none, or if it is being retried anyway."""
+    """Asks the worker to send a delivery once more. False: there is no such delivery, or it will be anyway."""
     return (await connection.execute(_REPEAT, place.values(delivery_id=delivery_id))).rowcount == 1
 
 

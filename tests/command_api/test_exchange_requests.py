@@ -104,7 +104,7 @@ async def test_a_request_that_can_be_no_exchange_is_refused(api: Commands) -> No
 
 
 async def test_a_customer_cannot_state_a_rate(api: Commands, settings: Settings) -> None:
-    """A customer could choose one that makes the house pay too much."""
+    """A customer could state a rate at which the house pays too much."""
     owner = await api.user()
     ends = await parties(api, owner_id=owner)
     customer = bearer(await add_key(settings.database_url, "customer", user_id=owner))

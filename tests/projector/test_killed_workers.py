@@ -74,9 +74,9 @@ MOMENTS: Final[tuple[Moment, ...]] = ("asleep", "awake")
 
 
 async def write(ledger: Ledger, chance: random.Random) -> None:
-    """Traffic, of which some wake-ups are lost.
+    """Appends events all the time, and loses some of the wake-ups.
 
-    It becomes thin when the log is long: on a busy machine, read models that are rebuilt would never come to the head.
+    When the log is long, it appends one event at a time. Otherwise, on a busy machine, a rebuild would never reach the head.
     """
     book, head = Book(seed=chance.random().__hash__()), 0
     while True:

@@ -74,7 +74,7 @@ async def test_a_customer_sees_the_rate_of_an_own_exchange_and_nothing_of_the_ho
     house = {"counterparty": mine[1].account_id}
     assert len((await api.get("/v1/transfers", house))["items"]) == 1
     assert (await api.get("/v1/transfers", house, **customer))["items"] == []
-    # The owner of an account that only carries a fraction sees no transfer, because none of its money moved.
+    # An account can carry the fraction of a cent that is left. Its owner sees no transfer, because no money of it moved.
     assert (await api.ask(f"/v1/transfers/{carried.transfer_id}", **customer)).status_code == 404
     exported = await api.get(f"/v1/users/{owner.user_id}/export", **customer)
     assert {each["id"] for each in exported["transfers"]} == {each.transfer_id for each in exchanges}

@@ -28,7 +28,7 @@ async def api(settings: Settings) -> AsyncIterator[Questions]:
 @pytest.mark.services
 @pytest.mark.parametrize("axis", ["recorded_at", "occurred_at"])
 async def test_statements_that_follow_each_other_meet_without_gap_or_overlap(api: Questions, axis: str) -> None:
-    """The periods begin and end at moments that entries have, which several of them share, and one microsecond beside them."""
+    """Periods begin and end exactly at the moment of an entry, which other entries may share, or one microsecond later."""
     book, lines = await record_a_past(api, seed=3)
     chance = random.Random(3)
     moments = [moved(getattr(line, axis), chance.randint(0, 1)) for line in chance.sample(lines, 8)]

@@ -75,7 +75,7 @@ def test_a_message_holds_the_numbers_that_it_speaks_of() -> None:
 
 
 def test_an_error_without_its_numbers_has_its_title_as_its_message() -> None:
-    """The router raises some of these errors before it knows the numbers."""
+    """The router raises some of these errors without the limits and counts that their messages speak of."""
     for found in CLASSES.values():
         if issubclass(found, errors.DaybookError) and getattr(found, "code", None) in STATUS:
             assert found().detail
