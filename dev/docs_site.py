@@ -81,17 +81,20 @@ def _listed() -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
 def _entry(label: str, path: str) -> Mapping[str, Any]:
     """A folder of documents is an item with all pages that its README lists."""
     document = ROOT / path
-    if document.name != START.name or document.parent.parent != START.parent:
+    if document.name != START.name or document.parent == ROOT:
         return {label: path}
     linked = dict.fromkeys(_resolved(document, link) for link, _ in LINK.findall(document.read_text(encoding="utf-8")))
-    inside = [other for other in linked if (ROOT / other).parent == document.parent]
+    inside = [other for other in linked if (ROOT / other).is_relative_to(document.parent) and other != path]
+    if not inside:
+        return {label: path}
     return {label: [{"Overview": path}, *({_title(other): _page_of(other)} for other in inside)]}
 
 
 def _documents() -> list[Path]:
-    """Every page of docs/, and the documents elsewhere that docs/README.md lists."""
+    """Every page of docs/ and of the examples, and the documents elsewhere that docs/README.md lists."""
     linked = {ROOT / _resolved(START, link) for link, _ in LINK.findall(START.read_text(encoding="utf-8"))}
-    return sorted({path for path in linked if path.suffix == ".md"} | set((ROOT / "docs").rglob("*.md")))
+    folders = {path for name in ("docs", "examples") for path in (ROOT / name).rglob("*.md")}
+    return sorted({path for path in linked if path.suffix == ".md"} | folders)
 
 
 def _sources() -> list[str]:

@@ -17,7 +17,7 @@ PARKING: Final = frozenset(
         *("GenerationBuild._write:1", "GenerationBuild._write_dead_letter:1"),
         *("MongoSink.read_letters:1", "MongoSink.read_parked:1"),
         *("RedisSink.require_fits:1", "RedisSink.read_letters:1", "RedisSink.read_parked:1"),
-        *("Follower.run:4", "Follower.run:5"),
+        *("Follower._run:4", "Follower._run:5"),
     }
 )
 """The points that only a worker with dead letters reaches."""
@@ -44,7 +44,7 @@ FOREIGN_FUNCTIONS: Final = frozenset(
 FOREIGN_POINTS: Final = frozenset(
     {
         # An operator has paused the read model.
-        "Follower.run:3",
+        "Follower._run:3",
         # An operator asked for a further check, or what was built is wrong.
         *("Generations._compare:2", "Generations._compare:3"),
         # The head moved between two reads.
@@ -61,7 +61,7 @@ FOREIGN_POINTS: Final = frozenset(
         # A worker was told to end.
         *("Runner.run:3", "Runner.run:4", "Runner.run:5", "Runner.run:6", "Runner.run:7", "Feed.close:2"),
         *("FollowedLedger.close:1", "FollowedLedger.close:2", "FollowedLedger.close:3"),
-        *("FollowedLedger.end:1", "FollowedLedger.end:2", "LiveWorkers.leave:1"),
+        *("FollowedLedger.end:1", "FollowedLedger.end:2", "LiveWorkers.leave:1", "Follower.run:2"),
         # An operator has skipped an event.
         "Examiner._read_logs:3",
         # A store does not answer.
