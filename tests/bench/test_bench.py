@@ -71,6 +71,7 @@ async def test_a_benchmark_that_fails_takes_nothing_from_the_others() -> None:
     assert failed == {"first": error}
 
 
+@pytest.mark.slow
 def test_an_unknown_benchmark_is_named() -> None:
     done = subprocess.run(bench("swimming"), capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 2

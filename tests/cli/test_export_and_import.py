@@ -341,6 +341,7 @@ async def test_the_keys_have_a_file_of_their_own_however_it_is_spelled(moved: Mo
     assert moved.file.read_bytes() == before
 
 
+@pytest.mark.slow
 async def test_a_missing_ledger_file_or_database_is_named(settings: Settings, tmp_path: Path) -> None:
     ended = await run(settings, "export", "-", "--ledger", "nowhere")
     assert (ended.code, "nowhere" in ended.err) == (2, True)

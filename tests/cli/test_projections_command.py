@@ -144,6 +144,7 @@ async def test_a_dry_run_builds_nothing_and_says_what_would_be(ledger: Ledger) -
     assert await numbers(ledger, "balances") == {1}
 
 
+@pytest.mark.slow
 @both_stores
 async def test_a_copy_as_of_the_past_is_what_a_rebuild_then_would_have_been_and_is_never_served(
     ledger: Ledger, name: str

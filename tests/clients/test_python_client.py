@@ -230,6 +230,7 @@ async def test_a_command_whose_answer_is_lost_takes_effect_once(stack: Stack) ->
         assert (await daybook.get_balance(account))["posted"] == 1000
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_a_refusal_is_an_exception_with_its_code(stack: Stack) -> None:
     async with client_of(stack) as daybook:
@@ -242,6 +243,7 @@ async def test_a_refusal_is_an_exception_with_its_code(stack: Stack) -> None:
         assert (wrong.value.code, wrong.value.errors[0]["pointer"]) == ("validation-failed", "#/account_id")
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_a_stream_of_events_goes_on_when_the_query_api_comes_back(stack: Stack) -> None:
     async with client_of(stack) as daybook:

@@ -483,6 +483,7 @@ async def test_many_guesses_at_once_are_no_more_than_one_after_another(redis: "R
     assert (await tries(throttle, "a", "bob", 3)).count(0) == 3
 
 
+@pytest.mark.slow
 async def test_each_guess_makes_the_next_wait_longer(redis: "RedisClient") -> None:
     throttle = LoginThrottle(redis)
     waits = []

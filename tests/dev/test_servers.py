@@ -59,6 +59,7 @@ async def query(url: str, statement: str) -> object:
 # ── what each of them is ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.services
 @pytest.mark.parametrize("setting", ["fsync", "synchronous_commit", "full_page_writes"])
 async def test_postgres_is_never_faster_than_it_is_safe(postgres: Postgres, setting: str) -> None:
@@ -168,6 +169,7 @@ async def test_one_server_that_cannot_start_ends_the_others(tmp_path: Path, redi
     assert not sound.running
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_servers_die_with_the_process_that_started_them(tmp_path: Path) -> None:
     program = """

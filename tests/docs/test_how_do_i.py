@@ -44,6 +44,7 @@ async def test_every_command_on_the_page_does_what_is_printed_below_it(stack: St
     assert (code, out.splitlines()[-1]) == (0, "EUR"), err
 
 
+@pytest.mark.slow
 async def test_two_replicas_of_each_api_listen_beside_each_other(settings: Settings, tmp_path: Path) -> None:
     """The Procfile runs as printed. PORT, which honcho gives to each process, changes nothing."""
     ports = free_port(), free_port()

@@ -52,6 +52,7 @@ async def compare(generations: Generations, build: GenerationBuild) -> Compariso
     return await comparing.compare((await generations.read_pointer()).live)
 
 
+@pytest.mark.slow
 @each_model
 async def test_a_right_generation_is_found_equal_to_the_log_and_to_the_one_before(ledger: Ledger, name: str) -> None:
     generations, build = await built(ledger, name, Book())
@@ -91,6 +92,7 @@ async def add(ledger: Ledger, _generations: Generations, generation: Generation)
         await ledger.stores.redis.hset(generation.key("account:nobody"), "position", "1")  # type: ignore[misc]
 
 
+@pytest.mark.slow
 @with_origins
 @pytest.mark.parametrize("damage", [lose, add])
 async def test_a_missing_or_an_extra_document_is_found(ledger: Ledger, name: str, damage: Any) -> None:

@@ -245,6 +245,7 @@ SHAPES: Final = {
 LOSSES: Final = {"sequence": "never seen", "barrier": "never seen", "by transaction": "came where"}
 
 
+@pytest.mark.slow
 async def test_the_check_finds_what_naive_subscribers_lose(settings: Settings) -> None:
     """All of them follow the same writers."""
     async with asyncpg.create_pool(settings.database_url, min_size=len(SHAPES), max_size=len(SHAPES)) as pool:

@@ -405,6 +405,7 @@ async def build_of_live(ledger: Ledger, name: str) -> GenerationBuild:
 # ── stores that were emptied or restored ─────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["mongo", "redis"])
 async def test_an_emptied_store_is_rebuilt_by_itself(ledger: Ledger, store: Store) -> None:
     head = await ledger.append(Book(seed=4).history(200))
@@ -523,6 +524,7 @@ async def test_positions_never_go_back_when_a_rebuild_takes_over(ledger: Ledger)
         assert (await ledger.live(name)).number == built.generation.number
 
 
+@pytest.mark.slow
 async def test_the_generation_before_is_kept_only_until_the_next_rebuild(ledger: Ledger) -> None:
     await ledger.append(Book().history(30))
     await ledger.build()

@@ -181,6 +181,7 @@ async def test_seals_are_append_only_and_the_query_api_makes_none(sealed: Sealed
             await sealed.tamper(verb)
 
 
+@pytest.mark.slow
 async def test_the_worker_seals_by_itself(sealed: SealedLog, tmp_path: Path) -> None:
     await sealed.record(Book().history(7))
     async with run_stack(sealed.settings, tmp_path, DAYBOOK_SEAL_SECONDS="1"):

@@ -356,6 +356,7 @@ async def test_a_change_to_the_published_seals_is_found(log: SealedLog) -> None:
     assert f"{log.file}, line 3, position: expected 'more than 55', found 40" in said["seals"]
 
 
+@pytest.mark.slow
 async def test_published_seals_that_are_missing_or_damaged_are_found(log: SealedLog) -> None:
     whole = log.file.read_bytes()
     first, second, third = whole.splitlines(keepends=True)

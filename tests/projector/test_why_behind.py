@@ -104,6 +104,7 @@ async def test_a_missing_worker_is_named(ledger: Ledger, asked: Asked) -> None:
     assert (code, "gives no sign of life" in out) == (1, True)
 
 
+@pytest.mark.slow
 @services
 @pytest.mark.parametrize("name", ["accounts", "balances"])
 async def test_the_event_that_parks_streams_is_named(ledger: Ledger, asked: Asked, name: str) -> None:
@@ -127,6 +128,7 @@ async def is_degraded(asked: Asked) -> bool:
     return text == "degraded: 0 have stopped, 1 have dead letters"
 
 
+@pytest.mark.slow
 @services
 async def test_a_slow_projection_is_named(ledger: Ledger, asked: Asked) -> None:
     real = PROJECTIONS_BY_NAME["balances"]

@@ -152,6 +152,7 @@ async def test_a_taken_port_of_metrics_is_one_line_that_names_it(settings: Setti
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 async def test_clients_that_send_nothing_hold_up_neither_scrapes_nor_the_end(settings: Settings, tmp_path: Path) -> None:
     port = free_port()
     async with run_stack(settings, tmp_path, DAYBOOK_WORKER_METRICS_PORT=str(port)) as stack:

@@ -322,6 +322,7 @@ async def test_the_browser_checks_the_proof_of_an_event_and_finds_a_change(world
 # ── how much it asks ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 async def test_no_page_sends_more_than_30_requests_in_a_minute_when_idle(world: World) -> None:
     page = await watched(world.browser, world.stack.query.url)
     await page.page.clock.install()

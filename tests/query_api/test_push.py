@@ -265,6 +265,7 @@ async def test_a_server_that_is_told_to_stop_ends_its_streams_first(settings: Se
         assert "Cancel" not in pushing.api.log.read_text()
 
 
+@pytest.mark.slow
 async def test_a_reader_that_does_not_read_is_cut_off_and_costs_little(settings: Settings, tmp_path: Path) -> None:
     async with run_pushing(settings, tmp_path, DAYBOOK_EVENT_STREAM_STALL_MS="500", DAYBOOK_EVENT_STREAMS_MAX="50") as pushing:
         await pushing.record(*Book().history(12_000))
@@ -297,6 +298,7 @@ async def _none_connected(port: int | None) -> bool:
     return not held
 
 
+@pytest.mark.slow
 async def test_two_hundred_readers_share_one_tail(settings: Settings, tmp_path: Path) -> None:
     async with run_pushing(settings, tmp_path, DAYBOOK_EVENT_STREAMS_MAX="200") as pushing, AsyncExitStack() as streams:
         readers = [await streams.enter_async_context(pushing.read()) for _ in range(200)]

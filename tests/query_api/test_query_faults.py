@@ -195,6 +195,7 @@ async def test_a_start_that_fails_says_why_in_one_line(own: Servers, own_setting
         assert password not in words
 
 
+@pytest.mark.slow
 async def test_the_api_does_not_start_if_redis_may_evict_balances(own_settings: Settings) -> None:
     async with query_api(own_settings, is_patient=False) as questions:
         await questions.stores.redis.config_set("maxmemory-policy", "allkeys-lru")

@@ -231,6 +231,7 @@ async def test_where_reporting_is_off_the_answer_says_how_to_turn_it_on(settings
             assert "DAYBOOK_REPORTING_URL" in answer.json()["detail"]
 
 
+@pytest.mark.slow
 async def test_before_the_first_build_and_without_migrations_the_answer_is_503(reporting: Settings, tmp_path: Path) -> None:
     async with open_ledger(reporting) as ledger:
         await ledger.append(Scene().events)

@@ -533,6 +533,7 @@ async def test_access_is_checked_for_each_transfer_of_a_batch(world: World) -> N
     assert [result["status"] for result in answer.json()["results"]] == [201, 404, 404]
 
 
+@pytest.mark.slow
 @pytest.mark.services
 @pytest.mark.parametrize("role", ["auditor", "auditing-service"])
 async def test_an_auditor_reads_everything_and_changes_nothing(world: World, role: str) -> None:

@@ -234,6 +234,7 @@ async def test_records_made_at_once_are_one_chain(settings: Settings) -> None:
     assert moments == sorted(moments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "where"),
     [

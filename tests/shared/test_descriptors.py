@@ -15,6 +15,7 @@ from tests.harness.running import Stack
 pytestmark = pytest.mark.services
 
 
+@pytest.mark.slow
 async def test_a_process_without_free_descriptors_serves_again_when_it_has_some(stack: Stack) -> None:
     """Both APIs and the worker have no free descriptor while twenty strangers connect to each API."""
     processes = stack.command, stack.query, stack.worker

@@ -60,6 +60,7 @@ async def require_success(*processes: subprocess.Popen[str]) -> None:
         assert process.returncode == 0, out + err
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_every_migration_can_be_undone_and_done_again(settings: Settings) -> None:
     async with open_postgres_as_owner(settings) as engine:
