@@ -21,7 +21,7 @@ MODEL: Final = ("name", "state", "position", "applied_per_second", "lag_events",
 
 
 class Observation(NamedTuple):
-    """What is seen of a ledger at one time."""
+    """The figures of a ledger at one moment."""
 
     seconds: float
     """By a clock that only measures durations."""

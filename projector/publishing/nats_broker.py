@@ -193,7 +193,7 @@ def _jetstream(connection: Client) -> JetStreamContext:
 
 
 async def _ignore(_: Exception) -> None:
-    """Whoever waits for an answer gets the error too."""
+    """Also gives the error to those that wait for an answer."""
 
 
 def _acknowledged(acks: Sequence[Acknowledgement]) -> int:
