@@ -193,7 +193,7 @@ def _jetstream(connection: Client) -> JetStreamContext:
 
 
 async def _ignore(_: Exception) -> None:
-    """Also gives the error to those that wait for an answer."""
+    """Does nothing. The client raises the error where an answer is awaited, too."""
 
 
 def _acknowledged(acks: Sequence[Acknowledgement]) -> int:
