@@ -127,7 +127,8 @@ class Commands(threading.local, CommandListener):
     def _reached(self, moment: Moment) -> None:
         if (self._command, moment) == (self._fate.command, self._fate.moment) and next(self._times) == self._fate.nth:
             self._note(f"{Point('command', self._fate.command)}\n".encode())
-            os.kill(os.getpid(), self._fate.signal)
+            # To the thread, not to the process: the other threads would get the signal first, and this one would go on meanwhile.
+            signal.pthread_kill(threading.get_ident(), self._fate.signal)
 
 
 def meeting(fate: Fate, note: Note) -> Callable[[list[Point], Moment], None]:
