@@ -104,6 +104,8 @@ def settings_without_servers() -> Settings:
         ("database_url", "postgresql://a:b@db.example/daybook", {"no-tls"}),
         ("database_url", "postgresql://a:b@db.example/daybook?sslmode=prefer", {"no-tls"}),
         ("database_url", "postgresql://a:b@db.example/daybook?sslmode=verify-full", set()),
+        ("database_url", "postgresql://a:b@/daybook?host=127.0.0.1:5432&host=db.example:5432", {"no-tls"}),
+        ("pooler_url", "postgresql://a:b@pooler.example:6432/daybook", {"no-tls"}),
         ("database_url", "postgresql://a:b@%2Frun%2Fpostgresql/daybook", set()),
     ],
 )
