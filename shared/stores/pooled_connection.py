@@ -27,7 +27,7 @@ def pooled_connection_class(session_settings: Mapping[str, str]) -> type[asyncpg
     """Returns a class of connections whose transactions each begin with these settings, and lose them at their end."""
     settings = "".join(f" SET LOCAL {name} = '{value}';" for name, value in session_settings.items())
 
-    class PooledConnection(asyncpg.Connection):
+    class PooledConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no types
         async def execute(self, query: str, *args: Any, **options: Any) -> str:
             if not query.startswith("BEGIN"):
                 return str(await super().execute(query, *args, **options))
