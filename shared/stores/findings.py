@@ -93,6 +93,21 @@ KINDS: Final[Mapping[str, tuple[Severity, str, str]]] = {
         "MongoDB is not a replica set and therefore has no transactions",
         "start it with --replSet; one node is enough",
     ),
+    "mongo-no-spare": (
+        "warning",
+        "{majority} of {members} members of MongoDB must have a write, and {with_data} hold data: if one fails, none is written",
+        "three members with data, and no arbiter",
+    ),
+    "mongo-one-member": (
+        "warning",
+        "DAYBOOK_MONGO_URL has directConnection=true, so it reaches one of {members} members, also when another is the primary",
+        "name all members and the replicaSet in it",
+    ),
+    "mongo-not-majority": (
+        "warning",
+        "DAYBOOK_MONGO_URL asks for {option}, and Daybook writes and reads by majority all the same",
+        "remove it from the URL",
+    ),
     "redis-may-evict": (
         "danger",
         "Redis runs with maxmemory-policy {policy}: it may evict balances",
