@@ -28,6 +28,11 @@ KINDS: Final[Mapping[str, tuple[Severity, str, str]]] = {
         "PostgreSQL runs with {setting} = {value}: acknowledged commands could be lost",
         "ALTER SYSTEM SET {setting} = 'on' and reload; a DATABASE or a ROLE may have it set too",
     ),
+    "postgres-asynchronous": (
+        "warning",
+        "PostgreSQL answers before its standbys ({standbys}) have a commit, so a failover can lose acknowledged commands",
+        "set synchronous_standby_names, or synchronous_mode of Patroni, if a standby may become the primary",
+    ),
     "postgres-too-old": ("danger", "PostgreSQL {release} lacks what Daybook uses", "upgrade to {least} or later"),
     "login-superuser": (
         "danger",

@@ -41,6 +41,7 @@ _ABOUT: Final = text("""
     SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,
            current_setting('synchronous_commit') AS synchronous_commit,
            CAST(current_setting('server_version_num') AS integer) / 10000 AS release,
+           current_setting('synchronous_standby_names') AS synchronous, (SELECT count(*) FROM pg_stat_replication) AS standbys,
            session_user AS login, rolsuper AS superuser,
            EXISTS (SELECT FROM pg_class c WHERE c.oid = to_regclass('events')
                                             AND pg_has_role(session_user, c.relowner, 'USAGE')) AS owner
@@ -71,6 +72,8 @@ def check_postgres_settings(about: RowMapping) -> Iterator[Finding]:
     for name, safe in DURABLE.items():
         if about[name] not in safe:
             yield found("postgres-not-durable", setting=name, value=about[name])
+    if about["standbys"] and not about["synchronous"]:
+        yield found("postgres-asynchronous", standbys=about["standbys"])
     if about["release"] < POSTGRES_MIN:
         yield found("postgres-too-old", release=about["release"], least=POSTGRES_MIN)
     yield from _check_support("PostgreSQL", str(about["release"]), POSTGRES_ENDS.get(about["release"]))

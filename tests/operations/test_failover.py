@@ -94,6 +94,6 @@ async def test_the_primary_of_postgresql_is_killed_under_commands(tmp_path: Path
                     assert await pair.node("sync_standby") is killed
 
                 await survives(cluster, fail, mend)
-                assert {"postgres-one-copy"}.isdisjoint(finding.name for finding in await examine(settings))
+                assert {"postgres-asynchronous"}.isdisjoint(finding.name for finding in await examine(settings))
         finally:
             await stop_all(mongo, redis)

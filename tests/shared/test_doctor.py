@@ -152,7 +152,7 @@ async def test_no_option_of_the_url_makes_mongodb_forget(settings: Settings) -> 
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes", "synchronous_commit"])
 async def test_a_database_that_may_lose_acknowledged_commands_is_dangerous(settings: Settings, setting: str) -> None:
     about = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", setting: "off"}
-    about |= {"release": 18, "superuser": False, "owner": False, "login": "x"}  # type: ignore[dict-item]
+    about |= {"release": 18, "superuser": False, "owner": False, "login": "x", "standbys": 0, "synchronous": ""}  # type: ignore[dict-item]
     assert "postgres-not-durable" in names([*check_postgres_settings(about)])  # type: ignore[arg-type]
     if setting != "synchronous_commit":
         return  # only `synchronous_commit` can be set for one database
