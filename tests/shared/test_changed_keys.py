@@ -1,7 +1,7 @@
 """Keys are revoked and rotated over HTTP, by nobody who could not do with the own key what the other one allows."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,7 +34,7 @@ class Apis:
         self.commands = commands
         self.queries = queries
 
-    async def key(self, name: str, scopes: list[str], **more: Any) -> str:
+    async def key(self, name: str, scopes: Sequence[str], **more: Any) -> str:
         return await add_key(self.settings.database_url, name, scopes=scopes, **more)
 
     async def ask(self, verb: str, token: str, by: str = OPERATOR, **more: Any) -> httpx2.Response:
