@@ -144,8 +144,8 @@ class Settings(BaseSettings):
     )
     search_url: str | None = Field(
         default=None,
-        description="OpenSearch, `https://user:password@host:9200`, with `?ca_certs=file` for an authority of your own. Without "
-        "it, there is no search. Needs the extra `search`. See [stores](stores.md#search).",
+        description="OpenSearch or Elasticsearch 7.10, `https://user:password@host:9200`, with `?ca_certs=file` for an "
+        "authority of your own. Without it, there is no search. Needs the extra `search`. See [stores](stores.md#search).",
     )
     search_prefix: SearchPrefix = Field(
         default="daybook", description="The beginning of the names of all indexes in OpenSearch, so that several can share one."
