@@ -116,6 +116,17 @@ class Settings(BaseSettings):
         description="PostgreSQL, `postgresql://user:password@host:port/database`. TLS as for libpq: "
         "`?sslmode=verify-full&sslrootcert=file`."
     )
+    pooler_url: str | None = Field(
+        default=None,
+        description="PgBouncer in transaction mode, in front of the same database, in the form of the database URL. All "
+        "transactions then go through it, and the database URL serves what needs a session. See "
+        "[scaling](scaling.md#a-pooler-in-front-of-postgresql).",
+    )
+    replica_url: str | None = Field(
+        default=None,
+        description="A replica of PostgreSQL, in the form of the database URL. The query API reads events and proofs from it. "
+        "See [scaling](scaling.md#a-replica-for-questions-to-the-log).",
+    )
     migration_database_url: str | None = Field(
         default=None,
         description="PostgreSQL as the owner of the schema, for migrations and `daybook master-keys rotate`. Default: "
