@@ -176,7 +176,9 @@ async def forget_old(connection: AsyncConnection) -> None:
 
 
 def _read(row: Any) -> Verification:
-    return Verification(*row[:8], msgspec.json.decode(row[8], type=list[Check]), *row[9:])
+    columns = [*row]
+    columns[8] = msgspec.json.decode(columns[8], type=list[Check])
+    return Verification(*columns)
 
 
 def _place(verification: Verification) -> dict[str, Any]:
