@@ -77,4 +77,6 @@ def _is_encrypted(url: str) -> bool:
     query = {name.lower(): values[-1].lower() for name, values in parse_qs(urlsplit(url).query).items()}
     if query.get("sslmode") in {"require", "verify-ca", "verify-full"} or "sslrootcert" in query:
         return True
+    if url.startswith(("nats:", "kafka:")) and "ssl_ca_certs" in query:
+        return True
     return url.startswith(("rediss:", "mongodb+srv:", "https:")) or "true" in {query.get("tls"), query.get("ssl")}
