@@ -1,11 +1,15 @@
 """Connects to NATS. Import it only where DAYBOOK_PUBLISH_URL names a NATS."""
 
+import asyncio
 import ssl
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 from nats.aio.client import Client
 
 from shared.broker_address import BrokerAddress, nats_login
+
+CLOSE_SECONDS: Final = 0.3
 
 
 class _EncryptedClient(Client):
@@ -27,6 +31,9 @@ async def connect_to_nats(address: BrokerAddress, **options: Any) -> Client:
     try:
         await client.connect([f"nats://{server}" for server in address.servers], **nats_login(address), **options)
     except BaseException:
-        await client.close()  # the driver leaves the socket of a login that failed open
+        # The driver leaves the socket of a failed login open. After a failed handshake, it would wait for ever for the close.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await client.close()
         raise
     return client
