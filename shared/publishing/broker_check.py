@@ -42,10 +42,10 @@ async def check_broker(settings: Settings) -> AsyncIterator[Finding]:
             yield found("broker-unusable", server=server, what=what, fix=fix)
 
 
-Ask = Callable[[BrokerAddress, str], Awaitable[None]]
+Greeting = Callable[[BrokerAddress, str], Awaitable[None]]
 
 
-async def _outcome(ask: Ask, address: BrokerAddress, server: str) -> Exception | None:
+async def _outcome(ask: Greeting, address: BrokerAddress, server: str) -> Exception | None:
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             await ask(address, server)
@@ -75,7 +75,7 @@ def _explained(error: Exception, address: BrokerAddress) -> tuple[str, str]:
     return f"it does not answer as {address.kind} does ({kind_of(error)})", f"check the port{asks_for_tls}, and its log"
 
 
-def _kafka() -> Ask:
+def _kafka() -> Greeting:
     connections = import_module("aiokafka.conn")
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
@@ -89,7 +89,7 @@ def _kafka() -> Ask:
     return ask
 
 
-def _nats() -> Ask:
+def _nats() -> Greeting:
     no_servers: type[Exception] = import_module("nats.errors").NoServersError
     driver = import_module("shared.publishing.nats_client")
     logging.getLogger("nats").setLevel(logging.CRITICAL)
@@ -115,4 +115,4 @@ def _nats() -> Ask:
     return ask
 
 
-_ASK: Final[Mapping[str, Callable[[], Ask]]] = {"kafka": _kafka, "nats": _nats}
+_ASK: Final[Mapping[str, Callable[[], Greeting]]] = {"kafka": _kafka, "nats": _nats}
