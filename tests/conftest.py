@@ -19,6 +19,7 @@ import pytest_asyncio
 from redis.asyncio import Redis as RedisClient
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from dev.cassandra_server import CassandraServer
 from dev.daybook_processes import migrate
 from dev.opensearch_server import OpenSearchServer
 from dev.servers import MariaDb, Mongo, Postgres, Redis, start_all, stop_all
@@ -30,6 +31,7 @@ from tests.harness.log import MASTER_KEY
 from tests.harness.reporting import running_mariadb
 from tests.harness.running import PATIENT, Servers, Stack, run_stack
 from tests.harness.search import running_opensearch
+from tests.harness.timeline import running_cassandra
 
 # A developer's shell may have settings of a running stack. No test may touch that stack.
 for variable in [name for name in os.environ if name.startswith("DAYBOOK_")]:
@@ -66,8 +68,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if not {"servers", "migrated_postgres"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("services")
-        if "opensearch" in getattr(item, "fixturenames", ()):
-            item.add_marker("slow")  # its server takes 20 s to start
+        if not {"opensearch", "cassandra"}.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")  # their servers take 20 s to start
     if config.getoption("--prove"):
         others = [item for item in items if not item.get_closest_marker("proof")]
         config.hook.pytest_deselected(items=others)
@@ -180,6 +182,13 @@ def mariadb(server_folder: Path) -> Iterator[MariaDb]:
 def opensearch(server_folder: Path) -> Iterator[OpenSearchServer]:
     """OpenSearch for the whole run. A test that asks for it is skipped where `make engines` has not been run."""
     with running_opensearch(server_folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cassandra(server_folder: Path) -> Iterator[CassandraServer]:
+    """Cassandra for the whole run. A test that asks for it is skipped where `make engines` has not been run."""
+    with running_cassandra(server_folder) as server:
         yield server
 
 
