@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Final
 
 from dev.child_processes import ProgramArguments
-from dev.engine_jars import DEFINITIONS, class_path
+from dev.engine_jars import DEFINITIONS
+from dev.jar_server import JarServer
 from dev.ports import free_port
-from dev.programs import find_program
-from dev.servers import Server
 
-_HEAP: Final = "512m"
 _HOST: Final = "127.0.0.1"
 
 
-class CassandraServer(Server):
+class CassandraServer(JarServer):
     """Cassandra with one node, without a login: everybody on this machine can read it."""
 
+    engine = "cassandra"
     start_seconds = 180.0
     stop_seconds = 15.0
 
@@ -27,15 +26,14 @@ class CassandraServer(Server):
 
     def _command(self) -> ProgramArguments:
         self._configure()
-        definition = DEFINITIONS / "cassandra"
-        return [
-            *(find_program("java"), f"-Xms{_HEAP}", f"-Xmx{_HEAP}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+        definition = DEFINITIONS / self.engine
+        options = [
             *(f"@{definition / 'jvm17.args'}", f"-Dlogback.configurationFile={definition / 'logback.xml'}"),
             *(f"-Dcassandra.config={self._settings.as_uri()}", f"-Dcassandra.storagedir={self.folder}"),
             *("-Dcassandra-foreground=yes", "-Dcassandra.superuser_setup_delay_ms=0"),
             *("-Dcassandra.skip_wait_for_gossip_to_settle=0", "-Dcassandra.ring_delay_ms=100"),
-            *("-cp", class_path("cassandra"), "org.apache.cassandra.service.CassandraDaemon"),
         ]
+        return [*self._java("512m", *options), "org.apache.cassandra.service.CassandraDaemon"]
 
     def _configure(self) -> None:
         """Writes the settings as JSON, which is YAML too."""
