@@ -57,7 +57,7 @@ class TimelineQueries:
         if account.data is None:
             return account
 
-        async def look() -> AsOf[TimelineSlice]:
+        async def look() -> AsOf[TimelineSlice | None]:
             try:
                 async with asyncio.timeout(self._store.read_seconds):
                     return await self._look(view.ledger_id, account_id, month, limit, key)
@@ -71,7 +71,7 @@ class TimelineQueries:
 
     async def _look(
         self, ledger_id: str, account_id: str, month: str | None, limit: int, key: CursorKey | None
-    ) -> AsOf[TimelineSlice]:
+    ) -> AsOf[TimelineSlice | None]:
         number = (await self._store.read_pointer(TIMELINE, ledger_id)).live
         generation = Generation(TIMELINE, ledger_id, number or 0)
         checkpoint = None if number is None else await self._store.read_checkpoint(generation)

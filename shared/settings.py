@@ -153,8 +153,8 @@ class Settings(BaseSettings):
     timeline_url: str | None = Field(
         default=None,
         description="Apache Cassandra, `cassandra://user:password@host:9042,host/keyspace`, with `?datacenter=name`, "
-        "`replicas=3` for a keyspace that has to be made, and `ca_certs=file` for TLS. Without it, there is no timeline. Needs the "
-        "extra `timeline`. See [stores](stores.md#timeline).",
+        "`replicas=3` for a keyspace that has to be made, and `ca_certs=file` for TLS. Without it, there is no timeline. Needs "
+        "the extra `timeline`. See [stores](stores.md#timeline).",
     )
     secret: Annotated[SecretStr, AfterValidator(_secrets)] = Field(
         description="Signs cursors. At least 32 characters; the same for all processes. Several secrets, separated by commas: "

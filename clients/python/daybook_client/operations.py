@@ -71,6 +71,7 @@ from daybook_client.bodies import (
     GetScheduleArguments,
     GetStatementArguments,
     GetStatsArguments,
+    GetTimelineArguments,
     GetTransferArguments,
     GetTrialBalanceArguments,
     GetUserArguments,
@@ -157,6 +158,7 @@ from daybook_client.bodies import (
     StatisticsResponse,
     StreamEventResource,
     TestWebhookArguments,
+    TimelinePage,
     TotalsReport,
     TransferBody,
     TransferFundsArguments,
@@ -448,6 +450,13 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
             "cursor": "cursor",
             "sort": "sort",
         },
+        has_freshness=True,
+    ),
+    "get_timeline": Operation(
+        "query",
+        "GET",
+        "/v1/accounts/{account_id}/timeline",
+        query={"limit": "limit", "cursor": "cursor", "month": "month"},
         has_freshness=True,
     ),
     "get_statement": Operation(
@@ -881,6 +890,10 @@ class Operations(ABC):
         """List Entries."""
         return self._call("list_entries", {"account_id": str(account_id)}, arguments)
 
+    def get_timeline(self, account_id: str | UUID, **arguments: Unpack[GetTimelineArguments]) -> TimelinePage:
+        """Get Timeline."""
+        return self._call("get_timeline", {"account_id": str(account_id)}, arguments)
+
     def get_statement(self, account_id: str | UUID, **arguments: Unpack[GetStatementArguments]) -> StatementResponse:
         """Get Statement."""
         return self._call("get_statement", {"account_id": str(account_id)}, arguments)
@@ -1283,6 +1296,10 @@ class AsyncOperations(ABC):
     async def list_entries(self, account_id: str | UUID, **arguments: Unpack[ListEntriesArguments]) -> Page[EntryResource]:
         """List Entries."""
         return await self._call("list_entries", {"account_id": str(account_id)}, arguments)
+
+    async def get_timeline(self, account_id: str | UUID, **arguments: Unpack[GetTimelineArguments]) -> TimelinePage:
+        """Get Timeline."""
+        return await self._call("get_timeline", {"account_id": str(account_id)}, arguments)
 
     async def get_statement(self, account_id: str | UUID, **arguments: Unpack[GetStatementArguments]) -> StatementResponse:
         """Get Statement."""
