@@ -22,7 +22,7 @@ from shared.read_models.generations import Generation, pointer_id
 from shared.read_models.shapes import COPY_MARK, ReadModel
 from shared.read_models.stored_state import Checkpoint, Pointer, SchemaDifference
 from shared.timeline.rows import CHECKPOINT_KEY, COLUMNS, document_of, key_of
-from shared.timeline.store import KeptState, TableMissingError, TimelineStore, checkpoint_in, pointer_in
+from shared.timeline.store import TimelineState, TableMissingError, TimelineStore, checkpoint_in, pointer_in
 from shared.timeline.tables import find_table_differences
 
 ROWS_AT_ONCE: Final = 1_000
@@ -68,7 +68,7 @@ class TimelineSink:
             if state
         }
 
-    async def _states(self, places: Sequence[Any]) -> list[KeptState | None]:
+    async def _states(self, places: Sequence[Any]) -> list[TimelineState | None]:
         return await asyncio.gather(*(self._store.read_state(place) for place in places))
 
     async def read_letters(self, generation: Generation) -> list[DeadLetter]:
@@ -283,13 +283,13 @@ class TimelineSink:
         await self._store.delete_state(self._store.pointer_place(model, ledger_id))
 
 
-def _may_move(kept: KeptState, step: Step) -> bool:
+def _may_move(kept: TimelineState, step: Step) -> bool:
     """True if the checkpoint is where the step begins and the generation is neither retired nor paused."""
     state = kept.content
     return state["position"] == step.before and not state["retired"] and not state["paused"]
 
 
-def _moved(kept: KeptState, step: Step) -> StoredDocument:
+def _moved(kept: TimelineState, step: Step) -> StoredDocument:
     """Returns the checkpoint after the step, with the dead letters that the step adds."""
     state, added = kept.content, step.dead_letters
     return state | {

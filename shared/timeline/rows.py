@@ -17,7 +17,7 @@ from cassandra.query import UNSET_VALUE
 
 from shared.read_models.shapes import TIMELINE_BUCKET
 
-StoredFields = dict[str, Any]
+TimelineFields = dict[str, Any]
 
 DAYS_PART: Final = "days"
 MONTH: Final = 7
@@ -67,7 +67,7 @@ def key_of(name: str) -> RowKey:
     return RowKey(account_id, moment[:MONTH], bucket_of(int(place)), moment, int(place))
 
 
-def document_of(row: Mapping[str, Any]) -> StoredFields:
+def document_of(row: Mapping[str, Any]) -> TimelineFields:
     """Returns a row as the document that the projection made."""
     is_day = row["part"] == DAYS_PART
     place = row["place"] if is_day else f"{row['place']:016d}"
@@ -75,7 +75,7 @@ def document_of(row: Mapping[str, Any]) -> StoredFields:
     return {"_id": name} | {field: row[field] for field in (DAY_FIELDS if is_day else ENTRY_FIELDS)}
 
 
-def values_of(document: StoredFields) -> list[Any]:
+def values_of(document: TimelineFields) -> list[Any]:
     """Returns the values of a row in the order of the columns, and its write timestamp: the position of its event."""
     key = msgspec.structs.astuple(key_of(document["_id"]))
     # A value that is not set writes nothing. NULL would write a tombstone.

@@ -36,7 +36,7 @@ from shared.read_models.stored_state import Checkpoint, Pointer
 from shared.settings import Settings
 from shared.stores.store_errors import reading_url
 from shared.timeline.connection import Address, SharedSession, read_address
-from shared.timeline.rows import CHECKPOINT_KEY, KEY_COLUMNS, TABLE_BODY, VALUE_COLUMNS, StoredFields, values_of
+from shared.timeline.rows import CHECKPOINT_KEY, KEY_COLUMNS, TABLE_BODY, VALUE_COLUMNS, TimelineFields, values_of
 
 URL_VARIABLE: Final = "DAYBOOK_TIMELINE_URL"
 WRITE_SECONDS_MAX: Final = 30.0
@@ -59,14 +59,14 @@ class PagingStateInvalidError(Exception):
 class Rows(msgspec.Struct, frozen=True):
     """A page of rows, and the driver's paging state of the next page, or None if there is none."""
 
-    rows: list[StoredFields]
+    rows: list[TimelineFields]
     paging_state: bytes | None
 
 
-class KeptState(msgspec.Struct, frozen=True):
+class TimelineState(msgspec.Struct, frozen=True):
     """A pointer or a checkpoint, and the text as which it is stored."""
 
-    content: StoredFields
+    content: TimelineFields
     text: str
 
 
@@ -140,16 +140,16 @@ class TimelineStore:
     def checkpoint_place(self, generation: Generation) -> StatePlace:
         return StatePlace(self.table_of(generation), CHECKPOINT_KEY)
 
-    async def read_state(self, place: StatePlace) -> KeptState | None:
+    async def read_state(self, place: StatePlace) -> TimelineState | None:
         """Returns a pointer or a checkpoint, or None if there is none, or no such table."""
         try:
             question = f"SELECT state FROM {place.table} WHERE {_where(place)}"  # noqa: S608 # no text of a caller is in it
             found = (await self.ask(question, [*place.key.values()], serial=True)).rows
         except TableMissingError:
             return None
-        return KeptState(orjson.loads(found[0]["state"]), found[0]["state"]) if found and found[0]["state"] else None
+        return TimelineState(orjson.loads(found[0]["state"]), found[0]["state"]) if found and found[0]["state"] else None
 
-    async def put_state(self, place: StatePlace, content: StoredFields, before: KeptState | None) -> bool:
+    async def put_state(self, place: StatePlace, content: TimelineFields, before: TimelineState | None) -> bool:
         """Writes a pointer or a checkpoint in place of `before`. Returns False if another write was faster."""
         text, key = orjson.dumps(content).decode(), [*place.key.values()]
         if before is None:
@@ -209,7 +209,7 @@ class TimelineStore:
 
     async def pages(
         self, statement: str, values: Sequence[Any] = (), *, page_rows: int = 1_000
-    ) -> AsyncIterator[list[StoredFields]]:
+    ) -> AsyncIterator[list[TimelineFields]]:
         """Yields all rows that a statement finds, in pages."""
         state: bytes | None = None
         while True:
@@ -219,7 +219,7 @@ class TimelineStore:
             if state is None:
                 return
 
-    async def write(self, table: str, documents: Iterable[StoredFields]) -> None:
+    async def write(self, table: str, documents: Iterable[TimelineFields]) -> None:
         """Writes documents as rows, each with its `position` as its timestamp. A row that is there with a later one stays.
 
         Raises:
@@ -344,11 +344,11 @@ async def _answer(asked: ResponseFuture) -> Rows:
     return await answer
 
 
-def pointer_in(content: StoredFields) -> Pointer:
+def pointer_in(content: TimelineFields) -> Pointer:
     return Pointer(content["live"], content["building"], content["previous"])
 
 
-def checkpoint_in(content: StoredFields) -> Checkpoint:
+def checkpoint_in(content: TimelineFields) -> Checkpoint:
     summary = DeadLetterSummary(
         len(content["letters"]), len(content["parked"]), content["put_aside"], frozenset(content["skipped"])
     )

@@ -32,7 +32,7 @@ def test_a_missing_server_is_a_failure_only_if_it_is_required_and_both_say_why(
 def test_an_engine_that_nobody_knows_is_no_requirement() -> None:
     assert read_required("kafka,nats") == {"kafka", "nats"}
     assert read_required("") == set()
-    with pytest.raises(pytest.UsageError, match=f"{VARIABLE} names 'kafak'; the engines are chromium, "):
+    with pytest.raises(pytest.UsageError, match=f"{VARIABLE} names 'kafak'; the engines are cassandra, "):
         read_required("kafka,kafak")
 
 
