@@ -17,6 +17,7 @@ from fastapi import APIRouter, FastAPI
 from query_api.console import add_console
 from query_api.cursors import Cursors
 from query_api.doctor_reports import DoctorReports
+from query_api.log_replica import open_replica
 from query_api.log_tail import LogTails
 from query_api.operations import lag_metrics, readiness_notes, store_checks
 from query_api.reading import SWITCH_SECONDS, Reader
@@ -136,6 +137,7 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
     async with (
         open_postgres(configured, "daybook_query") as postgres,
         open_postgres(configured, "daybook_query", connections_max=1) as postgres_of_checks,
+        open_replica(configured) as replica,
         open_mongo(configured, configured.mongo_timeout_ms) as mongo,
         open_redis(configured) as redis,
         open_optional_stores(configured, read_only=True) as optional,
@@ -148,7 +150,7 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
         authentication = Authentication(Connections(postgres, redis), strangers, configured)
         denials = DenialRecorder(redis, configured, "queries")
         log_tails = LogTails(postgres, redis, configured.event_streams_max)
-        reader = Reader(postgres, mongo, redis, configured, optional)
+        reader = Reader(postgres, mongo, redis, configured, optional, replica)
         notes = partial(readiness_notes, postgres_of_checks, redis, is_publishing=bool(configured.publish_url))
         readiness = Readiness(store_checks(postgres_of_checks, mongo, redis), notes)
         await readiness.start()

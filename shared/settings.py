@@ -122,6 +122,11 @@ class Settings(BaseSettings):
         "transactions then go through it, and the database URL serves what needs a session. See "
         "[scaling](scaling.md#a-pooler-in-front-of-postgresql).",
     )
+    replica_url: str | None = Field(
+        default=None,
+        description="A replica of PostgreSQL, in the form of the database URL. The query API reads events and proofs from it. "
+        "See [scaling](scaling.md#a-replica-for-questions-to-the-log).",
+    )
     migration_database_url: str | None = Field(
         default=None,
         description="PostgreSQL as the owner of the schema, for migrations and `daybook master-keys rotate`. Default: "

@@ -43,6 +43,7 @@ def check_urls(settings: Settings) -> Iterator[Finding]:
     for store, variable, url in (
         ("PostgreSQL", "DAYBOOK_DATABASE_URL", settings.database_url),
         ("the pooler", "DAYBOOK_POOLER_URL", settings.pooler_url or ""),
+        ("the replica", "DAYBOOK_REPLICA_URL", settings.replica_url or ""),
         ("MongoDB", "DAYBOOK_MONGO_URL", settings.mongo_url),
         ("Redis", "DAYBOOK_REDIS_URL", settings.redis_url),
         ("the search store", "DAYBOOK_SEARCH_URL", settings.search_url or ""),
@@ -54,7 +55,7 @@ def check_urls(settings: Settings) -> Iterator[Finding]:
         if not _is_encrypted(url):
             yield found("no-tls", store=store, variable=variable)
         # PostgreSQL may need no password because of its own rules or of a client's certificate, which a URL does not show.
-        if store not in {"PostgreSQL", "the pooler"} and "@" not in url and "MONGODB-X509" not in url:
+        if store not in {"PostgreSQL", "the pooler", "the replica"} and "@" not in url and "MONGODB-X509" not in url:
             yield found("no-password", store=store, variable=variable)
 
 
