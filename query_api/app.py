@@ -51,6 +51,7 @@ from query_api.resources import (
     transfers,
     trial_balance,
     users,
+    verifications,
     webhooks,
 )
 from shared.garbage_collection import calm_collector
@@ -96,6 +97,7 @@ RESOURCES: Final = (
     ledgers,
     projections,
     read_model_operations,
+    verifications,
     seals,
     days,
     denials,

@@ -19,6 +19,7 @@ from query_api.app import create_app, router
 from query_api.requests import QueryRoute
 from shared.identity import audit_records
 from shared.identity.audit_records import ActCaller
+from shared.proof import verifications
 from shared.read_models import operations
 from shared.settings import Settings
 from shared.stores.postgres import open_postgres
@@ -135,6 +136,8 @@ async def test_real_answers_match_the_openapi_document(settings: Settings) -> No
             await audit_records.record(connection, "main", "login-denied", {"user_id": user_id}, ActCaller(None))
             await webhooks.insert(connection, place, "https://example.com", [], [], b"secret", "key")
             await webhooks.request_delivery(connection, place, book.new_id(), "WebhookTested")
+            names["verification_id"] = book.new_id()
+            await verifications.request(connection, "main", names["verification_id"], "why", "operator")
             names["operation_id"] = book.new_id()
             await operations.request(connection, "main", names["operation_id"], "users", "rebuild", None, "why", "operator")
         for operation_id in set(QUERIES) - PROOFS - REPORTS - ELSEWHERE:

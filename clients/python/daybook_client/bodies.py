@@ -635,6 +635,11 @@ class UserChangesBody(TypedDict):
     current_password: "NotRequired[str | None]"
 
 
+class VerificationBody(TypedDict):
+    id: "str"
+    status: "Literal['waiting', 'running', 'done', 'failed', 'cancelled']"
+
+
 class WebhookBody(TypedDict):
     id: "str"
     url: "str"
@@ -885,6 +890,15 @@ class SkipDeadLetterArguments(TypedDict):
     ledger: "NotRequired[str]"
 
 
+class VerifyLedgerArguments(TypedDict):
+    reason: "str"
+    ledger: "NotRequired[str]"
+
+
+class CancelVerificationArguments(TypedDict):
+    ledger: "NotRequired[str]"
+
+
 class RevokeKeyArguments(TypedDict):
     ledger: "NotRequired[str]"
 
@@ -1120,7 +1134,7 @@ class AuditCallerMember(TypedDict):
 
 class AuditRecordResource(TypedDict):
     audit_position: "int"
-    act: "Literal['key-made', 'key-rotated', 'key-revoked', 'reset-token-issued', 'password-set', 'password-denied', 'login-denied', 'session-begun', 'session-ended', 'sessions-ended', 'limits-changed', 'webhook-made', 'webhook-changed', 'webhook-deleted', 'webhook-secret-rotated', 'operation-requested']"
+    act: "Literal['key-made', 'key-rotated', 'key-revoked', 'reset-token-issued', 'password-set', 'password-denied', 'login-denied', 'session-begun', 'session-ended', 'sessions-ended', 'limits-changed', 'webhook-made', 'webhook-changed', 'webhook-deleted', 'webhook-secret-rotated', 'operation-requested', 'verification-requested', 'verification-cancelled']"
     data: "dict[str, Any]"
     caller: "AuditCallerMember"
     recorded_at: "str"
@@ -1155,6 +1169,12 @@ class CallerResource(TypedDict):
     all_ledgers: "bool"
     user_id: "str | None"
     scopes: "list[Literal['users:write', 'credentials:write', 'accounts:write', 'transfers:write', 'ledger:read', 'events:read', 'ops:admin']]"
+
+
+class CheckResource(TypedDict):
+    name: "str"
+    verdict: "Literal['ok', 'dead-letters', 'different']"
+    text: "str"
 
 
 class ClosingBalance(TypedDict):
@@ -1834,6 +1854,37 @@ class UsersByStatus(TypedDict):
     erased: "int"
 
 
+class VerificationResource(TypedDict):
+    id: "str"
+    reason: "str"
+    requested_by: "str"
+    status: "Literal['waiting', 'running', 'done', 'failed', 'cancelled']"
+    step: "str | None"
+    events_done: "int"
+    events_total: "int"
+    verdict: "Literal['ok', 'dead-letters', 'different'] | None"
+    checks: "list[CheckResource]"
+    outcome: "str | None"
+    requested_at: "str"
+    changed_at: "str"
+
+
+class VerificationResponse(TypedDict):
+    id: "str"
+    reason: "str"
+    requested_by: "str"
+    status: "Literal['waiting', 'running', 'done', 'failed', 'cancelled']"
+    step: "str | None"
+    events_done: "int"
+    events_total: "int"
+    verdict: "Literal['ok', 'dead-letters', 'different'] | None"
+    checks: "list[CheckResource]"
+    outcome: "str | None"
+    requested_at: "str"
+    changed_at: "str"
+    position: "int"
+
+
 class WebhookResource(TypedDict):
     id: "str"
     url: "str"
@@ -2179,6 +2230,16 @@ class ListOperationsArguments(TypedDict):
 
 
 class GetOperationArguments(TypedDict):
+    ledger: "NotRequired[str]"
+
+
+class ListVerificationsArguments(TypedDict):
+    limit: "NotRequired[int]"
+    cursor: "NotRequired[str | None]"
+    ledger: "NotRequired[str]"
+
+
+class GetVerificationArguments(TypedDict):
     ledger: "NotRequired[str]"
 
 

@@ -14,6 +14,7 @@ from daybook_client.bodies import (
     BalanceResponse,
     CallerResource,
     CancelScheduleArguments,
+    CancelVerificationArguments,
     CaptureBody,
     CaptureHoldArguments,
     ChangeAccountArguments,
@@ -75,6 +76,7 @@ from daybook_client.bodies import (
     GetTransferArguments,
     GetTrialBalanceArguments,
     GetUserArguments,
+    GetVerificationArguments,
     GetWebhookArguments,
     HoldBody,
     HoldResource,
@@ -105,6 +107,7 @@ from daybook_client.bodies import (
     ListStreamArguments,
     ListTransfersArguments,
     ListUsersArguments,
+    ListVerificationsArguments,
     ListWebhooksArguments,
     LogInArguments,
     LoginBody,
@@ -171,6 +174,10 @@ from daybook_client.bodies import (
     UserReport,
     UserResource,
     UserResponse,
+    VerificationBody,
+    VerificationResource,
+    VerificationResponse,
+    VerifyLedgerArguments,
     WebhookBody,
     WebhookResource,
     WebhookResponse,
@@ -305,6 +312,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "skip_dead_letter": Operation(
         "command", "POST", "/v1/projections/{name}/dead-letters/{position}/skip", body=frozenset(["reason"])
     ),
+    "verify_ledger": Operation("command", "POST", "/v1/verifications", body=frozenset(["reason"])),
+    "cancel_verification": Operation("command", "POST", "/v1/verifications/{verification_id}/cancel"),
     "revoke_key": Operation("command", "POST", "/v1/keys/{key_id}/revoke"),
     "rotate_key": Operation("command", "POST", "/v1/keys/{key_id}/rotate", body=frozenset(["overlap_seconds"])),
     "create_user": Operation(
@@ -634,6 +643,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "list_projection_dead_letters": Operation("query", "GET", "/v1/projections/{name}/dead-letters"),
     "list_operations": Operation("query", "GET", "/v1/operations", query={"limit": "limit", "cursor": "cursor"}),
     "get_operation": Operation("query", "GET", "/v1/operations/{operation_id}"),
+    "list_verifications": Operation("query", "GET", "/v1/verifications", query={"limit": "limit", "cursor": "cursor"}),
+    "get_verification": Operation("query", "GET", "/v1/verifications/{verification_id}"),
     "list_seals": Operation("query", "GET", "/v1/seals", query={"limit": "limit", "cursor": "cursor"}),
     "get_consistency": Operation("query", "GET", "/v1/seals/{position}/consistency", query={"from_": "from"}),
     "list_days": Operation(
@@ -763,6 +774,16 @@ class Operations(ABC):
     def skip_dead_letter(self, name: str | UUID, position: int, **arguments: Unpack[SkipDeadLetterArguments]) -> OperationBody:
         """Skip Dead Letter."""
         return self._call("skip_dead_letter", {"name": str(name), "position": str(position)}, arguments)
+
+    def verify_ledger(self, **arguments: Unpack[VerifyLedgerArguments]) -> VerificationBody:
+        """Verify Ledger."""
+        return self._call("verify_ledger", {}, arguments)
+
+    def cancel_verification(
+        self, verification_id: str | UUID, **arguments: Unpack[CancelVerificationArguments]
+    ) -> VerificationBody:
+        """Cancel Verification."""
+        return self._call("cancel_verification", {"verification_id": str(verification_id)}, arguments)
 
     def revoke_key(self, key_id: str | UUID, **arguments: Unpack[RevokeKeyArguments]) -> RevokedKeyBody:
         """Revoke Key."""
@@ -1004,6 +1025,16 @@ class Operations(ABC):
         """Get Operation."""
         return self._call("get_operation", {"operation_id": str(operation_id)}, arguments)
 
+    def list_verifications(self, **arguments: Unpack[ListVerificationsArguments]) -> Page[VerificationResource]:
+        """List Verifications."""
+        return self._call("list_verifications", {}, arguments)
+
+    def get_verification(
+        self, verification_id: str | UUID, **arguments: Unpack[GetVerificationArguments]
+    ) -> VerificationResponse:
+        """Get Verification."""
+        return self._call("get_verification", {"verification_id": str(verification_id)}, arguments)
+
     def list_seals(self, **arguments: Unpack[ListSealsArguments]) -> Page[SealResource]:
         """List Seals."""
         return self._call("list_seals", {}, arguments)
@@ -1168,6 +1199,16 @@ class AsyncOperations(ABC):
     ) -> OperationBody:
         """Skip Dead Letter."""
         return await self._call("skip_dead_letter", {"name": str(name), "position": str(position)}, arguments)
+
+    async def verify_ledger(self, **arguments: Unpack[VerifyLedgerArguments]) -> VerificationBody:
+        """Verify Ledger."""
+        return await self._call("verify_ledger", {}, arguments)
+
+    async def cancel_verification(
+        self, verification_id: str | UUID, **arguments: Unpack[CancelVerificationArguments]
+    ) -> VerificationBody:
+        """Cancel Verification."""
+        return await self._call("cancel_verification", {"verification_id": str(verification_id)}, arguments)
 
     async def revoke_key(self, key_id: str | UUID, **arguments: Unpack[RevokeKeyArguments]) -> RevokedKeyBody:
         """Revoke Key."""
@@ -1412,6 +1453,16 @@ class AsyncOperations(ABC):
     async def get_operation(self, operation_id: str | UUID, **arguments: Unpack[GetOperationArguments]) -> OperationResponse:
         """Get Operation."""
         return await self._call("get_operation", {"operation_id": str(operation_id)}, arguments)
+
+    async def list_verifications(self, **arguments: Unpack[ListVerificationsArguments]) -> Page[VerificationResource]:
+        """List Verifications."""
+        return await self._call("list_verifications", {}, arguments)
+
+    async def get_verification(
+        self, verification_id: str | UUID, **arguments: Unpack[GetVerificationArguments]
+    ) -> VerificationResponse:
+        """Get Verification."""
+        return await self._call("get_verification", {"verification_id": str(verification_id)}, arguments)
 
     async def list_seals(self, **arguments: Unpack[ListSealsArguments]) -> Page[SealResource]:
         """List Seals."""
