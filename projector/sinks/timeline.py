@@ -22,7 +22,7 @@ from shared.read_models.generations import Generation, pointer_id
 from shared.read_models.shapes import COPY_MARK, ReadModel
 from shared.read_models.stored_state import Checkpoint, Pointer, SchemaDifference
 from shared.timeline.rows import CHECKPOINT_KEY, COLUMNS, document_of, key_of
-from shared.timeline.store import TimelineState, TableMissingError, TimelineStore, checkpoint_in, pointer_in
+from shared.timeline.store import TableMissingError, TimelineState, TimelineStore, checkpoint_in, pointer_in
 from shared.timeline.tables import find_table_differences
 
 ROWS_AT_ONCE: Final = 1_000
