@@ -12,12 +12,14 @@ from prometheus_client.core import Metric
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from command_api.credentials.key_changes import ApiKeyChanges
 from command_api.credentials.login import Login
 from command_api.credentials.password_changes import PasswordChanges
 from command_api.due_runs import make_due_runs
 from command_api.expired_holds import record_expired_holds
 from command_api.requested_operations import RequestedOperations
 from command_api.requested_skips import record_requested_skips
+from command_api.requested_verifications import RequestedVerifications
 from command_api.routes import router
 from command_api.webhook_registration import Webhooks
 from command_api.writer.handover import Handover
@@ -70,11 +72,13 @@ class CommandApiState(TypedDict):
     handler: CommandHandler
     login: Login
     passwords: PasswordChanges
+    keys: ApiKeyChanges
     authentication: Authentication
     denials: DenialRecorder
     requests: RequestDurations
     webhooks: Webhooks
     operations: RequestedOperations
+    verifications: RequestedVerifications
     engine: AsyncEngine
     readiness: Readiness
     traces: Any
@@ -146,11 +150,13 @@ async def running_command_api(configured: Settings) -> AsyncIterator[CommandApiS
                     handler=handler,
                     login=login,
                     passwords=PasswordChanges(engine, login),
+                    keys=ApiKeyChanges(engine),
                     authentication=authentication,
                     denials=denials,
                     requests=RequestDurations(),
                     webhooks=Webhooks(engine, configured),
                     operations=RequestedOperations(engine, configured),
+                    verifications=RequestedVerifications(engine),
                     engine=engine,
                     readiness=readiness,
                     traces=traces,

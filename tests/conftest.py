@@ -19,6 +19,7 @@ import pytest_asyncio
 from redis.asyncio import Redis as RedisClient
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from dev.cassandra_server import CassandraServer
 from dev.daybook_processes import migrate
 from dev.kafka_server import KafkaServer
 from dev.search_servers import ElasticsearchServer, OpenSearchServer
@@ -67,7 +68,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if not {"servers", "migrated_postgres"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("services")
-        if not {"opensearch", "elasticsearch", "kafka"}.isdisjoint(getattr(item, "fixturenames", ())):
+        if not {"opensearch", "elasticsearch", "kafka", "cassandra"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("slow")  # their servers take 20 s to start
     if config.getoption("--prove"):
         others = [item for item in items if not item.get_closest_marker("proof")]
@@ -209,6 +210,13 @@ def authority(server_folder: Path) -> Authority:
 def kafka(server_folder: Path, authority: Authority) -> Iterator[KafkaServer]:
     """Kafka for the whole run, with and without TLS. A test that asks for it is skipped as one of `opensearch`."""
     with running(KafkaServer("kafka", server_folder, certificate=authority.sign())) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cassandra(server_folder: Path) -> Iterator[CassandraServer]:
+    """Cassandra for the whole run. A test that asks for it is skipped where `make engines` has not been run."""
+    with running(CassandraServer("cassandra", server_folder)) as server:
         yield server
 
 

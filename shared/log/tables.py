@@ -9,7 +9,7 @@ and indexes of each table serve these reads:
     log_heads         the end of a ledger's log
     writer_leases     the process that writes to a ledger
     idempotency_keys  a stored reply, the replies about some events
-    api_keys          an API key by id, the keys of a principal
+    api_keys          an API key by id, the keys of a principal, the keys that a key has made
     seals             a ledger's seals in order
     seal_nodes        a range of nodes of one level of the Merkle tree
     person_keys       the key of a person, the keys that an older master key wraps
@@ -19,6 +19,7 @@ and indexes of each table serve these reads:
     webhooks          a webhook by id, the webhooks of a ledger
     webhook_deliveries  the deliveries of a webhook in order, one of them, those that are old
     read_model_operations  the operations of a ledger in order, one of them, those that are open or old
+    verifications     the verifications of a ledger in order, one of them, those that are open or old
     publishing        how far a ledger's events are published
 """
 
@@ -38,6 +39,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
@@ -133,8 +135,10 @@ api_keys = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("last_used_at", DateTime(timezone=True), nullable=True),
     Column("revoked_at", DateTime(timezone=True), nullable=True),
+    Column("origin_key_id", Text, nullable=True),
     PrimaryKeyConstraint("key_id", name="api_keys_pkey"),
     Index("api_keys_principal_idx", "ledger_id", "principal"),
+    Index("api_keys_origin_idx", "origin_key_id", postgresql_where=text("origin_key_id IS NOT NULL")),
 )
 
 seals = Table(
@@ -278,6 +282,25 @@ read_model_operations = Table(
     Column("changed_at", DateTime(timezone=True), nullable=False),
     PrimaryKeyConstraint("ledger_id", "operation_id", name="read_model_operations_pkey"),
     Index("read_model_operations_status_idx", "status", "changed_at"),
+)
+
+verifications = Table(
+    "verifications",
+    metadata,
+    Column("ledger_id", Text, nullable=False),
+    Column("verification_id", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("step", Text, nullable=True),
+    Column("events_done", BigInteger, nullable=False),
+    Column("events_total", BigInteger, nullable=False),
+    Column("checks", JSONB, nullable=False),
+    Column("outcome", Text, nullable=True),
+    Column("requested_at", DateTime(timezone=True), nullable=False),
+    Column("changed_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("ledger_id", "verification_id", name="verifications_pkey"),
+    Index("verifications_status_idx", "status", "changed_at"),
 )
 
 publishing = Table(

@@ -81,10 +81,14 @@ CREDENTIAL_OPERATIONS: Final = {
     "POST /v1/users/{user_id}/reset-token",
     "POST /v1/password-resets",
     "GET /v1/users/{user_id}/sessions",
+    "POST /v1/keys/{key_id}/rotate",
     # Not credentials: a hold has `expires_at` too.
     *("POST /v1/holds", "POST /v1/holds/{hold_id}/capture", "POST /v1/holds/{hold_id}/release", "POST /v1/batch"),
 }
 """The operations that take or give something of a credential or a login name. The walk below tries them all."""
+UUIDS: Final = [
+    f"{name}_id" for name in ("account", "delivery", "hold", "schedule", "session", "transfer", "verification", "webhook")
+]
 TOKEN: Final = re.compile(r"db[kr]_[A-Za-z0-9_-]{43,}")
 HASH_OF_UNKNOWN: Final = PasswordHash.recommended().hash("a password that no caller knows")
 OPERATORS: Final = [
@@ -142,15 +146,15 @@ class Attacker:
         for reset in {token for answer in shown for token in TOKEN.findall(answer) if token.startswith("dbr_")}:
             await self._client.post("/v1/password-resets", json={"token": reset, "password": PASSWORD})
         answers = [await _login(self._client, email, self._site()) for email in self._addresses]
-        assert not any(token.startswith("dbk_") for answer in shown for token in TOKEN.findall(answer)), "no route makes a key"
+        assert not any(token.startswith("dbk_") for answer in shown for token in TOKEN.findall(answer)), (
+            "the walk rotates no key: see test_changed_keys"
+        )
         return [answer.json()["token"] for answer in answers if answer.status_code == 200]
 
     async def _send(self, operation: Operation) -> str:
         path = operation.path.replace("{user_id}", self._user_id).format_map(
-            dict.fromkeys(
-                ("account_id", "delivery_id", "hold_id", "schedule_id", "session_id", "transfer_id", "webhook_id"), MISSING
-            )
-            | {"ledger_id": "main", "day": "2020-01-31", "name": "users", "position": "1"}
+            dict.fromkeys(UUIDS, MISSING)
+            | {"ledger_id": "main", "day": "2020-01-31", "name": "users", "position": "1", "key_id": "missingkey"}
         )
         known = {"email": self._addresses[1], "password": PASSWORD, "current_password": PASSWORD}
         body = operation.body and {name: known.get(name, value) for name, value in operation.body.items()}

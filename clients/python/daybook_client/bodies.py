@@ -234,6 +234,10 @@ class HoldMember(TypedDict):
     expires_at: "str | None"
 
 
+class KeyRotation(TypedDict):
+    overlap_seconds: "NotRequired[int]"
+
+
 class LedgerBody(TypedDict):
     id: "str"
     position: "int"
@@ -491,6 +495,19 @@ class ReverseItem(TypedDict):
     transfer_id: "str | UUID"
 
 
+class RevokedKeyBody(TypedDict):
+    id: "str"
+    revoked_key_ids: "list[str]"
+
+
+class RotatedKeyBody(TypedDict):
+    id: "str"
+    token: "str"
+    expires_at: "str | None"
+    old_key_id: "str"
+    old_expires_at: "str"
+
+
 class RotatedSecretBody(TypedDict):
     id: "str"
     secret: "str"
@@ -616,6 +633,11 @@ class UserChangesBody(TypedDict):
     email: "NotRequired[str | None]"
     metadata: "NotRequired[dict[str, str] | None]"
     current_password: "NotRequired[str | None]"
+
+
+class VerificationBody(TypedDict):
+    id: "str"
+    status: "Literal['waiting', 'running', 'done', 'failed', 'cancelled']"
 
 
 class WebhookBody(TypedDict):
@@ -868,6 +890,24 @@ class SkipDeadLetterArguments(TypedDict):
     ledger: "NotRequired[str]"
 
 
+class VerifyLedgerArguments(TypedDict):
+    reason: "str"
+    ledger: "NotRequired[str]"
+
+
+class CancelVerificationArguments(TypedDict):
+    ledger: "NotRequired[str]"
+
+
+class RevokeKeyArguments(TypedDict):
+    ledger: "NotRequired[str]"
+
+
+class RotateKeyArguments(TypedDict):
+    overlap_seconds: "NotRequired[int]"
+    ledger: "NotRequired[str]"
+
+
 class CreateUserArguments(TypedDict):
     id: "NotRequired[str | UUID]"
     name: "str"
@@ -1094,7 +1134,7 @@ class AuditCallerMember(TypedDict):
 
 class AuditRecordResource(TypedDict):
     audit_position: "int"
-    act: "Literal['key-made', 'key-rotated', 'key-revoked', 'reset-token-issued', 'password-set', 'password-denied', 'login-denied', 'session-begun', 'session-ended', 'sessions-ended', 'limits-changed', 'webhook-made', 'webhook-changed', 'webhook-deleted', 'webhook-secret-rotated', 'operation-requested']"
+    act: "Literal['key-made', 'key-rotated', 'key-revoked', 'reset-token-issued', 'password-set', 'password-denied', 'login-denied', 'session-begun', 'session-ended', 'sessions-ended', 'limits-changed', 'webhook-made', 'webhook-changed', 'webhook-deleted', 'webhook-secret-rotated', 'operation-requested', 'verification-requested', 'verification-cancelled']"
     data: "dict[str, Any]"
     caller: "AuditCallerMember"
     recorded_at: "str"
@@ -1129,6 +1169,18 @@ class CallerResource(TypedDict):
     all_ledgers: "bool"
     user_id: "str | None"
     scopes: "list[Literal['users:write', 'credentials:write', 'accounts:write', 'transfers:write', 'ledger:read', 'events:read', 'ops:admin']]"
+
+
+class CheckResource(TypedDict):
+    name: "str"
+    verdict: "Literal['ok', 'dead-letters', 'different']"
+    text: "str"
+
+
+class ClosingBalance(TypedDict):
+    day: "str"
+    balance: "int"
+    currency: "str"
 
 
 ConsistencyResponse = TypedDict(
@@ -1442,6 +1494,7 @@ class KeyResource(TypedDict):
     expires_at: "str | None"
     last_used_at: "str | None"
     revoked_at: "str | None"
+    origin_key_id: "str | None"
 
 
 class LateTransfers(TypedDict):
@@ -1686,6 +1739,27 @@ class StreamEventResource(TypedDict):
     version: "int"
 
 
+class TimelineEntry(TypedDict):
+    account_id: "str"
+    transfer_id: "str"
+    kind: "Literal['deposit', 'withdrawal', 'transfer', 'reversal', 'postings', 'exchange']"
+    amount: "int"
+    balance: "int"
+    currency: "str"
+    counterparty_account_id: "str | None"
+    occurred_at: "str"
+    recorded_at: "str"
+    reference: "str | None"
+    position: "int"
+
+
+class TimelinePage(TypedDict):
+    items: "list[TimelineEntry]"
+    next: "str | None"
+    position: "int"
+    closing_balances: "list[ClosingBalance]"
+
+
 class TotalsReport(TypedDict):
     page: "int"
     page_size: "int"
@@ -1778,6 +1852,37 @@ class UsersByStatus(TypedDict):
     active: "int"
     inactive: "int"
     erased: "int"
+
+
+class VerificationResource(TypedDict):
+    id: "str"
+    reason: "str"
+    requested_by: "str"
+    status: "Literal['waiting', 'running', 'done', 'failed', 'cancelled']"
+    step: "str | None"
+    events_done: "int"
+    events_total: "int"
+    verdict: "Literal['ok', 'dead-letters', 'different'] | None"
+    checks: "list[CheckResource]"
+    outcome: "str | None"
+    requested_at: "str"
+    changed_at: "str"
+
+
+class VerificationResponse(TypedDict):
+    id: "str"
+    reason: "str"
+    requested_by: "str"
+    status: "Literal['waiting', 'running', 'done', 'failed', 'cancelled']"
+    step: "str | None"
+    events_done: "int"
+    events_total: "int"
+    verdict: "Literal['ok', 'dead-letters', 'different'] | None"
+    checks: "list[CheckResource]"
+    outcome: "str | None"
+    requested_at: "str"
+    changed_at: "str"
+    position: "int"
 
 
 class WebhookResource(TypedDict):
@@ -1880,6 +1985,14 @@ class ListEntriesArguments(TypedDict):
     limit: "NotRequired[int]"
     cursor: "NotRequired[str | None]"
     sort: "NotRequired[Literal['recorded_at', '-recorded_at', 'position', '-position', 'occurred_at', '-occurred_at', 'amount', '-amount', 'reference', '-reference']]"
+    ledger: "NotRequired[str]"
+    min_position: "NotRequired[int]"
+
+
+class GetTimelineArguments(TypedDict):
+    limit: "NotRequired[int]"
+    cursor: "NotRequired[str | None]"
+    month: "NotRequired[str | None]"
     ledger: "NotRequired[str]"
     min_position: "NotRequired[int]"
 
@@ -2117,6 +2230,16 @@ class ListOperationsArguments(TypedDict):
 
 
 class GetOperationArguments(TypedDict):
+    ledger: "NotRequired[str]"
+
+
+class ListVerificationsArguments(TypedDict):
+    limit: "NotRequired[int]"
+    cursor: "NotRequired[str | None]"
+    ledger: "NotRequired[str]"
+
+
+class GetVerificationArguments(TypedDict):
     ledger: "NotRequired[str]"
 
 
