@@ -27,8 +27,8 @@ Reply = asyncio.Future[list[Row]]
 class MemoryServer:
     """The server's process. A crash loses every transaction that is not committed, and nothing else."""
 
-    def __init__(self, tables: Tables, weather: Weather, *, unique_keys: bool = True) -> None:
-        self.log = MemoryLog(tables, unique_keys=unique_keys)
+    def __init__(self, tables: Tables, weather: Weather, *, unique_keys: bool = True, fenced: bool = True) -> None:
+        self.log = MemoryLog(tables, unique_keys=unique_keys, fenced=fenced)
         self.weather = weather
         self.process = Process("PostgreSQL")
         self.sessions: dict[Session, None] = {}
