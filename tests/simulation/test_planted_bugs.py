@@ -105,7 +105,7 @@ def test_a_retry_without_the_look_up_of_its_key_never_gets_its_reply_although_ke
 
 
 def test_a_writer_that_is_not_fenced_is_found() -> None:
-    """The append compares the head of the log, as others compare the term of a lease. Without that, two that write are two too many."""
+    """The append compares the head of the log, as others compare the term of a lease."""
     assert "there is no position" in found(Plant(fenced=False))
 
 
