@@ -26,7 +26,7 @@ install: .venv/.installed ## Create .venv and install the locked requirements, w
 run: install ## Start Daybook, and each database server that is not configured; ENGINES=sql adds optional stores
 	$(BIN)/daybook dev$(if $(ENGINES), --engines $(ENGINES)) $(ARGS)
 
-engines: install ## Get the engines that only Maven has (Kafka, OpenSearch); needs Maven and a JDK
+engines: install ## Get the engines that only Maven has (Kafka, OpenSearch, Elasticsearch); needs Maven and a JDK
 	@$(BIN)/python -m dev.engine_jars
 
 # The number of test processes. Each has its own PostgreSQL, MongoDB and Redis. Tests spend most of their time waiting.

@@ -167,7 +167,7 @@ def _as_admin(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
     owners = settings.model_copy(update={"database_url": settings.migration_database_url or settings.database_url})
 
     async def run() -> Any:
-        async with open_postgres(owners, "daybook_admin") as engine, engine.begin() as connection:
+        async with open_postgres(owners, "daybook_admin", keeps_session=True) as engine, engine.begin() as connection:
             return await work(connection)
 
     result: T = asyncio.run(run())

@@ -12,6 +12,7 @@ from prometheus_client.core import Metric
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from command_api.credentials.key_changes import ApiKeyChanges
 from command_api.credentials.login import Login
 from command_api.credentials.password_changes import PasswordChanges
 from command_api.due_runs import make_due_runs
@@ -70,6 +71,7 @@ class CommandApiState(TypedDict):
     handler: CommandHandler
     login: Login
     passwords: PasswordChanges
+    keys: ApiKeyChanges
     authentication: Authentication
     denials: DenialRecorder
     requests: RequestDurations
@@ -146,6 +148,7 @@ async def running_command_api(configured: Settings) -> AsyncIterator[CommandApiS
                     handler=handler,
                     login=login,
                     passwords=PasswordChanges(engine, login),
+                    keys=ApiKeyChanges(engine),
                     authentication=authentication,
                     denials=denials,
                     requests=RequestDurations(),

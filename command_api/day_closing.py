@@ -8,6 +8,7 @@ from shared.business_days import bounds_of
 from shared.day_errors import DayNotEnded
 from shared.log.day_contents import read_day
 from shared.log.ledgers import read_ledger
+from shared.stores.pooled_connection import for_single_reads
 from shared.timestamps import timestamp
 
 
@@ -18,7 +19,7 @@ async def close_command(engine: AsyncEngine, ledger_id: str, day: str) -> CloseD
         DayNotEnded: the day has not ended by PostgreSQL's clock, so the log can still get events of it.
         NotFound: there is no such ledger.
     """
-    async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+    async with for_single_reads(engine).connect() as connection:
         now = timestamp(await connection.scalar(text("SELECT clock_timestamp()")))
         ledger = await read_ledger(connection, ledger_id)
         zone = ledger.state.time_zone

@@ -30,7 +30,7 @@ from shared.errors import (
 )
 from shared.identity.access import Principal, access_rule_of
 from shared.identity.client_addresses import truncated_network
-from shared.input_types import LEDGER_ID, Day, EventPosition, Id, LedgerId, ProjectionName
+from shared.input_types import LEDGER_ID, ApiKeyId, Day, EventPosition, Id, LedgerId, ProjectionName
 from shared.settings import Settings
 from shared.web.admission import LEDGER_ID_WRONG, admit_anonymous, authorize, own_ledger_id
 from shared.web.compression import SECRECY
@@ -336,6 +336,7 @@ _PATH_TYPES: Final[dict[str, TypeAdapter[Any]]] = {
     "day": TypeAdapter(Day),
     "name": TypeAdapter(ProjectionName),
     "position": TypeAdapter(EventPosition),
+    "key_id": TypeAdapter(ApiKeyId),
 }
 """The types of arguments from the path that are no UUIDs."""
 
@@ -396,7 +397,7 @@ def _asks_for_dry_run(request: Request, *, is_command: bool) -> bool:
 
 
 def _path_argument(name: str, value: str) -> Any:
-    """Returns an argument from the path: a day, a position, the name of a read model, the id of a ledger, or another id.
+    """Returns an argument from the path: a day, a position, the name of a read model, the id of a ledger or key, or another id.
 
     Raises:
         ValidationFailed: the argument has another form.
@@ -406,6 +407,6 @@ def _path_argument(name: str, value: str) -> Any:
     except ValidationError:
         msg = (
             "An id is a UUID, the id of a ledger and the name of a read model have lower-case letters, digits and hyphens, "
-            "a position is a number from 1, and a day has the form 2026-01-31."
+            "the id of a key has 10 letters and digits, a position is a number from 1, and a day has the form 2026-01-31."
         )
         raise ValidationFailed(msg) from None

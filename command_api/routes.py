@@ -55,6 +55,7 @@ from command_api.domain.user import (
     hash_email,
 )
 from command_api.hold_answers import CaptureBody, HoldBody, capture_body, hold_body
+from command_api.key_routes import key_router
 from command_api.ledger_routes import ledger_router
 from command_api.money_routes import money_router
 from command_api.projection_routes import projection_router
@@ -71,7 +72,7 @@ from shared.web.problems import validation_failed
 WITHDRAWN: Final = "ISO 4217 has withdrawn this currency. To open accounts in it, name it in DAYBOOK_HISTORICAL_CURRENCIES"
 
 router = APIRouter(prefix="/v1", route_class=CommandRoute)
-for others in (money_router, schedule_router, ledger_router, day_router, webhook_router, projection_router):
+for others in (money_router, schedule_router, ledger_router, day_router, webhook_router, projection_router, key_router):
     router.routes.extend(others.routes)
 
 

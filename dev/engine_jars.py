@@ -89,11 +89,15 @@ def _run(program: str, *arguments: str | Path) -> None:
 
 
 def main() -> int:
-    """Makes all engines. Prints a line for each that cannot be made. Returns the exit code: 1 if there is one."""
+    """Makes all engines. Prints the name of each that is there, and on stderr why another cannot be made.
+
+    Returns the exit code: 1 if one cannot be made.
+    """
     failed = 0
     for definition in sorted(DEFINITIONS.iterdir()):
         try:
             make_engine(definition.name)
+            sys.stdout.write(f"{definition.name}\n")
         except StackError as error:
             sys.stderr.write(f"{definition.name}: {error}\n")
             failed = 1

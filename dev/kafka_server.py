@@ -4,23 +4,19 @@ import asyncio
 from typing import Final
 
 from dev.child_processes import ProgramArguments
-from dev.engine_jars import class_path
+from dev.jar_server import JarServer
 from dev.ports import free_port
-from dev.programs import find_program
-from dev.servers import Server
 from shared.private_files import write_private
 
 _CLUSTER_ID: Final = "ZGF5Ym9vay1kYXlib29rIQ"
-_JVM: Final = ("-Xms256m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _FORMAT: Final = '"$@" kafka.tools.StorageTool format --ignore-formatted -t "$0" -c "$CONFIG"'
 _FORMAT_AND_RUN: Final = f'{_FORMAT} && exec "$@" kafka.Kafka "$CONFIG"'
 
 
-class KafkaServer(Server):
+class KafkaServer(JarServer):
     """One Kafka broker, which is its own controller. It makes no topic that nobody asked for."""
 
-    start_seconds = 120.0
-    stop_seconds = 10.0
+    engine = "kafka"
     _controller_port: int | None = None
 
     @property
@@ -28,7 +24,6 @@ class KafkaServer(Server):
         return f"kafka://127.0.0.1:{self.port}"
 
     def _command(self) -> ProgramArguments:
-        java: ProgramArguments = [find_program("java"), *_JVM, "-cp", class_path("kafka")]
         self._controller_port = self._controller_port or free_port()
         controller = f"127.0.0.1:{self._controller_port}"
         broker = f"127.0.0.1:{self.port}"
@@ -48,7 +43,7 @@ class KafkaServer(Server):
         config = self.folder / "kafka.properties"
         write_private(config, "".join(f"{name}={value}\n" for name, value in settings.items()))
         self.environment = {"CONFIG": str(config)}
-        return ["sh", "-c", _FORMAT_AND_RUN, _CLUSTER_ID, *java]
+        return ["sh", "-c", _FORMAT_AND_RUN, _CLUSTER_ID, *self._java("256m")]
 
     async def _settle(self) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", self.port)

@@ -15,6 +15,9 @@ _ANSWER_SECONDS: Final = 1.0
 class NatsServer(Server):
     """A NATS server with a user `daybook`. It keeps its streams in files."""
 
+    engine = "nats"
+    programs = ("nats-server",)
+
     @property
     def url(self) -> str:
         return f"nats://daybook:{self._password('daybook')}@127.0.0.1:{self.port}"

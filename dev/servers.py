@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import asyncpg
 from pymongo import MongoClient
@@ -55,6 +55,12 @@ class Server(Child):
     stop_seconds = 3.0
     start_seconds = START_SECONDS
 
+    engine: ClassVar[str]
+    """The name of an optional server. PostgreSQL, MongoDB and Redis have none: they are always there."""
+
+    programs: ClassVar[tuple[str, ...]] = ()
+    """The programs that an optional server needs."""
+
     cache_gb = 1
     """The cache of PostgreSQL or MongoDB, in GB of memory. Redis keeps all its data in memory."""
 
@@ -68,6 +74,12 @@ class Server(Child):
     def url(self) -> str:
         """The URL of the server for the settings of Daybook."""
         raise NotImplementedError
+
+    @classmethod
+    def require_installed(cls) -> None:
+        """Raises `StackError` if something that an optional server needs is not installed."""
+        for program in cls.programs:
+            find_program(program)
 
     async def start(self) -> None:
         """Starts the server. Returns when it answers and is set up, for example when the user and the database exist.
@@ -312,6 +324,18 @@ class Redis(Server):
 class MariaDb(Server):
     """MariaDB with a database `daybook` that the user `daybook` owns. It stands for MySQL too."""
 
+    engine = "mariadb"
+    programs = ("mariadbd",)
+
+    @classmethod
+    def require_installed(cls) -> None:
+        try:
+            super().require_installed()
+        except StackError:
+            raise StackError(
+                "`mariadbd` was not found: `apt install mariadb-server-core`, or what your system calls it"
+            ) from None
+
     @property
     def url(self) -> str:
         return self.url_of("daybook")
@@ -353,7 +377,8 @@ class MariaDb(Server):
         write_private(logins, self._logins())
         return [
             *(find_program("mariadbd"), "--no-defaults", *_MARIADB_USER, f"--datadir={self._data}", f"--init-file={logins}"),
-            *(f"--socket={self.folder / 's'}", f"--pid-file={self.folder / 'pid'}", "--bind-address=127.0.0.1"),
+            # The path of a socket may have 107 bytes. This one is relative to the data.
+            *("--socket=s", f"--pid-file={self.folder / 'pid'}", "--bind-address=127.0.0.1"),
             *(f"--port={self.port}", "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=1"),
         ]
 

@@ -22,10 +22,10 @@ from dev.daybook_processes import LOCALHOST, command_api, local_url, migrate, qu
 from dev.development_key import development_key
 from dev.kept_secrets import keep_secret
 from dev.nats_server import NatsServer
-from dev.opensearch_server import OpenSearchServer
 from dev.ports import free_port, port_is_free
+from dev.search_servers import OpenSearchServer
 from dev.seed import seed
-from dev.servers import Mongo, Postgres, Redis, Server, start_all, stop_all
+from dev.servers import MariaDb, Mongo, Postgres, Redis, Server, start_all, stop_all
 from shared.errors import SettingsInvalid, StackError
 from shared.proof.seals import new_seed
 from shared.settings import MISSING, is_origin, read_settings
@@ -51,9 +51,11 @@ STACK_VARIABLES: Final = (
 ENGINES: Final = ("sql", "search", "publish")
 """The optional stores that a stack can start, each only if no other one is configured.
 
-`sql` is SQL reporting in a SQLite file, `search` an OpenSearch, and `publish` a NATS server to which all events are published.
+`sql` is SQL reporting in a MariaDB, or in a SQLite file where MariaDB is not installed. `search` is an OpenSearch, and `publish`
+a NATS server to which all events are published.
 """
 STARTED_ENGINES: Final[tuple[tuple[str, str, type[Server]], ...]] = (
+    ("sql", "DAYBOOK_REPORTING_URL", MariaDb),
     ("search", "DAYBOOK_SEARCH_URL", OpenSearchServer),
     ("publish", "DAYBOOK_PUBLISH_URL", NatsServer),
 )
@@ -109,7 +111,7 @@ async def _run(options: StackOptions, lock: int, ready: Callable[[RunningStack],
     async with AsyncExitStack() as exits:
         # Made before the servers have data, so that a secret that is missing later was lost.
         secrets = _secrets(options.folder)
-        servers = await _start_servers(exits, options, lock)
+        servers = await _start_servers(exits, options, lock, say)
         environment = _environment(options, servers) | secrets
         await migrate(options.folder, environment)
         environment["DAYBOOK_API_KEY"] = api_key = await development_key(options.folder, environment)
@@ -140,7 +142,7 @@ def _cancel_on_signal() -> None:
         loop.add_signal_handler(each, end)
 
 
-async def _start_servers(exits: AsyncExitStack, options: StackOptions, lock: int) -> dict[str, Server]:
+async def _start_servers(exits: AsyncExitStack, options: StackOptions, lock: int, say: Say) -> dict[str, Server]:
     """Starts the servers that are not configured. Returns each under the name of the variable that would configure it."""
     for process, port in (("command", options.command_port), ("query", options.query_port)):
         if not port_is_free(port, options.host):
@@ -156,26 +158,34 @@ async def _start_servers(exits: AsyncExitStack, options: StackOptions, lock: int
     }
     await require_answers({variable: os.environ[variable] for variable in SERVERS if variable not in servers})
     for engine, variable, server in STARTED_ENGINES:
-        if engine in options.engines and not os.environ.get(variable):
+        if engine in options.engines and not os.environ.get(variable) and not (engine == "sql" and _is_missing(server, say)):
             servers[variable] = server(engine, options.folder, inherit=[lock])
     exits.push_async_callback(stop_all, *servers.values())
     await start_all(*servers.values())
     return servers
 
 
+def _is_missing(server: type[Server], say: Say) -> bool:
+    """Says that SQL reporting is in a file, if the server for it is not installed."""
+    try:
+        server.require_installed()
+    except StackError as missing:
+        say(f"SQL reporting is in a SQLite file: {missing}")
+        return True
+    return False
+
+
 def _environment(options: StackOptions, servers: Mapping[str, Server]) -> dict[str, str]:
     """Returns the variables for the processes of this stack: configured ones, and those of the servers started here."""
     urls = {variable: servers[variable].url if variable in servers else os.environ[variable] for variable in SERVERS}
     owner = os.environ.get("DAYBOOK_MIGRATION_DATABASE_URL") or urls["DAYBOOK_DATABASE_URL"]
-    reporting = os.environ.get("DAYBOOK_REPORTING_URL", "")
-    if not reporting and "sql" in options.engines:
-        reporting = f"sqlite+aiosqlite:///{options.folder.resolve() / 'reports.sqlite'}"
     started = {
         variable: servers[variable].url if variable in servers else os.environ.get(variable, "")
         for _, variable, _ in STARTED_ENGINES
     }
+    if "sql" in options.engines and not started["DAYBOOK_REPORTING_URL"]:
+        started["DAYBOOK_REPORTING_URL"] = f"sqlite+aiosqlite:///{options.folder.resolve() / 'reports.sqlite'}"
     return {
-        "DAYBOOK_REPORTING_URL": reporting,
         **started,
         "DAYBOOK_COMMAND_URL": local_url(options.host, options.command_port or free_port()),
         "DAYBOOK_QUERY_URL": local_url(options.host, options.query_port or free_port()),

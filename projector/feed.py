@@ -38,6 +38,7 @@ from shared.log.user_events import UserErased
 from shared.privacy.encryption import KeysByPerson
 from shared.privacy.person_keys import PersonKeys
 from shared.stores.kept_connection import KeptConnection
+from shared.stores.pooled_connection import for_single_reads
 from shared.stores.store_errors import ASYNCPG_ERRORS
 
 SLICES_KEPT: Final = 8
@@ -92,7 +93,7 @@ class Feed:
         self.doubts = 0
         self._person_keys = person_keys
         # A read needs no transaction. Without a transaction it takes a single round trip.
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = for_single_reads(engine)
         self._slices: deque[LogSlice] = deque(maxlen=SLICES_KEPT)
         self._readers: WeakKeyDictionary[object, tuple[int, float]] = WeakKeyDictionary()
         self._reads: dict[int, asyncio.Task[LogSlice]] = {}

@@ -44,6 +44,7 @@ from shared.read_models.shapes import Store
 from shared.read_models.worker_reports import REPORT_INTERVAL_SECONDS, publish_reports
 from shared.settings import Settings
 from shared.stores.all_stores import Stores
+from shared.stores.pooled_connection import for_single_reads
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
 from shared.supervision import end_tasks, keep_running, task_health
 from shared.tracing import Traces
@@ -87,7 +88,7 @@ class Runner:
         `sinks` are those of the stores if they are not given. It shares the ledgers with the runners that have the same
         `alive_key`. A ledger falls asleep after nothing was heard of it for `awake_seconds`.
         """
-        self._engine = stores.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = for_single_reads(stores.engine)
         self._redis = stores.redis
         self._id = random.randbytes(16).hex()  # noqa: S311 # not a secret
         self._workers = LiveWorkers(stores.redis, self._id, alive_key)

@@ -9,7 +9,7 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from projector.due import EXPIRED_HOLDS, SCHEDULED_RUNS, DueTeller
 from projector.live_workers import ALIVE_KEY
@@ -118,12 +119,10 @@ async def start(
     context["runner"] = runner = runner_of(stores, traces)
     context["stores"] = stores
     context["holds"], context["runs"] = DueTeller(EXPIRED_HOLDS), DueTeller(SCHEDULED_RUNS)
-    of_webhooks = await stack.enter_async_context(open_postgres(settings, "daybook_projector", connections_max=CONNECTIONS_MAX))
+    of_webhooks = await stack.enter_async_context(_open_for_leader(settings, CONNECTIONS_MAX))
     context["webhooks"] = keep_running("sender of webhooks", WebhookSender(of_webhooks, settings).run)
     await stack.enter_async_context(publishing(settings))
-    of_operations = await stack.enter_async_context(
-        open_postgres(settings, "daybook_projector", connections_max=OPERATION_CONNECTIONS_MAX)
-    )
+    of_operations = await stack.enter_async_context(_open_for_leader(settings, OPERATION_CONNECTIONS_MAX))
     operations = OperationWorker(stores._replace(engine=of_operations), settings, projections)
     context["operations"] = keep_running("worker of operations", operations.run)
     context["sealer"] = make_sealer(stores.engine, settings)
@@ -140,6 +139,11 @@ async def start(
         metrics_server.start(partial(worker_metrics_text, runner, stores, settings))
         stack.push_async_callback(asyncio.to_thread, metrics_server.stop)
     log.info("projector started")
+
+
+def _open_for_leader(settings: Settings, connections_max: int) -> AbstractAsyncContextManager[AsyncEngine]:
+    """Opens connections for work that one worker does for all: a lock on a session says which."""
+    return open_postgres(settings, "daybook_projector", connections_max, keeps_session=True)
 
 
 async def _drop_old_collections(stores: Stores) -> None:

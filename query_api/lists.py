@@ -25,6 +25,8 @@ class ListSlice(msgspec.Struct, frozen=True):
 
     items: Sequence[Any]
     next_key: CursorKey | None
+    has_marked: bool | None = None
+    """True if one of the items is marked (see `read_texts`), and None if nobody has looked."""
 
 
 class SortOrder(msgspec.Struct, frozen=True):
@@ -62,13 +64,10 @@ def sort_orders(fields: Mapping[str, tuple[str, ...]]) -> dict[str, SortOrder]:
 def range_match(parameters: Parameters, *fields: str) -> MongoMatch:
     """Returns the filter for the range parameters of these fields: `amount[gte]=5` becomes `{"amount": {"$gte": 5}}`."""
     match: MongoMatch = {}
-    if not parameters.model_fields_set:
-        return match
-    for field in fields:
-        bounds = {operator: getattr(parameters, f"{field}_{operator}") for operator in ("gt", "gte", "lt", "lte")}
-        asked = {f"${operator}": value for operator, value in bounds.items() if value is not None}
-        if asked:
-            match[field] = asked
+    for name in parameters.model_fields_set:
+        field, _, operator = name.rpartition("_")
+        if field in fields and (bound := getattr(parameters, name)) is not None:
+            match.setdefault(field, {})[f"${operator}"] = bound
     return match
 
 
@@ -125,16 +124,26 @@ async def read_list_of_texts(
 
 
 async def read_texts(
-    view: CallerView, model: ReadModel, match: MongoMatch, order: SortOrder, parameters: PageParameters, key: CursorKey | None
+    view: CallerView,
+    model: ReadModel,
+    match: MongoMatch,
+    order: SortOrder,
+    parameters: PageParameters,
+    key: CursorKey | None,
+    marked: JsonObject | None = None,
 ) -> AsOf[ListSlice]:
     """Reads the texts of one page of documents that store their item of the answer as JSON text.
 
     MongoDB sends the page as a single document with a list for each field. The JSON texts are not decoded, which saves time.
+    `marked` is a condition of MongoDB for documents that the caller must decode.
 
     Raises:
         Rebuilding: an older version of the projection, which stored no texts, made the documents.
     """
-    gathered = {"$group": {"_id": None} | {f"{field}s": {"$push": f"${field}"} for field in ("item", *order.fields)}}
+    lists: JsonObject = {f"{field}s": {"$push": f"${field}"} for field in ("item", *order.fields)}
+    if marked:
+        lists["marked"] = {"$push": {"$cond": [marked, True, "$$REMOVE"]}}
+    gathered = {"$group": {"_id": None, **lists}}
     found = await view.documents(model, [*_stages(match, order, parameters, key), gathered], alone=_takes_long(match))
     if not found.data:
         return found.holding(ListSlice([], None))
@@ -144,7 +153,7 @@ async def read_texts(
     if len(texts) != len(unique):
         raise rebuilding(model)
     next_key = [values[limit - 1] for values in keys] if len(texts) > limit else None
-    return found.holding(ListSlice(texts[:limit], next_key))
+    return found.holding(ListSlice(texts[:limit], next_key, bool(page["marked"]) if marked else None))
 
 
 def _stages(match: MongoMatch, order: SortOrder, parameters: PageParameters, key: CursorKey | None) -> list[JsonObject]:

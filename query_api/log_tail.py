@@ -25,6 +25,7 @@ from shared.log.heads import read_head
 from shared.log.read import StoredEvent, read_stored
 from shared.logs import kind_of
 from shared.read_models.channels import WAKE_CHANNEL
+from shared.stores.pooled_connection import for_single_reads
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
 from shared.supervision import end_tasks, keep_running
 
@@ -133,7 +134,7 @@ class LogTails:
     """The tails of all ledgers that have readers."""
 
     def __init__(self, engine: AsyncEngine, redis: "Redis", streams_max: int) -> None:
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = for_single_reads(engine)
         self._redis = redis
         self._streams_max = streams_max
         self._reading = asyncio.Semaphore(READS_AT_ONCE)

@@ -65,6 +65,8 @@ class ServedParameters(PageParameters):
     @model_validator(mode="before")
     @classmethod
     def _in_an_order_that_serves(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if given.keys() <= PageParameters.model_fields.keys():
+            return given | {"sort": next(iter(cls.served))}
         known = frozenset[str]().union(*cls.served.values())
         asked = {name if name in known else name.partition("[")[0] for name in given} & known
         sort = given.get("sort")

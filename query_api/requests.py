@@ -39,6 +39,8 @@ class QueryRequest(SentRequest):
 
     principal: Principal
     path_arguments: dict[str, Any] = {}  # noqa: RUF012 # the validated variables of the path; replaced as a whole
+    query: Sequence[tuple[str, str]] = ()
+    """The parameters of the query string, as they were sent."""
 
     def view(self) -> CallerView:
         """Returns a view of the read models for this caller, as fresh as the headers ask for.
@@ -145,7 +147,7 @@ class QueryRequest(SentRequest):
         return StreamingResponse(found.data, 200, headers, JSON)
 
     def _link(self, cursor: str) -> str:
-        parameters = [(name, value) for name, value in _query(self) if name != "cursor"]
+        parameters = [(name, value) for name, value in self.query if name != "cursor"]
         return f"{quote(self.scope['path'])}?{urlencode([*parameters, ('cursor', cursor)])}"
 
     def last_event_id(self) -> int | None:
@@ -205,9 +207,9 @@ class QueryRoute(DirectRoute):
             path = query_request.path_params
             arguments = {name: _validated(adapter, path[name], "path", name) for name, adapter in names.items()}
             query_request.path_arguments = dict(arguments)
-            query = _query(query_request)
+            query_request.query = _query(query_request)
             for name, model in models or [("", Parameters)]:
-                arguments[name] = _read(model, query)
+                arguments[name] = _read(model, query_request.query)
             arguments.pop("", None)
             return await endpoint(request=query_request, **arguments)
 

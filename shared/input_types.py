@@ -35,6 +35,9 @@ LedgerId = Annotated[
 ProjectionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,40}$"), Field(examples=["accounts"])]
 """The name of a read model, which may not exist."""
 
+ApiKeyId = Annotated[str, StringConstraints(pattern=r"^[a-z2-7]{10}$"), Field(examples=["k3vq7m2xnp"])]
+"""The id of an API key, which may not exist."""
+
 _POSITION: Final = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
 
 

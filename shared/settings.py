@@ -116,6 +116,12 @@ class Settings(BaseSettings):
         description="PostgreSQL, `postgresql://user:password@host:port/database`. TLS as for libpq: "
         "`?sslmode=verify-full&sslrootcert=file`."
     )
+    pooler_url: str | None = Field(
+        default=None,
+        description="PgBouncer in transaction mode, in front of the same database, in the form of the database URL. All "
+        "transactions then go through it, and the database URL serves what needs a session. See "
+        "[scaling](scaling.md#a-pooler-in-front-of-postgresql).",
+    )
     migration_database_url: str | None = Field(
         default=None,
         description="PostgreSQL as the owner of the schema, for migrations and `daybook master-keys rotate`. Default: "
@@ -138,8 +144,8 @@ class Settings(BaseSettings):
     )
     search_url: str | None = Field(
         default=None,
-        description="OpenSearch, `https://user:password@host:9200`, with `?ca_certs=file` for an authority of your own. Without "
-        "it, there is no search. Needs the extra `search`. See [stores](stores.md#search).",
+        description="OpenSearch or Elasticsearch 7.10, `https://user:password@host:9200`, with `?ca_certs=file` for an "
+        "authority of your own. Without it, there is no search. Needs the extra `search`. See [stores](stores.md#search).",
     )
     search_prefix: SearchPrefix = Field(
         default="daybook", description="The beginning of the names of all indexes in OpenSearch, so that several can share one."

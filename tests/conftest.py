@@ -20,16 +20,15 @@ from redis.asyncio import Redis as RedisClient
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.daybook_processes import migrate
-from dev.opensearch_server import OpenSearchServer
+from dev.search_servers import ElasticsearchServer, OpenSearchServer
 from dev.servers import MariaDb, Mongo, Postgres, Redis, start_all, stop_all
 from shared.settings import Settings
 from shared.stores.postgres import open_postgres
 from tests.harness.databases import Databases, copy_postgres
+from tests.harness.engines import lacks, running
 from tests.harness.keys import OPERATOR, add_key
 from tests.harness.log import MASTER_KEY
-from tests.harness.reporting import running_mariadb
 from tests.harness.running import PATIENT, Servers, Stack, run_stack
-from tests.harness.search import running_opensearch
 
 # A developer's shell may have settings of a running stack. No test may touch that stack.
 for variable in [name for name in os.environ if name.startswith("DAYBOOK_")]:
@@ -66,12 +65,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if not {"servers", "migrated_postgres"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("services")
-        if "opensearch" in getattr(item, "fixturenames", ()):
-            item.add_marker("slow")  # its server takes 20 s to start
+        if not {"opensearch", "elasticsearch"}.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")  # their servers take 20 s to start
     if config.getoption("--prove"):
         others = [item for item in items if not item.get_closest_marker("proof")]
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if item.get_closest_marker("proof")]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("engine"):
+        engine, missing = mark.args
+        if missing:
+            lacks(engine, missing)
 
 
 def _repetitions(test: pytest.Item) -> int:
@@ -172,14 +179,21 @@ async def servers(server_folder: Path, migrated_postgres: Path) -> AsyncIterator
 @pytest.fixture(scope="session")
 def mariadb(server_folder: Path) -> Iterator[MariaDb]:
     """MariaDB for the whole run. A test that asks for it is skipped where it is not installed."""
-    with running_mariadb(server_folder) as server:
+    with running(MariaDb("mariadb", server_folder)) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def opensearch(server_folder: Path) -> Iterator[OpenSearchServer]:
     """OpenSearch for the whole run. A test that asks for it is skipped where `make engines` has not been run."""
-    with running_opensearch(server_folder) as server:
+    with running(OpenSearchServer("opensearch", server_folder)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def elasticsearch(server_folder: Path) -> Iterator[ElasticsearchServer]:
+    """Elasticsearch for the whole run, as `opensearch`."""
+    with running(ElasticsearchServer("elasticsearch", server_folder)) as server:
         yield server
 
 

@@ -29,6 +29,7 @@ async def measure_past_balances(rig: Rig) -> Section:
     accounts = dict(zip((FEW, MANY), zip((2, 3), rig.scale.page_entries, strict=True), strict=True))
     settings = await rig.ledger(len(accounts) + 1)
     say("asof: filling the log and the read models")
+    await fill_read_models(rig, settings)  # so that they are live, and their positions show how far they are with the rest
     for payee, entries in accounts.values():
         await append_transfers(settings, entries, repeat(1), repeat(payee), _moments())
     api = rig.yardstick("echo_apps:create_query_app", environment_of(settings))

@@ -13,7 +13,7 @@ from bench.measurement import Section
 from bench.read_model_watch import ReadModelWatch, watch_read_models
 from bench.rig import Rig, running, say
 from bench.workloads import account_id, nonce
-from dev.opensearch_server import OpenSearchServer
+from dev.search_servers import OpenSearchServer
 from dev.servers import start_all, stop_all
 from shared.read_models.shapes import SEARCH
 from shared.search.mappings import INDEX_BODY

@@ -1,4 +1,4 @@
-"""Makes variants of the command API without the steps that made it faster, to measure the effect of each step."""
+"""Makes variants of the command API, each without one of the steps that made it faster."""
 
 import gc
 from typing import Final
@@ -15,24 +15,24 @@ DEFAULT_THRESHOLD: Final = (700, 10, 10)
 """The default thresholds of Python's garbage collector."""
 
 
-def create_plain_app() -> ASGIApp:
-    """Makes the app without any step: with FastAPI's middleware and router, and with Python's default garbage collection."""
-    return _with_default_collector(_routed_by_fastapi(create_in_turn_app()))
+def create_collected_app() -> ASGIApp:
+    """Makes the app with Python's default garbage collection."""
+    return _with_default_collector(create_app())
 
 
-def create_calm_app() -> ASGIApp:
-    """Makes the app without any step except the calmed garbage collector."""
-    return _routed_by_fastapi(create_in_turn_app())
+def create_routed_app() -> ASGIApp:
+    """Makes the app that serves every request with FastAPI's middleware and router."""
+    return _routed_by_fastapi(create_app())
 
 
-def create_two_writes_app() -> ASGIApp:
+def create_two_writes_app() -> FastAPI:
     """Makes the app that writes the head and the body of an answer separately, as uvicorn does."""
 
     def write(self: OneWrite, data: bytes) -> None:
         self.transport.write(data)
 
     OneWrite.write = write  # type: ignore[method-assign]
-    return create_in_turn_app()
+    return create_app()
 
 
 def create_in_turn_app() -> FastAPI:

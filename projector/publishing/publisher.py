@@ -44,7 +44,7 @@ async def publishing(settings: Settings) -> AsyncIterator[None]:
         yield
         return
     broker = open_broker(settings)
-    async with open_postgres(settings, "daybook_projector", connections_max=CONNECTIONS_MAX) as engine:
+    async with open_postgres(settings, "daybook_projector", CONNECTIONS_MAX, keeps_session=True) as engine:
         task = keep_running("publisher", Publisher(engine, settings, broker).run)
         try:
             yield

@@ -28,6 +28,7 @@ from shared.privacy.person_keys import PersonKeys
 from shared.progress import CountDone, ShowProgress
 from shared.settings import Settings
 from shared.stores.all_stores import Stores, open_stores
+from shared.stores.pooled_connection import for_single_reads
 
 
 class CheckVerdict(StrEnum):
@@ -119,7 +120,7 @@ class LogChecks:
         domain: Domain,
     ) -> None:
         # A check only reads. With autocommit a read takes one round trip.
-        self._engine = stores.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = for_single_reads(stores.engine)
         self._ledger_id = ledger_id
         self._head = head
         self._person_keys = person_keys

@@ -145,7 +145,7 @@ async def _entries(view: CallerView, account_id: str, parameters: EntryParameter
         match = {"account_id": account_id}
     match |= range_match(parameters, "recorded_at", "occurred_at", "amount")
     match |= reference_match(parameters.reference_prefix, parameters.sort)
-    return await read_texts(view, ENTRIES, match, order, parameters, key)
+    return await read_texts(view, ENTRIES, match, order, parameters, key, _BACKDATED)
 
 
 async def _entries_of_transfers(
@@ -165,15 +165,21 @@ async def _entries_of_transfers(
     return transfers.limiting(entries.holding(ListSlice([texts[each] for each in ids if each in texts], transfers.data.next_key)))
 
 
+_BACKDATED: Final = {"$lt": ["$occurred_at", "$recorded_at"]}
+_LATE: Final = ',"after_close":true}'
+_IN_TIME: Final = ',"after_close":false}'
 _decode_recording: Final = msgspec.json.Decoder(Recording).decode
 
 
 async def _marked(view: CallerView, found: AsOf[ListSlice]) -> AsOf[ListSlice]:
     """Adds to the texts of entries the last member: if the entry came after the day was closed in which it occurred."""
+    if found.data.has_marked is False:
+        items = [orjson.Fragment(text[:-1] + _IN_TIME) for text in found.data.items]
+        return found.holding(ListSlice(items, found.data.next_key))
     recordings = [_decode_recording(text) for text in found.data.items]
     late, as_of_days = await find_late(view, recordings)
     items = [
-        orjson.Fragment(text[:-1] + (',"after_close":true}' if recording.position in late else ',"after_close":false}'))
+        orjson.Fragment(text[:-1] + (_LATE if recording.position in late else _IN_TIME))
         for text, recording in zip(found.data.items, recordings, strict=True)
     ]
     marked = found.holding(msgspec.structs.replace(found.data, items=items))

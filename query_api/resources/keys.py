@@ -35,6 +35,7 @@ class KeyResource(ResponseModel):
     expires_at: TimestampText | None
     last_used_at: Annotated[TimestampText | None, Field(description="Exact to a minute. null if it was never used.")]
     revoked_at: TimestampText | None
+    origin_key_id: Annotated[str | None, Field(description="The key with which this one was made over HTTP. It ends with that.")]
 
 
 KEY_EXAMPLE: Final = {
@@ -47,6 +48,7 @@ KEY_EXAMPLE: Final = {
     "expires_at": "2027-02-19T09:30:00.000000Z",
     "last_used_at": MOMENT,
     "revoked_at": MOMENT,
+    "origin_key_id": "h4wz2c6ykq",
 }
 
 
@@ -69,7 +71,7 @@ async def find_keys(view: CallerView, parameters: KeyParameters, key: CursorKey 
 def _item(key: ApiKey, status: KeyStatus) -> dict[str, Any]:
     moments = {name: moment and timestamp(moment) for name, moment in msgspec.structs.asdict(key).items() if name.endswith("_at")}
     named = {"id": key.key_id, "principal": key.principal, "user_id": key.user_id, "scopes": key.scopes}
-    return {**named, "status": status, **moments}
+    return {**named, "status": status, **moments, "origin_key_id": key.origin_key_id}
 
 
 @router.get(
@@ -88,6 +90,6 @@ def _item(key: ApiKey, status: KeyStatus) -> dict[str, Any]:
 async def list_keys(request: QueryRequest, parameters: Annotated[KeyParameters, Query()]) -> Response:
     """List the API keys of this ledger, newest first, also those that have ended. Keys for all ledgers are not among them.
 
-    `daybook keys` makes, rotates and revokes keys.
+    `daybook keys` makes, rotates and revokes keys. `POST /v1/keys/{id}/rotate` and `/revoke` of the command API do that too.
     """
     return request.answer_page(await find_keys(request.view(), parameters, request.cursor_key(parameters)), parameters)

@@ -1,5 +1,8 @@
 """API keys: an operator makes, rotates and revokes them, and the APIs verify them.
 
+The command API can revoke and rotate keys for a caller with a key that has all their scopes. A key that is made so has that key
+as its **origin**: it ends with the origin at the latest, and is revoked with it.
+
 The token of a key is `dbk_<key id>_<secret>`, with a secret of 256 bits. The token is shown only once, and PostgreSQL stores its
 SHA-256. A secret of this size cannot be guessed, so a fast hash is safe.
 """
@@ -101,6 +104,16 @@ class ApiKey(msgspec.Struct, frozen=True):
     created_at: datetime
     last_used_at: datetime | None
     revoked_at: datetime | None
+    origin_key_id: str | None
+    """The key with which this one was made over HTTP."""
+
+
+class RotatedKey(msgspec.Struct, frozen=True):
+    """A key that was made to replace another one. Its token is stored nowhere. The old key is valid until `old_expires_at`."""
+
+    token: str
+    expires_at: datetime | None
+    old_expires_at: datetime
 
 
 KeyStatus = Literal["valid", "expired", "revoked"]
@@ -110,23 +123,31 @@ INSERT: Final = text("""
     VALUES (:key_id, :ledger_id, :principal, :user_id, :scopes, :token_hash, now() + :lifetime, now())
 """)
 LIST: Final = text("""
-    SELECT key_id, ledger_id, principal, user_id, scopes, expires_at, created_at, last_used_at, revoked_at
+    SELECT key_id, ledger_id, principal, user_id, scopes, expires_at, created_at, last_used_at, revoked_at, origin_key_id
     FROM api_keys ORDER BY ledger_id, principal, created_at
 """)
 READ: Final = text("""
-    SELECT key_id, ledger_id, principal, user_id, scopes, expires_at, created_at, last_used_at, revoked_at,
+    SELECT key_id, ledger_id, principal, user_id, scopes, expires_at, created_at, last_used_at, revoked_at, origin_key_id,
            CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN expires_at <= now() THEN 'expired' ELSE 'valid' END
     FROM api_keys
     WHERE ledger_id = :ledger_id AND (created_at, key_id) < (:created_at, :key_id)
     ORDER BY created_at DESC, key_id DESC LIMIT :count
 """)
 GET: Final = text("""
-    SELECT key_id, ledger_id, principal, user_id, scopes, expires_at, created_at, last_used_at, revoked_at
+    SELECT key_id, ledger_id, principal, user_id, scopes, expires_at, created_at, last_used_at, revoked_at, origin_key_id
     FROM api_keys WHERE key_id = :key_id AND revoked_at IS NULL FOR UPDATE
 """)
-REVOKE: Final = text("""
-    UPDATE api_keys SET revoked_at = now() WHERE key_id = :key_id AND revoked_at IS NULL RETURNING ledger_id
+FIND_IN_LEDGER: Final = text("""
+    SELECT key_id, ledger_id, principal, user_id, scopes, expires_at, created_at, last_used_at, revoked_at, origin_key_id
+    FROM api_keys WHERE ledger_id = :ledger_id AND key_id = :key_id
 """)
+# A key that is being made must be seen by a revocation of its origin, so one waits for the other.
+LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('daybook ends of keys', 0))")
+REVOKE: Final = text("""
+    SELECT key_id, ledger_id FROM revoke_api_key(:key_id) AS ended (key_id) JOIN api_keys USING (key_id)
+    ORDER BY key_id = :key_id DESC, created_at, key_id
+""")
+ROTATE: Final = text("SELECT rotate_api_key(:key_id, :origin_key_id, :new_key_id, :token_hash, :overlap)")
 EXPIRE: Final = text("""
     UPDATE api_keys SET expires_at = LEAST(expires_at, now() + :overlap) WHERE key_id = :key_id
 """)
@@ -200,18 +221,48 @@ def _seconds(span: timedelta | None) -> int | None:
     return None if span is None else int(span.total_seconds())
 
 
-async def revoke_key(connection: AsyncConnection, key_id: str, caller: ActCaller) -> None:
-    """Revokes an API key, and with it all that comes from it: reset tokens, passwords and sessions.
+async def revoke_key(connection: AsyncConnection, key_id: str, caller: ActCaller) -> list[str]:
+    """Revokes an API key, and with it all that comes from it: keys, reset tokens, passwords and sessions.
 
-    Processes that have cached the key or a session accept it for a few seconds more.
+    Returns the ids of the keys that end, with the key itself as the first. Processes that have cached one of them or a session
+    accept it for a few seconds more.
 
     Raises:
         ApiKeyError: there is no such key, or it was revoked.
     """
-    ledger_id = await connection.scalar(REVOKE, {"key_id": key_id})
-    if ledger_id is None:
+    await connection.execute(LOCK)
+    ended = [tuple(row) for row in await connection.execute(REVOKE, {"key_id": key_id})]
+    if not ended:
         raise ApiKeyError(f"there is no key {key_id!r} that is not revoked")
-    await record_everywhere(connection, ledger_id, "key-revoked", {"key_id": key_id}, caller)
+    for ended_id, ledger_id in ended:
+        await record_everywhere(connection, ledger_id, "key-revoked", {"key_id": ended_id}, caller)
+    return [ended_id for ended_id, _ in ended]
+
+
+async def rotate_key_with(
+    connection: AsyncConnection, key: ApiKey, origin_key_id: str, overlap: timedelta, caller: ActCaller
+) -> RotatedKey | None:
+    """Makes a new key for the principal of `key`, for a caller with another key, the origin.
+
+    Returns None if one of both keys has ended meanwhile, the origin lacks a scope, or it is a customer's or of another ledger.
+    """
+    await connection.execute(LOCK)
+    token = _new_token()
+    new = {"new_key_id": key_id_of(token), "token_hash": hash_token(token)}
+    named = {"key_id": key.key_id, "origin_key_id": origin_key_id, "overlap": overlap}
+    ends = await connection.scalar(ROTATE, named | new)
+    if ends is None:
+        return None
+    lifetime = ends[0] - await connection.scalar(text("SELECT now()")) if ends[0] else None
+    rotated = {"key_id": key.key_id, "new_key_id": key_id_of(token), "overlap_seconds": _seconds(overlap)}
+    await record_everywhere(connection, key.ledger_id, "key-rotated", rotated | {"lifetime_seconds": _seconds(lifetime)}, caller)
+    return RotatedKey(token, *ends)
+
+
+async def find_key(connection: AsyncConnection, ledger_id: str, key_id: str) -> ApiKey | None:
+    """Returns a key of a ledger, also one that has ended."""
+    row = (await connection.execute(FIND_IN_LEDGER, {"ledger_id": ledger_id, "key_id": key_id})).one_or_none()
+    return ApiKey(*row) if row else None
 
 
 async def list_keys(connection: AsyncConnection) -> list[ApiKey]:
@@ -234,10 +285,9 @@ async def _insert(
     scopes: Sequence[str],
     lifetime: timedelta | None,
 ) -> str:
-    key_id = "".join(secrets.choice(_KEY_ID_LETTERS) for _ in range(_KEY_ID_LENGTH))
-    token = f"dbk_{key_id}_{secrets.token_urlsafe(32)}"
+    token = _new_token()
     row: dict[str, Any] = {
-        "key_id": key_id,
+        "key_id": key_id_of(token),
         "ledger_id": ledger_id,
         "principal": principal,
         "user_id": user_id,
@@ -247,6 +297,11 @@ async def _insert(
     }
     await connection.execute(INSERT, row)
     return token
+
+
+def _new_token() -> str:
+    key_id = "".join(secrets.choice(_KEY_ID_LETTERS) for _ in range(_KEY_ID_LENGTH))
+    return f"dbk_{key_id}_{secrets.token_urlsafe(32)}"
 
 
 def key_id_of(token: str) -> str:

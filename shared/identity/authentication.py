@@ -1,7 +1,7 @@
 """Authenticates the caller of each request and applies rate limits, before the route runs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 
@@ -124,6 +124,10 @@ class Authentication:
         Other processes remember a credential for at most `CACHE_SECONDS`.
         """
         self._credentials.forget(ledger_id, user_id)
+
+    def forget_keys(self, key_ids: Collection[str]) -> None:
+        """Removes keys from the cache of this process, like `forget`."""
+        self._credentials.forget_keys(key_ids)
 
     async def _principal_of(self, state: MutableMapping[str, Any], site: str, authorization: Sequence[str]) -> Principal:
         is_counted = await self._count_stranger(site, authorization)

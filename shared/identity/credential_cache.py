@@ -12,7 +12,7 @@ import hashlib
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -133,6 +133,12 @@ class CredentialCache:
         """Makes sure that each of the customer's credentials is verified again at its next use."""
         for token_hash, cached in self._cached.items():
             if (cached.principal.ledger_id, cached.principal.user_id) == (ledger_id, user_id):
+                self._cached[token_hash] = _CachedPrincipal(cached.principal, 0.0)
+
+    def forget_keys(self, key_ids: Collection[str]) -> None:
+        """Makes sure that each of these keys is verified again at its next use."""
+        for token_hash, cached in self._cached.items():
+            if cached.principal.key_id in key_ids:
                 self._cached[token_hash] = _CachedPrincipal(cached.principal, 0.0)
 
     async def close(self) -> None:

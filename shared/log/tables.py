@@ -9,7 +9,7 @@ and indexes of each table serve these reads:
     log_heads         the end of a ledger's log
     writer_leases     the process that writes to a ledger
     idempotency_keys  a stored reply, the replies about some events
-    api_keys          an API key by id, the keys of a principal
+    api_keys          an API key by id, the keys of a principal, the keys that a key has made
     seals             a ledger's seals in order
     seal_nodes        a range of nodes of one level of the Merkle tree
     person_keys       the key of a person, the keys that an older master key wraps
@@ -38,6 +38,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
@@ -133,8 +134,10 @@ api_keys = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("last_used_at", DateTime(timezone=True), nullable=True),
     Column("revoked_at", DateTime(timezone=True), nullable=True),
+    Column("origin_key_id", Text, nullable=True),
     PrimaryKeyConstraint("key_id", name="api_keys_pkey"),
     Index("api_keys_principal_idx", "ledger_id", "principal"),
+    Index("api_keys_origin_idx", "origin_key_id", postgresql_where=text("origin_key_id IS NOT NULL")),
 )
 
 seals = Table(

@@ -16,7 +16,6 @@ the generation:
 operator decided to leave out (see `ProjectionEventSkipped`).
 """
 
-import re
 from typing import Any, Final
 
 import msgspec
@@ -73,7 +72,8 @@ def summary_in_document(checkpoint: dict[str, Any]) -> DeadLetterSummary:
 
 def ids_of_generation(generation: Generation) -> dict[str, Any]:
     """Returns a MongoDB filter for the documents of one generation in `dead_letters` or `parked_streams`."""
-    return {"_id": {"$regex": "^" + re.escape(checkpoint_id(generation) + "/")}}
+    begin = checkpoint_id(generation)
+    return {"_id": {"$gte": f"{begin}/", "$lt": f"{begin}0"}}  # 0 comes right after the slash
 
 
 async def dead_letters_in_mongo(mongo: MongoDatabase, generation: Generation) -> list[DeadLetter]:

@@ -31,6 +31,7 @@ _BRANCHES: Final = {"$and", "$or", "$nor"}
 _BOUNDS: Final = {"$gt", "$gte", "$lt", "$lte"}
 _LATER_STAGES: Final = {"$group", "$limit", "$project", "$sample", "$sort"}
 """The stages that may follow the first one. They see only what the first one has matched."""
+_WITH_EXPRESSIONS: Final = {"$group", "$project"}
 _AFTER_SLASH: Final = "0"
 _AFTER_FULL_STOP: Final = "/"
 _LENGTH_BYTES: Final = 4
@@ -86,7 +87,7 @@ class GenerationDocuments:
             msg = f"a pipeline begins with $match, followed by stages of {sorted(_LATER_STAGES)}"
             raise ValueError(msg)
         ordered_by = next(iter(later[0].get("$sort", ())), None) if later else None
-        return [{"$match": self.match(first["$match"], ordered_by)}, *(self._expression(stage) for stage in later)]
+        return [{"$match": self.match(first["$match"], ordered_by)}, *map(self._later_stage, later)]
 
     def _inside(self, wanted: Mapping[str, Any]) -> MongoDocument:
         return {name: self._condition(name, value) for name, value in wanted.items()}
@@ -111,6 +112,9 @@ class GenerationDocuments:
         if not wanted.keys() & {"$lt", "$lte"}:
             bounds["$lt"] = self._end
         return bounds
+
+    def _later_stage(self, stage: MongoDocument) -> MongoDocument:
+        return stage if _WITH_EXPRESSIONS.isdisjoint(stage) else {name: self._expression(value) for name, value in stage.items()}
 
     def _expression(self, value: Any) -> Any:
         """Returns a part of a stage in which `$_id` means the id without the generation.

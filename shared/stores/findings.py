@@ -28,6 +28,11 @@ KINDS: Final[Mapping[str, tuple[Severity, str, str]]] = {
         "PostgreSQL runs with {setting} = {value}: acknowledged commands could be lost",
         "ALTER SYSTEM SET {setting} = 'on' and reload; a DATABASE or a ROLE may have it set too",
     ),
+    "postgres-asynchronous": (
+        "warning",
+        "PostgreSQL answers before its standbys ({standbys}) have a commit, so a failover can lose acknowledged commands",
+        "set synchronous_standby_names, or synchronous_mode of Patroni, if a standby may become the primary",
+    ),
     "postgres-too-old": ("danger", "PostgreSQL {release} lacks what Daybook uses", "upgrade to {least} or later"),
     "login-superuser": (
         "danger",
@@ -92,6 +97,21 @@ KINDS: Final[Mapping[str, tuple[Severity, str, str]]] = {
         "danger",
         "MongoDB is not a replica set and therefore has no transactions",
         "start it with --replSet; one node is enough",
+    ),
+    "mongo-no-spare": (
+        "warning",
+        "{majority} of {members} members of MongoDB must have a write, and {with_data} hold data: if one fails, none is written",
+        "three members with data, and no arbiter",
+    ),
+    "mongo-one-member": (
+        "warning",
+        "DAYBOOK_MONGO_URL has directConnection=true, so it reaches one of {members} members, also when another is the primary",
+        "name all members and the replicaSet in it",
+    ),
+    "mongo-not-majority": (
+        "warning",
+        "DAYBOOK_MONGO_URL asks for {option}, and Daybook writes and reads by majority all the same",
+        "remove it from the URL",
     ),
     "redis-may-evict": (
         "danger",

@@ -8,6 +8,7 @@ from typing import Any, Final
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from shared.stores.pooled_connection import is_pooled
 from shared.stores.postgres import Driver, driver_of
 
 KEPT_SECONDS: Final = 5
@@ -33,11 +34,16 @@ class KeptConnection:
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Driver]:
-        """Yields the connection, without a transaction.
+        """Yields the connection for reads, without a transaction unless a pooler needs one.
 
         Raises:
             TimeoutError, one of ASYNCPG_ERRORS, sqlalchemy.exc.SQLAlchemyError: PostgreSQL does not answer or reports an error.
         """
+        async with self.begin() if is_pooled(self._engine) else self._taken() as driver:
+            yield driver
+
+    @asynccontextmanager
+    async def _taken(self) -> AsyncIterator[Driver]:
         driver = await self._open()
         try:
             yield driver
@@ -54,7 +60,7 @@ class KeptConnection:
         Raises:
             TimeoutError, one of ASYNCPG_ERRORS, sqlalchemy.exc.SQLAlchemyError: nothing was committed, unless COMMIT was sent.
         """
-        async with self.connected() as driver:
+        async with self._taken() as driver:
             transaction = driver.transaction()
             await transaction.start()
             try:

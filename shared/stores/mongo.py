@@ -27,6 +27,8 @@ async def open_mongo(
 ) -> AsyncIterator[MongoDatabase]:
     """Yields the MongoDB database of the read models. Writes are acknowledged when a majority of servers has journaled them.
 
+    No option of the URL makes a write or a read weaker than that.
+
     An operation fails after `operation_timeout_ms`. The default is five times the timeout for finding the server.
     """
     with reading_url("DAYBOOK_MONGO_URL"):
@@ -36,6 +38,7 @@ async def open_mongo(
             w="majority",
             journal=True,
             readConcernLevel="majority",
+            retryWrites=True,
             serverSelectionTimeoutMS=settings.mongo_timeout_ms,
             connectTimeoutMS=settings.mongo_timeout_ms,
             timeoutMS=operation_timeout_ms or settings.mongo_timeout_ms * 5,

@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 from shared.errors import UnsafeStore
 from shared.http_values import PORT_MAX
 from shared.settings import Settings
+from shared.stores.pooled_connection import POOLED_OPTIONS, WITHOUT_NAMES, pooled_connection_class
 from shared.stores.store_errors import reading_url, requiring_answer
 
 Role = Literal["daybook_command", "daybook_projector", "daybook_query", "daybook_admin"]
@@ -32,13 +33,18 @@ Driver: TypeAlias = asyncpg.Connection
 
 
 @asynccontextmanager
-async def open_postgres(settings: Settings, role: Role, connections_max: int | None = None) -> AsyncIterator[AsyncEngine]:
+async def open_postgres(
+    settings: Settings, role: Role, connections_max: int | None = None, *, keeps_session: bool = False
+) -> AsyncIterator[AsyncEngine]:
     """Yields an engine whose connections act as `role` and have only the permissions of that role.
 
-    The settings say how many connections there are, or `connections_max` if it is given.
+    The settings say how many connections there are, or `connections_max` if it is given. The connections go through the pooler,
+    if there is one. With `keeps_session` they do not: what is set or locked on a session then stays until it ends.
     """
-    with reading_url("DAYBOOK_DATABASE_URL"):
-        url, tls = postgres_address(settings.database_url)
+    pooler_url = None if keeps_session else settings.pooler_url
+    with reading_url("DAYBOOK_POOLER_URL" if pooler_url else "DAYBOOK_DATABASE_URL"):
+        url, tls = postgres_address(pooler_url or settings.database_url)
+    session_settings = _session_settings(settings, role)
     engine = create_async_engine(
         url,
         pool_size=connections_max or settings.database_pool_size,
@@ -52,15 +58,10 @@ async def open_postgres(settings: Settings, role: Role, connections_max: int | N
             "timeout": settings.database_connect_timeout_ms / 1000,
             # PostgreSQL's own time limit comes first. This longer one is for a server that does not answer at all.
             "command_timeout": settings.database_statement_timeout_ms / 1000 + 0.5,
-            "server_settings": {
-                "application_name": role.replace("_", "-"),
-                "role": role,
-                "jit": "off",
-                "statement_timeout": str(settings.database_statement_timeout_ms),
-                "lock_timeout": str(settings.database_lock_timeout_ms),
-                "idle_in_transaction_session_timeout": str(_idle_milliseconds(settings, role)),
-            },
-        },
+            "server_settings": {"application_name": role.replace("_", "-")} | ({} if pooler_url else session_settings),
+        }
+        | (WITHOUT_NAMES | {"connection_class": pooled_connection_class(session_settings)} if pooler_url else {}),
+        execution_options=POOLED_OPTIONS if pooler_url else {},
     )
     try:
         yield engine
@@ -68,10 +69,17 @@ async def open_postgres(settings: Settings, role: Role, connections_max: int | N
         await engine.dispose()
 
 
-def _idle_milliseconds(settings: Settings, role: Role) -> int:
-    """Returns how long a transaction of this role may be idle."""
+def _session_settings(settings: Settings, role: Role) -> dict[str, str]:
+    """Returns the role and the time limits that each session has, or through a pooler each transaction."""
     is_writer = role == "daybook_command"
-    return settings.writer_idle_in_transaction_timeout_ms if is_writer else settings.database_idle_in_transaction_timeout_ms
+    idle = settings.writer_idle_in_transaction_timeout_ms if is_writer else settings.database_idle_in_transaction_timeout_ms
+    return {
+        "role": role,
+        "jit": "off",
+        "statement_timeout": str(settings.database_statement_timeout_ms),
+        "lock_timeout": str(settings.database_lock_timeout_ms),
+        "idle_in_transaction_session_timeout": str(idle),
+    }
 
 
 @asynccontextmanager

@@ -1,9 +1,10 @@
 """Checks the configuration of PostgreSQL, MongoDB and Redis by queries to each server. The checks only read."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
-from typing import Final
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
 
 from sqlalchemy import RowMapping, text
 
@@ -29,6 +30,8 @@ POSTGRES_ENDS: Final = {
     18: date(2030, 11, 14),
 }
 POSTGRES_MIN: Final = 16
+_MONGO_OPTIONS: Final = {"w": "majority", "journal": "true", "readconcernlevel": "majority", "retrywrites": "true"}
+"""The options that Daybook always uses, in lower case, whatever the URL says."""
 MONGO_ENDS: Final = {"6.0": date(2025, 7, 31), "7.0": date(2027, 8, 31), "8.0": date(2029, 10, 31)}
 
 
@@ -38,6 +41,7 @@ _ABOUT: Final = text("""
     SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,
            current_setting('synchronous_commit') AS synchronous_commit,
            CAST(current_setting('server_version_num') AS integer) / 10000 AS release,
+           current_setting('synchronous_standby_names') AS synchronous, (SELECT count(*) FROM pg_stat_replication) AS standbys,
            session_user AS login, rolsuper AS superuser,
            EXISTS (SELECT FROM pg_class c WHERE c.oid = to_regclass('events')
                                             AND pg_has_role(session_user, c.relowner, 'USAGE')) AS owner
@@ -68,6 +72,8 @@ def check_postgres_settings(about: RowMapping) -> Iterator[Finding]:
     for name, safe in DURABLE.items():
         if about[name] not in safe:
             yield found("postgres-not-durable", setting=name, value=about[name])
+    if about["standbys"] and not about["synchronous"]:
+        yield found("postgres-asynchronous", standbys=about["standbys"])
     if about["release"] < POSTGRES_MIN:
         yield found("postgres-too-old", release=about["release"], least=POSTGRES_MIN)
     yield from _check_support("PostgreSQL", str(about["release"]), POSTGRES_ENDS.get(about["release"]))
@@ -87,13 +93,31 @@ async def check_mongo(settings: Settings) -> AsyncIterator[Finding]:
             local: datetime = (await mongo.command("hello"))["localTime"]
             return local.replace(tzinfo=UTC).timestamp()
 
-        if "setName" not in await mongo.command("hello"):
-            yield found("mongo-no-replica-set")
+        for finding in check_members(await mongo.command("hello"), settings.mongo_url):
+            yield finding
         for finding in await check_clock("MongoDB", now):
             yield finding
         release = ".".join((await mongo.command("buildInfo"))["version"].split(".")[:2])
         for finding in _check_support("MongoDB", release, MONGO_ENDS.get(release)):
             yield finding
+
+
+def check_members(hello: Mapping[str, Any], url: str) -> Iterator[Finding]:
+    """Checks a replica set by what a member answers to `hello`."""
+    if "setName" not in hello:
+        yield found("mongo-no-replica-set")
+        return
+    with_data = len(hello["hosts"]) + len(hello.get("passives", ()))
+    members = with_data + len(hello.get("arbiters", ()))
+    majority = members // 2 + 1
+    if members > 1 and with_data - 1 < majority:
+        yield found("mongo-no-spare", with_data=with_data, members=members, majority=majority)
+    options = {name.lower(): values[-1].lower() for name, values in parse_qs(urlsplit(url).query).items()}
+    if members > 1 and options.get("directconnection") == "true":
+        yield found("mongo-one-member", members=members)
+    for name, value in _MONGO_OPTIONS.items():
+        if options.get(name, value) != value:
+            yield found("mongo-not-majority", option=f"{name}={options[name]}")
 
 
 async def check_redis(settings: Settings) -> AsyncIterator[Finding]:

@@ -42,6 +42,7 @@ def check_urls(settings: Settings) -> Iterator[Finding]:
     """Yields a finding for each store on another machine whose URL has no TLS or no password."""
     for store, variable, url in (
         ("PostgreSQL", "DAYBOOK_DATABASE_URL", settings.database_url),
+        ("the pooler", "DAYBOOK_POOLER_URL", settings.pooler_url or ""),
         ("MongoDB", "DAYBOOK_MONGO_URL", settings.mongo_url),
         ("Redis", "DAYBOOK_REDIS_URL", settings.redis_url),
         ("the search store", "DAYBOOK_SEARCH_URL", settings.search_url or ""),
@@ -52,13 +53,14 @@ def check_urls(settings: Settings) -> Iterator[Finding]:
         if not _is_encrypted(url):
             yield found("no-tls", store=store, variable=variable)
         # PostgreSQL may need no password because of its own rules or of a client's certificate, which a URL does not show.
-        if store != "PostgreSQL" and "@" not in url and "MONGODB-X509" not in url:
+        if store not in {"PostgreSQL", "the pooler"} and "@" not in url and "MONGODB-X509" not in url:
             yield found("no-password", store=store, variable=variable)
 
 
 def _hosts(url: str) -> list[str]:
-    """Returns the hosts of a URL. A URL of MongoDB or of a broker can have several."""
-    places = urlsplit(url).netloc.rpartition("@")[2].split(",")
+    """Returns the hosts of a URL. A URL of MongoDB or of a broker can have several, and one of PostgreSQL with `host=`."""
+    parts = urlsplit(url)
+    places = [*parts.netloc.rpartition("@")[2].split(","), *parse_qs(parts.query).get("host", ())]
     return [place.rpartition(":")[0] if place.rpartition(":")[2].isdigit() else place for place in places]
 
 

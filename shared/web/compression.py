@@ -41,7 +41,8 @@ def compressed_if_large(scope: Scope, response: Response, send: Send) -> Send:
 
 
 def _is_wanted(scope: Scope) -> bool:
-    accepted = qualities(Headers(scope=scope).getlist("accept-encoding"))
+    sent = [value.decode("latin-1") for name, value in scope["headers"] if name == b"accept-encoding"]
+    accepted = qualities(sent) if sent else {}
     return accepted.get("gzip", accepted.get("*", 0.0)) > 0
 
 

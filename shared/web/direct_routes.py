@@ -2,7 +2,7 @@
 
 FastAPI documents every route and could serve it too. But its middleware, router and dependencies take more time than most
 requests themselves: `python -m bench steps` measured 2,399 commands per second with them and 3,311 without
-(`docs/benchmarks.md`, "What each step gave"). So if a path has at most one variable part, its route is looked up in a dictionary
+(`docs/benchmarks.md`, "What each step gives"). So if a path has at most one variable part, its route is looked up in a dictionary
 and called directly. All other requests go through FastAPI.
 
 Both ways must give the same answer, byte for byte. So a direct route reads the request itself and uses no dependencies of

@@ -3,9 +3,10 @@
 from collections import Counter
 from typing import Any, Final
 
-import asyncpg
 import msgspec
+from sqlalchemy import text
 
+from shared.stores.postgres import open_postgres_as_owner
 from tests.chaos.cluster import Cluster
 from tests.chaos.load import Attempted, BalanceRead, Load
 
@@ -72,12 +73,9 @@ class LoggedEvent(msgspec.Struct, frozen=True):
 
 async def check(cluster: Cluster, load: Load) -> Findings:
     """Checks the history of a run that is over. Everything must run, and the read models must be at the head of the log."""
-    connection = await asyncpg.connect(cluster.postgres.url, ssl=False)
-    try:
-        rows = await connection.fetch(_EVENTS)
-        changed, left_open = await connection.fetchval(_CHANGED), await connection.fetchval(_LEFT_OPEN)
-    finally:
-        await connection.close()
+    async with open_postgres_as_owner(cluster.settings) as engine, engine.connect() as connection:
+        rows = (await connection.execute(text(_EVENTS))).all()
+        changed, left_open = await connection.scalar(text(_CHANGED)), await connection.scalar(text(_LEFT_OPEN))
     events = [LoggedEvent(row[0], row[1], msgspec.json.decode(row[2])) for row in rows]
     findings = Findings([], [], [], list(load.wrongs))
     if [event.position for event in events] != list(range(1, len(events) + 1)):

@@ -46,12 +46,6 @@ class Cluster:
     def children(self) -> list[Child]:
         return [*self.processes, *self.stores.values()]
 
-    @property
-    def postgres(self) -> Postgres:
-        postgres = self.stores["postgres"]
-        assert isinstance(postgres, Postgres)
-        return postgres
-
     async def daybook(self, name: str, *arguments: str, within_seconds: float = 300) -> Child:
         """Runs a command of `daybook` in a child process, and returns it after it has ended."""
         log = self.command_apis[0].log.parents[1] / f"{name}.log"
@@ -83,15 +77,30 @@ async def running_cluster(folder: Path, migrated: Path | None = None) -> AsyncIt
             await add_key(postgres.url, token=OPERATOR)
         proxied = {name: await stack.enter_async_context(proxy_to(store.url)) for name, store in stores.items()}
         urls = {name: url for name, (_, url) in proxied.items()}
-        settings = _settings(urls["postgres"], urls["mongo"], urls["redis"])
-        cluster = _processes(folder, settings, stores, {name: proxy for name, (proxy, _) in proxied.items()}, disk)
-        stack.push_async_callback(stop_all, *cluster.processes)
+        settings = cluster_settings(urls["postgres"], urls["mongo"], urls["redis"])
+        proxies = {name: proxy for name, (proxy, _) in proxied.items()}
+        yield await stack.enter_async_context(running_processes(folder, settings, stores, proxies, disk))
+
+
+@asynccontextmanager
+async def running_processes(
+    folder: Path,
+    settings: Settings,
+    stores: dict[str, Server],
+    proxies: dict[str, Proxy] | None = None,
+    disk: Path | None = None,
+) -> AsyncIterator[Cluster]:
+    """Starts the processes of Daybook on stores that run, and does not wait until they are ready."""
+    cluster = _processes(folder, settings, stores, proxies or {}, disk)
+    try:
         for process in cluster.processes:
             await process.start()
         yield cluster
+    finally:
+        await stop_all(*cluster.processes)
 
 
-def _settings(postgres_url: str, mongo_url: str, redis_url: str) -> Settings:
+def cluster_settings(postgres_url: str, mongo_url: str, redis_url: str) -> Settings:
     return Settings(
         database_url=postgres_url,
         mongo_url=mongo_url,

@@ -58,14 +58,14 @@ async def run_chaos(cluster: Cluster, seed: int, seconds: float, tell: Callable[
         while time.monotonic() - began < seconds:
             count = len(nemesis.struck)
             await nemesis.strike()
-            took, faults = await _recovery_seconds(load), " and ".join(nemesis.struck[count:])
+            took, faults = await recovery_seconds(load), " and ".join(nemesis.struck[count:])
             tell(f"{time.monotonic() - began:5.0f} s  {faults}: right again after {took:.1f} s")
             if took >= slowest:
                 slowest, after = took, faults
             await asyncio.sleep(CALM_SECONDS)
         load.is_over = True
         await asyncio.gather(*working, *reading)
-        await _recovery_seconds(load)
+        await recovery_seconds(load)
         findings = await check(cluster, load)
     finally:
         await end_tasks(supervising)
@@ -74,7 +74,7 @@ async def run_chaos(cluster: Cluster, seed: int, seconds: float, tell: Callable[
     return ChaosReport(seed, minutes, nemesis.struck, outcomes, len(load.reads), slowest, after, findings)
 
 
-async def _recovery_seconds(load: Load) -> float:
+async def recovery_seconds(load: Load) -> float:
     """Waits until a new command is recorded and all kinds of queries show it. Returns how long that took.
 
     Raises:

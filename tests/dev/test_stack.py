@@ -19,9 +19,10 @@ import pytest
 
 from dev.child_processes import alive, family
 from dev.data_folder import ROOT, RunningStack, find_running, held_by, hold, publish
-from dev.engine_jars import class_path
 from dev.ports import free_port
+from dev.search_servers import OpenSearchServer
 from dev.seed import ADAS_EUROS
+from dev.servers import MariaDb, Server
 from dev.stack import STACK_VARIABLES
 from shared.errors import StackError
 from shared.web.api_client import bearer
@@ -160,19 +161,20 @@ def kill_its_children(folder: Path, running: RunningStack) -> None:
         assert f"{name} ended (SIGKILL) and is started again" in said
 
 
-def has_opensearch() -> bool:
+def is_installed(server: type[Server]) -> bool:
     try:
-        return bool(class_path("opensearch"))
+        server.require_installed()
     except StackError:
         return False
+    return True
 
 
 @pytest.mark.slow
 @pytest.mark.services
 def test_a_stack_with_optional_stores_answers_reports_searches_and_publishes(tmp_path: Path) -> None:
-    """Search is left out where `make engines` has not been run."""
+    """Search is left out where `make engines` has not been run, and reports are in SQLite where MariaDB is not installed."""
     ports = ("--command-port", "0", "--query-port", "0")
-    engines = ("sql", "publish", *(("search",) if has_opensearch() else ()))
+    engines = ("sql", "publish", *(("search",) if is_installed(OpenSearchServer) else ()))
     started = daybook("dev", "--detach", "--engines", ",".join(engines), *ports, folder=tmp_path)
     try:
         assert started.returncode == 0, started.stderr
@@ -180,6 +182,8 @@ def test_a_stack_with_optional_stores_answers_reports_searches_and_publishes(tmp
         assert running is not None
         key = bearer(running.environment["DAYBOOK_API_KEY"])
         url = running.environment["DAYBOOK_QUERY_URL"]
+        kind = running.environment["DAYBOOK_REPORTING_URL"].partition(":")[0]
+        assert kind == ("mysql+aiomysql" if is_installed(MariaDb) else "sqlite+aiosqlite")
         assert within(60, lambda: httpx2.get(f"{url}/v1/reports/users", headers=key).json().get("total", 0) > 0)
         listed = daybook("projections", "list", folder=tmp_path, **running.environment)
         assert re.search(r"reports\W+1\W+live", listed.stdout), listed.stdout + listed.stderr

@@ -18,6 +18,7 @@ from dev.data_folder import ROOT
 from dev.ports import free_port
 from shared.settings import Settings
 from tests.harness.clients import Commands
+from tests.harness.engines import needs
 from tests.harness.keys import OPERATOR, bearer
 from tests.harness.projecting import eventually
 from tests.harness.reporting import migrate_reporting
@@ -29,7 +30,7 @@ BIN: Final = ROOT / ".venv/examples/bin"
 pytestmark = [
     pytest.mark.services,
     pytest.mark.slow,
-    pytest.mark.skipif(not BIN.exists(), reason="the libraries of examples/ are not installed: run `make examples`"),
+    needs("examples", "the libraries of examples/ are not installed: run `make examples`", is_there=BIN.exists()),
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

@@ -2,45 +2,20 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import nats
-import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
-from dev.engine_jars import engine_folder
-from dev.kafka_server import KafkaServer
-from dev.programs import find_program
-from dev.servers import Server, start_all, stop_all
 from projector.publishing.nats_broker import stream_name
-from shared.errors import StackError
 from shared.settings import Settings
 
 READ_SECONDS: Final = 30
-
-
-@contextmanager
-def running_broker(server: Server) -> Iterator[str]:
-    """Runs a broker and yields its URL. Skips the test if it is not installed. Any test can ask, whatever event loop it has."""
-    try:
-        if isinstance(server, KafkaServer):
-            engine_folder("kafka")
-        find_program("java" if isinstance(server, KafkaServer) else "nats-server")
-    except StackError as missing:
-        pytest.skip(str(missing))
-    # The thread stays until the end: a child process ends with the thread that started it.
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, start_all(server)).result()
-        try:
-            yield server.url
-        finally:
-            thread.submit(asyncio.run, stop_all(server)).result()
 
 
 @asynccontextmanager

@@ -7,8 +7,9 @@ from http import HTTPStatus
 from importlib.resources import files
 from typing import Any, Final
 
-import pytest
 from playwright.async_api import Browser, ConsoleMessage, Error, Page, Request, Response, async_playwright
+
+from tests.harness.engines import needs
 
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS: Final = [
@@ -17,7 +18,7 @@ ARGUMENTS: Final = [
 ]
 AXE: Final = files("axe_playwright_python") / "axe.min.js"
 
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on PATH: apt-get install chromium")
+needs_chromium = needs("chromium", "there is no Chromium on PATH: apt-get install chromium", is_there=CHROMIUM is not None)
 
 
 @asynccontextmanager

@@ -12,8 +12,8 @@ from shared.identity.api_keys import key_id_of
 from shared.identity.credential_cache import hash_token
 
 
-def new_token() -> str:
-    key_id = "".join(secrets.choice("abcdefghij234567") for _ in range(10))
+def new_token(key_id: str = "") -> str:
+    key_id = key_id or "".join(secrets.choice("abcdefghij234567") for _ in range(10))
     return f"dbk_{key_id}_{secrets.token_urlsafe(32)}"
 
 

@@ -2,20 +2,14 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import asyncpg
-import pytest
 from alembic import command
 from sqlalchemy import delete, text
 
-from dev.programs import find_program
-from dev.servers import MariaDb, start_all, stop_all
-from shared.errors import StackError
+from dev.servers import MariaDb
 from shared.reporting.schema import reporting_migrations
 from shared.reporting.store import ReportingStore, make_engine
 from shared.reporting.tables import METADATA
@@ -23,23 +17,6 @@ from tests.harness.running import Servers
 
 KINDS: Final = ("sqlite", "mariadb", "postgresql")
 _NUMBERS: Final = itertools.count(1)
-
-
-@contextmanager
-def running_mariadb(folder: Path) -> Iterator[MariaDb]:
-    """Runs a MariaDB. Skips the test if its program is not installed. Has event loops of its own, so that any test can ask."""
-    try:
-        find_program("mariadbd")
-    except StackError as missing:
-        pytest.skip(str(missing))
-    server = MariaDb("mariadb", folder)
-    # The thread stays until the end: a child process ends with the thread that started it.
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, start_all(server)).result()
-        try:
-            yield server
-        finally:
-            thread.submit(asyncio.run, stop_all(server)).result()
 
 
 async def new_database(kind: str, servers: Servers, mariadb: MariaDb | None, folder: Path) -> str:

@@ -26,8 +26,9 @@ from shared.log.read import read_stored
 from shared.publishing.checkpoints import PublishedLedger, read_published, rewind
 from shared.settings import Settings
 from tests.harness.await_points import Moment, Point
-from tests.harness.brokers import delete_topic, jetstream_of, positions_in, running_broker, stored_in
+from tests.harness.brokers import delete_topic, jetstream_of, positions_in, stored_in
 from tests.harness.clients import client_of
+from tests.harness.engines import running
 from tests.harness.log import PERSON_KEYS, Book, make_ledger
 from tests.harness.mortal_workers import Fate
 from tests.harness.nursery import nursery
@@ -43,14 +44,19 @@ PREFIXES: Final = (f"test-{number}" for number in itertools.count(1))
 
 @pytest.fixture(scope="module")
 def nats_url(server_folder: Path) -> Iterator[str]:
-    with running_broker(NatsServer("nats", server_folder)) as url:
-        yield url
+    with running(NatsServer("nats", server_folder)) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="module")
-def kafka_url(server_folder: Path) -> Iterator[str]:
-    with running_broker(KafkaServer("kafka", server_folder)) as url:
-        yield url
+def kafka(server_folder: Path) -> Iterator[KafkaServer]:
+    with running(KafkaServer("kafka", server_folder)) as server:
+        yield server
+
+
+@pytest.fixture
+def kafka_url(kafka: KafkaServer) -> str:
+    return kafka.url
 
 
 @pytest.fixture(params=["nats", pytest.param("kafka", marks=pytest.mark.slow)])

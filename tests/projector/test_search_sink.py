@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from dev.opensearch_server import OpenSearchServer
+from dev.search_servers import OpenSearchServer
 from projector.projections.search import SEARCH_PROJECTION
 from projector.sinks.content_digest import digest
 from projector.sinks.protocols import Step

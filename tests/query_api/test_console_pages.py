@@ -13,6 +13,8 @@ from playwright.async_api import Browser, Route, expect
 
 from dev.ports import free_port
 from shared.identity.access import ALL_LEDGERS
+from shared.identity.api_keys import key_id_of
+from shared.ids import new_id
 from shared.proof.seals import new_seed
 from shared.settings import Settings
 from tests.harness.browser import Watched, browsing, needs_chromium, watched
@@ -239,6 +241,56 @@ async def test_a_read_model_is_operated_after_a_confirmation_that_names_the_ledg
     assert await page.violations() == []
     await page.open("read-models")
     await expect(page.page.get_by_role("region", name="Operations, newest first").locator("tbody tr")).to_have_count(2)
+    assert page.problems == []
+
+
+async def test_keys_are_rotated_and_revoked_after_a_confirmation(world: World) -> None:
+    url = world.stack.settings.database_url
+    old = key_id_of(await add_key(url, "billing", scopes=["ledger:read"]))
+    page = await world.page_of("operator")
+    await page.open("keys")
+    await page.page.get_by_role("button", name=f"Rotate {old}").click()
+    await page.page.get_by_label(f"Key {old} stays valid for").select_option("3600")
+    assert await page.violations() == []
+    async with httpx2.AsyncClient(base_url=world.stack.query.url, headers=bearer(), trust_env=False) as client:
+
+        async def billing() -> dict[str, str]:
+            items = (await client.get("/v1/keys?limit=100")).json()["items"]
+            return {item["id"]: item["status"] for item in items if item["principal"] == "billing"}
+
+        assert [*await billing()] == [old], "nothing is made before the confirmation"
+        await page.page.get_by_role("button", name=f"Rotate: {old} in ledger main").click()
+        token = await page.page.get_by_label("The new key").input_value()
+        assert await page.violations() == []
+        assert (await client.get("/v1/accounts", headers=bearer(token))).status_code == 200
+        await page.page.get_by_role("button", name="Show the list again").click()
+        await page.page.get_by_role("button", name=f"Revoke {old}").click()
+        assert "revoked" not in (await billing()).values()
+        await page.page.get_by_role("button", name=f"Revoke: {old} in ledger main").click()
+        await expect(page.page.locator(".result")).to_contain_text(f"Revoked: {old}")
+        assert await billing() == {key_id_of(token): "valid", old: "revoked"}
+    assert page.problems == []
+    operations = await world.page_of("operations")
+    await operations.open("keys")
+    await expect(operations.page.get_by_role("button", name="Revoke")).to_have_count(0)
+
+
+async def test_a_session_of_a_user_is_ended(world: World) -> None:
+    email = f"{new_id()}@example.com"
+    user_id = await world.commands.user(email)
+    assert (await give_password(world.commands.client, user_id, PASSWORD)).is_success
+    begun = await world.commands.client.post("/v1/login", json={"email": email, "password": PASSWORD})
+    page = await world.page_of("operator")
+    await page.open(f"users/{user_id}")
+    await page.page.get_by_role("button", name="Show sessions").click()
+    await page.page.get_by_role("button", name="End …").click()
+    assert await page.violations() == []
+    sessions = f"/v1/users/{user_id}/sessions"
+    own = bearer(begun.json()["token"])
+    assert (await world.commands.client.get(sessions, headers=own)).status_code == 200, "it ends only after a second click"
+    await page.page.get_by_role("button", name="End it in ledger main").click()
+    await expect(page.page.locator("main")).to_contain_text("Sessions that have not ended: There is nothing here")
+    assert (await world.commands.client.get(sessions, headers=own)).status_code == 401
     assert page.problems == []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from dev.opensearch_server import OpenSearchServer
+from dev.search_servers import OpenSearchServer
 from shared.search.store import open_store
 from shared.settings import Settings
 from tests.harness.keys import add_key

@@ -40,6 +40,8 @@ class Sent(CommandListener):
         self.kinds: set[str] = set()
         self.generations: set[str] = set()
         self.wrong: list[str] = []
+        self.sent_to_all_shards: list[str] = []
+        """Writes that do not say which documents they are about, by the shard key `_id`. `mongos` would refuse or spread them."""
 
     def failed(self, event: CommandFailedEvent) -> None:
         pass
@@ -49,6 +51,9 @@ class Sent(CommandListener):
 
     def started(self, event: CommandStartedEvent) -> None:
         command = event.command
+        written = [each["q"] for each in (*command.get("updates", ()), *command.get("deletes", ()))]
+        written += [command["query"]] if event.command_name == "findAndModify" else []
+        self.sent_to_all_shards += [f"{event.command_name}: {each}" for each in written if not names_shard_key(each)]
         for name, filters in _filters(event.command_name, command):
             self.kinds.add(event.command_name)
             for each in filters:
@@ -56,6 +61,14 @@ class Sent(CommandListener):
                     self.generations.add(generation)
                 else:
                     self.wrong.append(f"{event.command_name} {name}: {each}")
+
+
+def names_shard_key(asked: Any) -> bool:
+    """True if a filter names one id, several, or a range of ids with both ends."""
+    ids = asked.get("_id")
+    if isinstance(ids, str):
+        return True
+    return isinstance(ids, dict) and ("$in" in ids or {name[:3] for name in ids} == {"$gt", "$lt"})
 
 
 def _filters(kind: str, command: Any) -> Iterator[tuple[str, list[Any]]]:
@@ -162,7 +175,7 @@ async def test_no_ledger_sees_what_another_one_with_the_same_ids_records(setting
         changed = await tenants.walk(OPERATOR, more)
         assert {"/v1/users", "/v1/accounts", "/v1/transfers", "/v1/accounts/{account_id}/entries"} <= {*differing(changed, alone)}
         assert differing(await tenants.walk(token, other), beside) == []
-    assert sent.wrong == []
+    assert sent.wrong == sent.sent_to_all_shards == []
     assert {"aggregate", "find", "insert", "update"} <= sent.kinds
     assert {"main.1", "system.1"} <= sent.generations
 
@@ -191,7 +204,7 @@ async def test_dropping_and_verifying_one_ledger_leaves_the_other_whole(settings
             assert await documents_of(api.stores.mongo, name, 1, "system").all() == documents
             for ledger in ledgers:
                 await verify_read_model(api.stores, ledger.generations(name).projection, ledger.feed(), lambda _: None)
-    assert sent.wrong == []
+    assert sent.wrong == sent.sent_to_all_shards == []
     assert {"aggregate", "delete", "find", "insert"} <= sent.kinds
 
 
@@ -246,6 +259,21 @@ def test_every_index_begins_with_the_generation() -> None:
     indexes = [keys for model in READ_MODELS for keys, _ in index_options(model)]
     assert indexes
     assert {keys[0] for keys in indexes} == {(GENERATION_FIELD, 1)}
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_named"),
+    [
+        ({"_id": "main.2/a"}, True),
+        ({"_id": {"$in": ["main.2/a"]}, "status": "open"}, True),
+        ({"_id": {"$gte": "main.2/", "$lt": "main.20"}}, True),
+        ({"_id": {"$gte": "main.2/"}}, False),
+        ({"generation": "main.2", "status": "open"}, False),
+        ({}, False),
+    ],
+)
+def test_a_write_for_all_shards_is_seen(asked: Any, is_named: bool) -> None:  # noqa: FBT001
+    assert names_shard_key(asked) == is_named
 
 
 WHOLE = {"_id": {"$gte": "main.2/", "$lt": "main.20"}}

@@ -84,6 +84,7 @@ class Things:
     webhook_id: str = MISSING
     delivery_id: str = MISSING
     operation_id: str = MISSING
+    key_id: str = "missingkey"
     house_from_account_id: str = HOUSE[0]
     house_to_account_id: str = HOUSE[1]
     remainder_account_id: str = HOUSE[2]
@@ -220,6 +221,8 @@ class World:
             headers["authorization"] = f"Bearer {token}"
         if things is not self.missing and "webhook_id" in operation.names("path"):
             await self._make_webhook(things.webhook_id)
+        if things is not self.missing and "key_id" in operation.names("path"):
+            await self._make_key(things.key_id)
         path = operation.path.format(**{name: getattr(things, name, NO_THING) for name in operation.names("path")})
         return await self.clients[operation.api].request(
             operation.method.upper(), path, params=more.get("query"), headers=headers, json=_body(operation, things)
@@ -231,6 +234,14 @@ class World:
         async with self.writer.begin() as connection:
             if await webhooks.insert(connection, place, "https://127.0.0.1/", [], [], b"secret", "key"):
                 await webhooks.request_delivery(connection, place, webhook_id, "WebhookTested")
+
+    async def _make_key(self, key_id: str) -> None:
+        """Adds a key, or makes it valid again."""
+        connection = await asyncpg.connect(self.settings.database_url, ssl=False)
+        valid = "UPDATE api_keys SET revoked_at = NULL WHERE key_id = $1 RETURNING 1"
+        if await connection.fetchval(valid, key_id) is None:
+            await add_key(self.settings.database_url, key_id, token=new_token(key_id), scopes=AUDITOR)
+        await connection.close()
 
     async def heads(self) -> list[Any]:
         """The last position of each log."""
@@ -324,6 +335,7 @@ async def world_of(stores: Settings) -> AsyncIterator[World]:
         )
         own, foreign = (replace(each, webhook_id=book.new_id()) for each in (own, foreign))
         own, foreign = (replace(each, delivery_id=each.webhook_id, operation_id=book.new_id()) for each in (own, foreign))
+        own, foreign = (replace(each, key_id=f"{name}key") for each, name in ((own, "ownowno"), (foreign, "foreign")))
         async with writer.begin() as connection:
             for each, name in ((own, "days"), (foreign, "holds")):
                 await read_models.request(connection, "main", each.operation_id, name, "rebuild", None, "why", "operator")

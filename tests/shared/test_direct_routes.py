@@ -38,6 +38,7 @@ EMAIL, PASSWORD = "ada@example.com", "correct horse battery"
 NAMES = {"user_id": ADA, "account_id": ACCOUNT, "transfer_id": TRANSFER, "session_id": MISSING, "position": "1", "name": "users"}
 SCHEDULE = str(uuid.UUID(int=13))
 WEBHOOK = str(uuid.UUID(int=17))
+NAMES |= {"key_id": "missingkey"}
 NAMES |= {"webhook_id": WEBHOOK, "delivery_id": MISSING, "operation_id": MISSING}
 NAMES |= {"stream": f"account-{ACCOUNT}", "hold_id": HOLD, "schedule_id": SCHEDULE, "ledger_id": "main", "day": "2025-01-31"}
 
@@ -222,6 +223,8 @@ COMMANDS: list[tuple[str, str, Any]] = [
     ("POST", "/v1/webhooks/{webhook_id}/rotate-secret", {"overlap_seconds": 5}),
     ("PATCH", "/v1/webhooks/{webhook_id}", {"types": ["FundsDeposited"]}),
     ("DELETE", "/v1/webhooks/{webhook_id}", None),
+    ("POST", "/v1/keys/{key_id}/rotate", {"overlap_seconds": 5}),
+    ("POST", "/v1/keys/{key_id}/revoke", None),
     # Without a worker, each first operation is answered after a second, and all others exclude each other.
     ("POST", "/v1/projections/{name}/rebuild", {"reason": "why"}),
     ("POST", "/v1/projections/{name}/rollback", {"reason": "why"}),

@@ -24,8 +24,9 @@ from shared.proof.seals import new_seed
 from shared.settings import Settings
 from shared.stores.doctor import examine, require_safe
 from shared.stores.findings import KINDS, Finding
+from shared.stores.mongo import blocking, open_mongo
 from shared.stores.redis import open_redis
-from shared.stores.server_checks import check_clock, check_postgres_settings
+from shared.stores.server_checks import check_clock, check_members, check_postgres_settings
 from shared.stores.settings_checks import check_settings, check_urls
 from tests.harness.clients import client_of
 from tests.harness.running import environment_of
@@ -104,6 +105,8 @@ def settings_without_servers() -> Settings:
         ("database_url", "postgresql://a:b@db.example/daybook", {"no-tls"}),
         ("database_url", "postgresql://a:b@db.example/daybook?sslmode=prefer", {"no-tls"}),
         ("database_url", "postgresql://a:b@db.example/daybook?sslmode=verify-full", set()),
+        ("database_url", "postgresql://a:b@/daybook?host=127.0.0.1:5432&host=db.example:5432", {"no-tls"}),
+        ("pooler_url", "postgresql://a:b@pooler.example:6432/daybook", {"no-tls"}),
         ("database_url", "postgresql://a:b@%2Frun%2Fpostgresql/daybook", set()),
     ],
 )
@@ -114,10 +117,42 @@ def test_a_store_beyond_this_machine_needs_a_password_and_tls(
     assert names([*check_urls(settings_without_servers.model_copy(update=here | {field: url}))]) == expected
 
 
+@pytest.mark.parametrize(
+    ("hello", "options", "expected"),
+    [
+        ({}, "", {"mongo-no-replica-set"}),
+        ({"hosts": ["a"]}, "directConnection=true", set()),
+        ({"hosts": ["a", "b", "c"]}, "replicaSet=x&w=majority&retryWrites=true", set()),
+        ({"hosts": ["a", "b", "c", "d"]}, "", set()),
+        ({"hosts": ["a", "b"]}, "", {"mongo-no-spare"}),
+        ({"hosts": ["a", "b"], "arbiters": ["c"]}, "", {"mongo-no-spare"}),
+        ({"hosts": ["a", "b"], "passives": ["c"]}, "", set()),
+        ({"hosts": ["a", "b", "c"]}, "directConnection=true", {"mongo-one-member"}),
+        ({"hosts": ["a", "b", "c"]}, "w=1", {"mongo-not-majority"}),
+        ({"hosts": ["a", "b", "c"]}, "readConcernLevel=local", {"mongo-not-majority"}),
+        ({"hosts": ["a", "b", "c"]}, "retryWrites=false", {"mongo-not-majority"}),
+    ],
+)
+def test_a_replica_set_that_stands_still_when_a_member_fails_is_found(
+    hello: dict[str, list[str]], options: str, expected: set[str]
+) -> None:
+    answer = hello | ({"setName": "x"} if hello else {})
+    assert names([*check_members(answer, f"mongodb://a,b,c/?{options}")]) == expected
+
+
+async def test_no_option_of_the_url_makes_mongodb_forget(settings: Settings) -> None:
+    options = "w=1&journal=false&readConcernLevel=local&retryWrites=false"
+    weak = settings.model_copy(update={"mongo_url": f"{settings.mongo_url}&{options}"})
+    async with open_mongo(weak) as mongo:
+        assert mongo.write_concern.document.items() >= {"w": "majority", "j": True}.items()
+        assert mongo.read_concern.level == "majority"
+        assert blocking(mongo).client.options.retry_writes
+
+
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes", "synchronous_commit"])
 async def test_a_database_that_may_lose_acknowledged_commands_is_dangerous(settings: Settings, setting: str) -> None:
     about = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", setting: "off"}
-    about |= {"release": 18, "superuser": False, "owner": False, "login": "x"}  # type: ignore[dict-item]
+    about |= {"release": 18, "superuser": False, "owner": False, "login": "x", "standbys": 0, "synchronous": ""}  # type: ignore[dict-item]
     assert "postgres-not-durable" in names([*check_postgres_settings(about)])  # type: ignore[arg-type]
     if setting != "synchronous_commit":
         return  # only `synchronous_commit` can be set for one database

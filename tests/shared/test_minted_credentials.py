@@ -81,6 +81,7 @@ CREDENTIAL_OPERATIONS: Final = {
     "POST /v1/users/{user_id}/reset-token",
     "POST /v1/password-resets",
     "GET /v1/users/{user_id}/sessions",
+    "POST /v1/keys/{key_id}/rotate",
     # Not credentials: a hold has `expires_at` too.
     *("POST /v1/holds", "POST /v1/holds/{hold_id}/capture", "POST /v1/holds/{hold_id}/release", "POST /v1/batch"),
 }
@@ -142,7 +143,9 @@ class Attacker:
         for reset in {token for answer in shown for token in TOKEN.findall(answer) if token.startswith("dbr_")}:
             await self._client.post("/v1/password-resets", json={"token": reset, "password": PASSWORD})
         answers = [await _login(self._client, email, self._site()) for email in self._addresses]
-        assert not any(token.startswith("dbk_") for answer in shown for token in TOKEN.findall(answer)), "no route makes a key"
+        assert not any(token.startswith("dbk_") for answer in shown for token in TOKEN.findall(answer)), (
+            "the walk rotates no key: see test_changed_keys"
+        )
         return [answer.json()["token"] for answer in answers if answer.status_code == 200]
 
     async def _send(self, operation: Operation) -> str:
@@ -150,7 +153,7 @@ class Attacker:
             dict.fromkeys(
                 ("account_id", "delivery_id", "hold_id", "schedule_id", "session_id", "transfer_id", "webhook_id"), MISSING
             )
-            | {"ledger_id": "main", "day": "2020-01-31", "name": "users", "position": "1"}
+            | {"ledger_id": "main", "day": "2020-01-31", "name": "users", "position": "1", "key_id": "missingkey"}
         )
         known = {"email": self._addresses[1], "password": PASSWORD, "current_password": PASSWORD}
         body = operation.body and {name: known.get(name, value) for name, value in operation.body.items()}

@@ -234,6 +234,10 @@ class HoldMember(TypedDict):
     expires_at: "str | None"
 
 
+class KeyRotation(TypedDict):
+    overlap_seconds: "NotRequired[int]"
+
+
 class LedgerBody(TypedDict):
     id: "str"
     position: "int"
@@ -489,6 +493,19 @@ class ReverseItem(TypedDict):
     metadata: "NotRequired[dict[str, str] | None]"
     type: "Literal['reverse']"
     transfer_id: "str | UUID"
+
+
+class RevokedKeyBody(TypedDict):
+    id: "str"
+    revoked_key_ids: "list[str]"
+
+
+class RotatedKeyBody(TypedDict):
+    id: "str"
+    token: "str"
+    expires_at: "str | None"
+    old_key_id: "str"
+    old_expires_at: "str"
 
 
 class RotatedSecretBody(TypedDict):
@@ -865,6 +882,15 @@ class RetryDeadLettersOfProjectionArguments(TypedDict):
 
 class SkipDeadLetterArguments(TypedDict):
     reason: "str"
+    ledger: "NotRequired[str]"
+
+
+class RevokeKeyArguments(TypedDict):
+    ledger: "NotRequired[str]"
+
+
+class RotateKeyArguments(TypedDict):
+    overlap_seconds: "NotRequired[int]"
     ledger: "NotRequired[str]"
 
 
@@ -1442,6 +1468,7 @@ class KeyResource(TypedDict):
     expires_at: "str | None"
     last_used_at: "str | None"
     revoked_at: "str | None"
+    origin_key_id: "str | None"
 
 
 class LateTransfers(TypedDict):

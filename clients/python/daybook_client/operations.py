@@ -137,8 +137,12 @@ from daybook_client.bodies import (
     RetryDeadLettersOfProjectionArguments,
     ReversalBody,
     ReverseTransferArguments,
+    RevokedKeyBody,
+    RevokeKeyArguments,
     RollbackProjectionArguments,
+    RotatedKeyBody,
     RotatedSecretBody,
+    RotateKeyArguments,
     RotateWebhookSecretArguments,
     RunBatchArguments,
     ScheduleBody,
@@ -299,6 +303,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "skip_dead_letter": Operation(
         "command", "POST", "/v1/projections/{name}/dead-letters/{position}/skip", body=frozenset(["reason"])
     ),
+    "revoke_key": Operation("command", "POST", "/v1/keys/{key_id}/revoke"),
+    "rotate_key": Operation("command", "POST", "/v1/keys/{key_id}/rotate", body=frozenset(["overlap_seconds"])),
     "create_user": Operation(
         "command",
         "POST",
@@ -749,6 +755,14 @@ class Operations(ABC):
         """Skip Dead Letter."""
         return self._call("skip_dead_letter", {"name": str(name), "position": str(position)}, arguments)
 
+    def revoke_key(self, key_id: str | UUID, **arguments: Unpack[RevokeKeyArguments]) -> RevokedKeyBody:
+        """Revoke Key."""
+        return self._call("revoke_key", {"key_id": str(key_id)}, arguments)
+
+    def rotate_key(self, key_id: str | UUID, **arguments: Unpack[RotateKeyArguments]) -> RotatedKeyBody:
+        """Rotate Key."""
+        return self._call("rotate_key", {"key_id": str(key_id)}, arguments)
+
     def create_user(self, **arguments: Unpack[CreateUserArguments]) -> UserBody:
         """Create User."""
         return self._call("create_user", {}, arguments)
@@ -1141,6 +1155,14 @@ class AsyncOperations(ABC):
     ) -> OperationBody:
         """Skip Dead Letter."""
         return await self._call("skip_dead_letter", {"name": str(name), "position": str(position)}, arguments)
+
+    async def revoke_key(self, key_id: str | UUID, **arguments: Unpack[RevokeKeyArguments]) -> RevokedKeyBody:
+        """Revoke Key."""
+        return await self._call("revoke_key", {"key_id": str(key_id)}, arguments)
+
+    async def rotate_key(self, key_id: str | UUID, **arguments: Unpack[RotateKeyArguments]) -> RotatedKeyBody:
+        """Rotate Key."""
+        return await self._call("rotate_key", {"key_id": str(key_id)}, arguments)
 
     async def create_user(self, **arguments: Unpack[CreateUserArguments]) -> UserBody:
         """Create User."""

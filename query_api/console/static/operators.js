@@ -1,4 +1,4 @@
-// What operators and auditors look at: closed days, seals, ledgers, API keys, denials and audit records.
+// What operators and auditors look at: closed days, seals, ledgers, denials and audit records.
 
 import { money, query } from "./api.js";
 import { badge, h, link, moment, table } from "./dom.js";
@@ -61,25 +61,6 @@ export const denials = listPage({
     ["Caller", (row) => row.principal],
     ["Address", (row) => row.address],
     ["Times", (row) => String(row.count), "number"],
-  ],
-});
-
-export const apiKeys = listPage({
-  path: "/v1/keys",
-  name: "keys",
-  caption: "API keys, newest first",
-  columns: (page) => [
-    ["Key", (row) => row.id],
-    ["Holder", (row) => row.principal],
-    [
-      "Customer",
-      (row) => (row.user_id && page.can("GET /v1/users/{user_id}") ? link(`#/users/${row.user_id}`, row.user_id) : row.user_id),
-    ],
-    ["Scopes", (row) => row.scopes.join(" ")],
-    ["Status", (row) => badge(row.status)],
-    ["Last used", (row) => (row.last_used_at ? moment(row.last_used_at) : "never")],
-    ["Expires", (row) => (row.expires_at ? moment(row.expires_at) : "never")],
-    ["Made", (row) => moment(row.created_at)],
   ],
 });
 

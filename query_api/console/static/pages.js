@@ -2,9 +2,10 @@
 
 import { showAccount, accounts } from "./accounts.js";
 import { commands, showCommand } from "./commands.js";
+import { apiKeys } from "./credentials.js";
 import { events, showEvent, showStream } from "./events.js";
 import { holds, schedules, showHold, showSchedule, showUser, users } from "./people.js";
-import { apiKeys, auditRecords, days, denials, doctor, ledgers, seals } from "./operators.js";
+import { auditRecords, days, denials, doctor, ledgers, seals } from "./operators.js";
 import { FORMS } from "./forms.js";
 import { overview } from "./overview.js";
 import { readModels, showReadModel } from "./readmodels.js";

@@ -1,6 +1,7 @@
 // Users, and what is planned with their money: holds and schedules.
 
 import { money, query, urls } from "./api.js";
+import { sessionsOf } from "./credentials.js";
 import { badge, facts, h, json, link, moment, section, shortId, table } from "./dom.js";
 import { asRequest, listPage } from "./lists.js";
 import { linksOf } from "./forms.js";
@@ -61,6 +62,7 @@ export async function showUser(page) {
         owned.items,
       ),
     ),
+    sessionsOf(page),
     asRequest(path, {}, `daybook users show ${page.id}`),
   ];
 }

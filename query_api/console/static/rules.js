@@ -5,6 +5,8 @@
 const RULES = {
   "GET /v1/users": [["ledger:read"], true],
   "GET /v1/users/{user_id}": [["ledger:read"], true],
+  "GET /v1/users/{user_id}/sessions": [["users:write", "ledger:read"], true],
+  "DELETE /v1/users/{user_id}/sessions/{session_id}": [["users:write"], true],
   "GET /v1/accounts": [["ledger:read"], true],
   "GET /v1/accounts/{account_id}": [["ledger:read"], true],
   "GET /v1/transfers": [["ledger:read"], true],
@@ -42,6 +44,8 @@ const RULES = {
   "POST /v1/holds/{hold_id}/capture": [["transfers:write"], false],
   "POST /v1/holds/{hold_id}/release": [["transfers:write"], false],
   "POST /v1/schedules/{schedule_id}/cancel": [["transfers:write"], true],
+  "POST /v1/keys/{key_id}/revoke": [["credentials:write"], false],
+  "POST /v1/keys/{key_id}/rotate": [["credentials:write"], false],
   "POST /v1/projections/{name}/rebuild": [["ops:admin"], false],
   "POST /v1/projections/{name}/rollback": [["ops:admin"], false],
   "POST /v1/projections/{name}/pause": [["ops:admin"], false],
