@@ -45,11 +45,11 @@ def migrate_offline() -> None:
 def try_lock(connection: Connection) -> bool:
     """Takes the lock of the migrations for this session, or returns False if another session has it.
 
-    A session that waited for the lock in PostgreSQL would have a snapshot, and an index that is made concurrently waits for the end
-    of all snapshots: the two would wait for each other.
+    A session that waited for the lock in PostgreSQL would have a snapshot, and whoever makes an index concurrently waits for the
+    end of all snapshots: the two would wait for each other.
     """
     connection.execute(text(f"SET lock_timeout = '{LOCK_WAIT}'"))
-    # If this process is killed while it makes an index, PostgreSQL must notice, or nobody else gets the lock before the index is made.
+    # If this process is killed while it makes an index, PostgreSQL must notice, or it keeps the lock until the index is made.
     connection.execute(text("SET client_connection_check_interval = '1s'"))
     has_lock = bool(connection.scalar(text(f"SELECT pg_try_advisory_lock({MIGRATION_LOCK})")))
     connection.commit()
@@ -77,7 +77,7 @@ async def migrate_online() -> None:
     for tries_left in reversed(range(LOCK_TRIES)):
         try:
             async with engine.connect() as connection:
-                while not await connection.run_sync(try_lock):
+                while not await connection.run_sync(try_lock):  # noqa: ASYNC110 # another process has it
                     await asyncio.sleep(LOCK_PAUSE_SECONDS)
                 await connection.run_sync(migrate)
             break

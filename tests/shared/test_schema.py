@@ -23,12 +23,16 @@ from shared.stores.schema import SCHEMA_REVISION
 from shared.stores.schema_definition import expected_definition, read_definition
 
 ROOT = Path(__file__).parents[2]
+FEW_ROWS = {"api_keys"}
 WITHOUT_WAITING_MS = 200
 """Less than a migration waits for the lock of a table, so a command that waits behind it fails."""
 WITHIN_SECONDS = 120
 _INSERTING = text("LOCK TABLE idempotency_keys IN ROW EXCLUSIVE MODE")
 _WAITING = text("SELECT true FROM pg_locks WHERE NOT granted AND relation = 'idempotency_keys'::regclass")
-_HALF_MADE = text("SELECT true FROM pg_index WHERE indexrelid = to_regclass('idempotency_keys_position_idx') AND NOT indisvalid")
+_HALF_MADE = text("""
+    SELECT true FROM pg_index JOIN pg_class c ON c.oid = indexrelid
+    WHERE c.relname = 'idempotency_keys_position_idx' AND NOT indisvalid
+""")
 _HELD_UP = text("SELECT true FROM pg_locks WHERE NOT granted AND locktype = 'virtualxid'")
 """A session waits for the end of a transaction, to make or drop an index concurrently."""
 
@@ -86,7 +90,7 @@ def test_an_index_of_a_table_that_has_rows_is_made_concurrently() -> None:
         code = file.read_text()
         new_tables = set(re.findall(r"CREATE TABLE (\w+)", code))
         indexed = set(re.findall(r"CREATE (?:UNIQUE )?INDEX \w+ ON (\w+)", code))
-        assert indexed <= new_tables, f"{file.name}: use migrations.indexes.create_index"
+        assert indexed <= new_tables | FEW_ROWS, f"{file.name}: use migrations.indexes.create_index"
         assert "op.create_index" not in code, file.name
 
 
