@@ -122,6 +122,7 @@ async def insert(engine: AsyncEngine, wait_ms: int) -> None:
         await command.execute(_INSERTING)
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_migrations_at_once_and_killed_make_an_index_while_commands_go_on(settings: Settings) -> None:
     """One migration is killed while it makes an index, which is left half-made. Then three run at once.
