@@ -3,8 +3,8 @@
 A statement that waits for the lock of a table makes all later statements on that table wait behind it. So a migration waits for
 less time than a command does, gives up, lets the others go on, and tries again.
 
-All migrations are one transaction, except where one makes an index of a table that exists: see `migrations.indexes`. What came
-before it is then committed.
+All migrations are one transaction, unless one makes an index of a table that exists: `shared.stores.concurrent_index` commits
+what came before it.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from migrations.indexes import LOCK_WAIT
 from shared.errors import SettingsInvalid
 from shared.log.tables import metadata
+from shared.stores.concurrent_index import LOCK_WAIT
 from shared.stores.postgres import postgres_address
 from shared.stores.store_errors import reading_url
 

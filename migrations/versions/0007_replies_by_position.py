@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from migrations.indexes import create_index
+from shared.stores.concurrent_index import create_index
 
 revision = "0007"
 down_revision = "0006"

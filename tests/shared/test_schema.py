@@ -90,7 +90,7 @@ def test_an_index_of_a_table_that_has_rows_is_made_concurrently() -> None:
         code = file.read_text()
         new_tables = set(re.findall(r"CREATE TABLE (\w+)", code))
         indexed = set(re.findall(r"CREATE (?:UNIQUE )?INDEX \w+ ON (\w+)", code))
-        assert indexed <= new_tables | FEW_ROWS, f"{file.name}: use migrations.indexes.create_index"
+        assert indexed <= new_tables | FEW_ROWS, f"{file.name}: use shared.stores.concurrent_index"
         assert "op.create_index" not in code, file.name
 
 

@@ -257,6 +257,13 @@ class MemoryEngine:
         self._server = server
         self.pool = SimpleNamespace(size=lambda: POOL_SIZE, checkedout=lambda: 0)
 
+    @property
+    def sync_engine(self) -> "MemoryEngine":
+        return self
+
+    def get_execution_options(self) -> dict[str, Any]:
+        return {}
+
     def execution_options(self, **_: Any) -> "MemoryEngine":
         return self
 

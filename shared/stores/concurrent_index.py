@@ -1,4 +1,4 @@
-"""Makes indexes of tables that have rows, while commands go on."""
+"""Lets migrations make indexes of tables that have rows, while commands go on."""
 
 from alembic import op
 
