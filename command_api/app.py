@@ -19,6 +19,7 @@ from command_api.due_runs import make_due_runs
 from command_api.expired_holds import record_expired_holds
 from command_api.requested_operations import RequestedOperations
 from command_api.requested_skips import record_requested_skips
+from command_api.requested_verifications import RequestedVerifications
 from command_api.routes import router
 from command_api.webhook_registration import Webhooks
 from command_api.writer.handover import Handover
@@ -77,6 +78,7 @@ class CommandApiState(TypedDict):
     requests: RequestDurations
     webhooks: Webhooks
     operations: RequestedOperations
+    verifications: RequestedVerifications
     engine: AsyncEngine
     readiness: Readiness
     traces: Any
@@ -154,6 +156,7 @@ async def running_command_api(configured: Settings) -> AsyncIterator[CommandApiS
                     requests=RequestDurations(),
                     webhooks=Webhooks(engine, configured),
                     operations=RequestedOperations(engine, configured),
+                    verifications=RequestedVerifications(engine),
                     engine=engine,
                     readiness=readiness,
                     traces=traces,

@@ -61,6 +61,7 @@ from command_api.money_routes import money_router
 from command_api.projection_routes import projection_router
 from command_api.requests import CommandRoute, HttpRequest
 from command_api.schedule_routes import schedule_router
+from command_api.verification_routes import verification_router
 from command_api.webhook_routes import webhook_router
 from shared.currency_table import HISTORICAL
 from shared.errors import CurrencyUnknown
@@ -72,7 +73,16 @@ from shared.web.problems import validation_failed
 WITHDRAWN: Final = "ISO 4217 has withdrawn this currency. To open accounts in it, name it in DAYBOOK_HISTORICAL_CURRENCIES"
 
 router = APIRouter(prefix="/v1", route_class=CommandRoute)
-for others in (money_router, schedule_router, ledger_router, day_router, webhook_router, projection_router, key_router):
+for others in (
+    money_router,
+    schedule_router,
+    ledger_router,
+    day_router,
+    webhook_router,
+    projection_router,
+    verification_router,
+    key_router,
+):
     router.routes.extend(others.routes)
 
 

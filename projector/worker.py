@@ -40,6 +40,7 @@ from projector.publishing.publisher import publishing
 from projector.runner import Runner
 from projector.sealing.sealer import make_sealer
 from projector.sinks.mongo import drop_old_collections
+from projector.verification_worker import VerificationWorker
 from projector.webhooks.sender import CONNECTIONS_MAX, WebhookSender
 from projector.worker_metrics import worker_metrics_text
 from shared.errors import DaybookError, StoreUnavailable
@@ -125,6 +126,9 @@ async def start(
     of_operations = await stack.enter_async_context(_open_for_leader(settings, OPERATION_CONNECTIONS_MAX))
     operations = OperationWorker(stores._replace(engine=of_operations), settings, projections)
     context["operations"] = keep_running("worker of operations", operations.run)
+    of_verifications = await stack.enter_async_context(open_postgres(settings, "daybook_projector", connections_max=1))
+    verifying = VerificationWorker(of_verifications, settings)
+    context["verifications"] = keep_running("worker of verifications", verifying.run)
     context["sealer"] = make_sealer(stores.engine, settings)
     if context["sealer"] is None:
         log.warning("no seals are made: DAYBOOK_SEAL_KEY is not set")
@@ -167,7 +171,7 @@ async def stop(context: Context) -> None:
     """Stops the runner after its current batches, and closes the stores. Exits with 1 if the runner failed before."""
     running: asyncio.Task[None] | None = context.get("running")
     if running is not None:
-        await end_tasks(context["webhooks"], context["operations"])
+        await end_tasks(context["webhooks"], context["operations"], context["verifications"])
         context["runner"].stop()
         await asyncio.wait([running], timeout=RUNNER_DRAIN_SECONDS)
         await end_tasks(running)

@@ -17,6 +17,7 @@ from fastapi import APIRouter, FastAPI
 from query_api.console import add_console
 from query_api.cursors import Cursors
 from query_api.doctor_reports import DoctorReports
+from query_api.log_replica import open_replica
 from query_api.log_tail import LogTails
 from query_api.operations import lag_metrics, readiness_notes, store_checks
 from query_api.reading import SWITCH_SECONDS, Reader
@@ -46,9 +47,11 @@ from query_api.resources import (
     search,
     statements,
     statistics,
+    timeline,
     transfers,
     trial_balance,
     users,
+    verifications,
     webhooks,
 )
 from shared.garbage_collection import calm_collector
@@ -76,6 +79,7 @@ RESOURCES: Final = (
     export,
     accounts,
     entries,
+    timeline,
     statements,
     transfers,
     holds,
@@ -93,6 +97,7 @@ RESOURCES: Final = (
     ledgers,
     projections,
     read_model_operations,
+    verifications,
     seals,
     days,
     denials,
@@ -117,6 +122,8 @@ class QueryApiState(TypedDict):
     """The `ReportQueries`, or None if SQL reporting is off."""
     search: Any
     """The `SearchQueries`, or None if search is off."""
+    timeline: Any
+    """The `TimelineQueries`, or None if the timeline is off."""
     log_tails: LogTails
     cursors: Cursors
     doctor_reports: DoctorReports
@@ -132,6 +139,7 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
     async with (
         open_postgres(configured, "daybook_query") as postgres,
         open_postgres(configured, "daybook_query", connections_max=1) as postgres_of_checks,
+        open_replica(configured) as replica,
         open_mongo(configured, configured.mongo_timeout_ms) as mongo,
         open_redis(configured) as redis,
         open_optional_stores(configured, read_only=True) as optional,
@@ -144,7 +152,7 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
         authentication = Authentication(Connections(postgres, redis), strangers, configured)
         denials = DenialRecorder(redis, configured, "queries")
         log_tails = LogTails(postgres, redis, configured.event_streams_max)
-        reader = Reader(postgres, mongo, redis, configured, optional)
+        reader = Reader(postgres, mongo, redis, configured, optional, replica)
         notes = partial(readiness_notes, postgres_of_checks, redis, is_publishing=bool(configured.publish_url))
         readiness = Readiness(store_checks(postgres_of_checks, mongo, redis), notes)
         await readiness.start()
@@ -161,6 +169,7 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
                     reader=reader,
                     reports=_queries_of(optional, "sql", "query_api.report_queries", "ReportQueries"),
                     search=_queries_of(optional, "search", "query_api.search_queries", "SearchQueries"),
+                    timeline=_queries_of(optional, "timeline", "query_api.timeline_queries", "TimelineQueries"),
                     log_tails=log_tails,
                     doctor_reports=DoctorReports(configured),
                     cursors=Cursors(*read_secrets(configured.secret.get_secret_value())),

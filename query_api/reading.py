@@ -28,6 +28,7 @@ from redis.exceptions import ResponseError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from query_api.log_clock import LogClock
+from query_api.log_replica import LogReplica
 from query_api.read_model_positions import ReadModelPositions
 from shared.errors import NotFound, ProjectionBehind, Rebuilding
 from shared.log.heads import read_head
@@ -229,9 +230,11 @@ class Reader:
         redis: "Redis",
         settings: Settings,
         optional: Mapping[str, OptionalStore] | None = None,
+        replica: LogReplica | None = None,
     ) -> None:
         """Reads from these stores. `optional` are the optional stores that are in use, by name."""
         self.optional = optional or {}
+        self.replica = replica or LogReplica(None)
         self.postgres = postgres
         self.mongo = mongo
         self.redis = redis

@@ -122,6 +122,11 @@ class Settings(BaseSettings):
         "transactions then go through it, and the database URL serves what needs a session. See "
         "[scaling](scaling.md#a-pooler-in-front-of-postgresql).",
     )
+    replica_url: str | None = Field(
+        default=None,
+        description="A replica of PostgreSQL, in the form of the database URL. The query API reads events and proofs from it. "
+        "See [scaling](scaling.md#a-replica-for-questions-to-the-log).",
+    )
     migration_database_url: str | None = Field(
         default=None,
         description="PostgreSQL as the owner of the schema, for migrations and `daybook master-keys rotate`. Default: "
@@ -149,6 +154,12 @@ class Settings(BaseSettings):
     )
     search_prefix: SearchPrefix = Field(
         default="daybook", description="The beginning of the names of all indexes in OpenSearch, so that several can share one."
+    )
+    timeline_url: str | None = Field(
+        default=None,
+        description="Apache Cassandra, `cassandra://user:password@host:9042,host/keyspace`, with `?datacenter=name`, "
+        "`replicas=3` for a keyspace that has to be made, and `ca_certs=file` for TLS. Without it, there is no timeline. Needs "
+        "the extra `timeline`. See [stores](stores.md#timeline).",
     )
     secret: Annotated[SecretStr, AfterValidator(_secrets)] = Field(
         description="Signs cursors. At least 32 characters; the same for all processes. Several secrets, separated by commas: "
@@ -302,6 +313,7 @@ class Settings(BaseSettings):
     redis_timeout_ms: Milliseconds = Field(default=1_000, description="Longest wait for Redis in a query.")
     reporting_timeout_ms: Milliseconds = Field(default=10_000, description="Longest time that a report may take.")
     search_timeout_ms: Milliseconds = Field(default=2_000, description="Longest time that a search may take.")
+    timeline_timeout_ms: Milliseconds = Field(default=2_000, description="Longest wait for the timeline store in a query.")
     wake_timeout_ms: Milliseconds = Field(default=50, description="Longest time the command API spends on a wake-up.")
     query_wait_max_ms: Milliseconds = Field(
         default=10_000, description="Longest wait that a query can request with `Prefer: wait`."

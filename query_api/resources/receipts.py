@@ -12,7 +12,7 @@ from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from query_api.documentation import LOG, documented
-from query_api.log_reading import read_log
+from query_api.log_reading import ask_log, read_log
 from query_api.reading import AsOf, CallerView, JsonObject, as_fresh_as_can_be
 from query_api.requests import QueryRequest, query_router
 from query_api.resources.events import EVENT_EXAMPLE
@@ -85,8 +85,7 @@ async def find_receipt(view: CallerView, transfer_id: str) -> AsOf[JsonObject | 
     position, found = await read_log(view, lambda connection: read_stream(connection, view.ledger_id, stream_id, 0, 1))
     receipt = None
     if found:
-        async with view.reader.postgres.connect() as connection:
-            receipt = await _receipt(connection, found[0])
+        receipt = await ask_log(view, lambda connection: _receipt(connection, found[0]))
     return as_fresh_as_can_be(AsOf(position, receipt), view.freshness)
 
 

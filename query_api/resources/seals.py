@@ -4,10 +4,12 @@ from typing import Annotated, Any, Final
 
 from fastapi import Query, Response
 from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from query_api.cursors import CursorKey
 from query_api.documentation import ANY_QUERY, LEDGER_HEADER, PAGE_HEADERS, documented
 from query_api.lists import ListSlice
+from query_api.log_reading import ask_log
 from query_api.parameters import PageParameters, Parameters, PositionParameter
 from query_api.reading import AsOf, CallerView, JsonObject
 from query_api.requests import QueryRequest, query_router
@@ -89,15 +91,17 @@ async def find_consistency_proof(view: CallerView, position: int, parameters: Co
     Raises:
         NotFound: there is no seal at one of the two positions, or `from_position` is after `position`.
     """
-    head = await view.reader.require_ledger(view.ledger_id)
-    async with view.reader.postgres.connect() as connection:
+
+    async def prove(connection: AsyncConnection) -> JsonObject:
         seals = [await seal_store.find_seal(connection, view.ledger_id, each) for each in (parameters.from_position, position)]
         first, second = seals
         if first is None or second is None or first.position > second.position:
             raise NotFound("There is no seal at one of these positions, or `from` is after the other one.")
         ranges = merkle.consistency_ranges(first.position, second.position)
         path = await seal_store.read_ranges(connection, view.ledger_id, ranges)
-    return AsOf(head, {"from": first.members(), "to": second.members(), "path": [node.hex() for node in path]})
+        return {"from": first.members(), "to": second.members(), "path": [node.hex() for node in path]}
+
+    return AsOf(await view.reader.require_ledger(view.ledger_id), await ask_log(view, prove))
 
 
 @router.get(

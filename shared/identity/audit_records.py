@@ -41,6 +41,8 @@ Act = Literal[
     "webhook-deleted",
     "webhook-secret-rotated",
     "operation-requested",
+    "verification-requested",
+    "verification-cancelled",
 ]
 ACTS: Final[tuple[Act, ...]] = get_args(Act)
 NO_LEDGER: Final = "-"

@@ -19,6 +19,7 @@ and indexes of each table serve these reads:
     webhooks          a webhook by id, the webhooks of a ledger
     webhook_deliveries  the deliveries of a webhook in order, one of them, those that are old
     read_model_operations  the operations of a ledger in order, one of them, those that are open or old
+    verifications     the verifications of a ledger in order, one of them, those that are open or old
     publishing        how far a ledger's events are published
 """
 
@@ -281,6 +282,25 @@ read_model_operations = Table(
     Column("changed_at", DateTime(timezone=True), nullable=False),
     PrimaryKeyConstraint("ledger_id", "operation_id", name="read_model_operations_pkey"),
     Index("read_model_operations_status_idx", "status", "changed_at"),
+)
+
+verifications = Table(
+    "verifications",
+    metadata,
+    Column("ledger_id", Text, nullable=False),
+    Column("verification_id", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("step", Text, nullable=True),
+    Column("events_done", BigInteger, nullable=False),
+    Column("events_total", BigInteger, nullable=False),
+    Column("checks", JSONB, nullable=False),
+    Column("outcome", Text, nullable=True),
+    Column("requested_at", DateTime(timezone=True), nullable=False),
+    Column("changed_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("ledger_id", "verification_id", name="verifications_pkey"),
+    Index("verifications_status_idx", "status", "changed_at"),
 )
 
 publishing = Table(

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared.errors import SchemaMismatch
 from shared.stores.store_errors import requiring_answer
 
-SCHEMA_REVISION: Final = "0012"
+SCHEMA_REVISION: Final = "0013"
 """The schema revision that this code was written for. A test compares it with the newest migration."""
 
 

@@ -43,9 +43,11 @@ def check_urls(settings: Settings) -> Iterator[Finding]:
     for store, variable, url in (
         ("PostgreSQL", "DAYBOOK_DATABASE_URL", settings.database_url),
         ("the pooler", "DAYBOOK_POOLER_URL", settings.pooler_url or ""),
+        ("the replica", "DAYBOOK_REPLICA_URL", settings.replica_url or ""),
         ("MongoDB", "DAYBOOK_MONGO_URL", settings.mongo_url),
         ("Redis", "DAYBOOK_REDIS_URL", settings.redis_url),
         ("the search store", "DAYBOOK_SEARCH_URL", settings.search_url or ""),
+        ("the timeline store", "DAYBOOK_TIMELINE_URL", settings.timeline_url or ""),
         *((("the broker", "DAYBOOK_PUBLISH_URL", settings.publish_url),) if settings.publish_url else ()),
     ):
         if all(map(_is_here, _hosts(url))):
@@ -53,7 +55,7 @@ def check_urls(settings: Settings) -> Iterator[Finding]:
         if not _is_encrypted(url):
             yield found("no-tls", store=store, variable=variable)
         # PostgreSQL may need no password because of its own rules or of a client's certificate, which a URL does not show.
-        if store not in {"PostgreSQL", "the pooler"} and "@" not in url and "MONGODB-X509" not in url:
+        if store not in {"PostgreSQL", "the pooler", "the replica"} and "@" not in url and "MONGODB-X509" not in url:
             yield found("no-password", store=store, variable=variable)
 
 
@@ -77,6 +79,6 @@ def _is_here(host: str) -> bool:
 
 def _is_encrypted(url: str) -> bool:
     query = {name.lower(): values[-1].lower() for name, values in parse_qs(urlsplit(url).query).items()}
-    if query.get("sslmode") in {"require", "verify-ca", "verify-full"} or "sslrootcert" in query:
+    if query.get("sslmode") in {"require", "verify-ca", "verify-full"} or {"sslrootcert", "ca_certs"} & query.keys():
         return True
     return url.startswith(("rediss:", "mongodb+srv:", "https:")) or "true" in {query.get("tls"), query.get("ssl")}

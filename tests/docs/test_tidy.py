@@ -140,6 +140,7 @@ ENDING: Final = {
     "projector/publishing/publisher.py": 2,  # a slice of each of some ledgers
     "projector/runner.py": 1,  # the end of the followers of one ledger
     "projector/sinks/mongo_transactions.py": 1,  # one transaction
+    "projector/verification_worker.py": 4,  # one verification, and what reads the pipes of its process
     "projector/webhooks/sender.py": 1,  # until nothing is due
     "projector/worker.py": 1,  # the runner, whose end is the end of the process
     "query_api/event_stream.py": 4,  # as long as one answer
@@ -152,6 +153,7 @@ ENDING: Final = {
     "shared/stores/kept_connection.py": 1,  # one release
     "shared/stores/shared_round_trips.py": 1,  # a few round trips
     "shared/supervision.py": 1,
+    "shared/timeline/connection.py": 1,  # one connection
 }
 """How many tasks the modules of the three processes start that end by themselves."""
 

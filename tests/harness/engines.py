@@ -14,7 +14,9 @@ from shared.errors import StackError
 
 VARIABLE: Final = "ENGINES_REQUIRED"
 """The environment variable with the engines that must be there, separated by commas. `.ci/run` sets it."""
-ENGINES: Final = frozenset({"chromium", "elasticsearch", "examples", "kafka", "mariadb", "nats", "opensearch"})
+ENGINES: Final = frozenset(
+    {"cassandra", "chromium", "elasticsearch", "examples", "kafka", "mariadb", "nats", "opensearch", "patroni", "pgbouncer"}
+)
 """What a test may need besides what pip installs. `examples` are the libraries of the programs in `examples/`."""
 
 AServer = TypeVar("AServer", bound=Server)

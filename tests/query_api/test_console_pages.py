@@ -29,11 +29,11 @@ PASSWORD: Final = "correct horse battery"
 EVERYBODY: Final = ["Accounts", "Transfers", "Users", "Holds", "Schedules"]
 PAGES: Final = {
     "operator": ["Overview", *EVERYBODY, "Events", "Read models", "Commands", "Closed days", "Seals", "Ledgers", "Denials",
-                 "API keys", "Audit records"],
+                 "API keys", "Verifications", "Audit records"],
     "auditor": ["Overview", *EVERYBODY, "Events", "Read models", "Closed days", "Seals", "Ledgers", "Denials", "Audit records"],
     "reader": ["Overview", *EVERYBODY, "Read models", "Closed days", "Seals", "Ledgers"],
-    "operations": ["Read models", "Ledgers", "Denials", "API keys"],
-    "landlord": ["Read models", "Ledgers", "Denials", "Doctor", "API keys"],
+    "operations": ["Read models", "Ledgers", "Denials", "API keys", "Verifications"],
+    "landlord": ["Read models", "Ledgers", "Denials", "Doctor", "API keys", "Verifications"],
     "customer": [*EVERYBODY, "Commands"],
     "member": [*EVERYBODY, "Commands"],
 }  # fmt: skip
@@ -273,6 +273,26 @@ async def test_keys_are_rotated_and_revoked_after_a_confirmation(world: World) -
     operations = await world.page_of("operations")
     await operations.open("keys")
     await expect(operations.page.get_by_role("button", name="Revoke")).to_have_count(0)
+
+
+async def test_a_verification_is_started_after_a_confirmation_and_shows_what_it_found(world: World) -> None:
+    page = await world.page_of("operations")
+    await page.open("verifications")
+    form = page.page.get_by_role("form", name="Verify the ledger")
+    await form.get_by_label("Reason").fill("ticket 4712")
+    await form.get_by_role("button", name="Continue").click()
+    assert await page.violations() == []
+    await page.page.get_by_role("button", name="Verify ledger main").click()
+    await expect(page.page.locator("h1")).to_have_text("Verification")
+    await expect(page.page.locator("dl")).to_contain_text("done", timeout=60_000)
+    await expect(page.page.locator("dl .badge-ok")).to_have_count(1)
+    checks = page.page.get_by_role("region", name="Checks that have ended")
+    for name in ("log", "events", "balances"):
+        await expect(checks.get_by_role("cell", name=name, exact=True)).to_have_count(1)
+    assert await page.violations() == []
+    await page.open("verifications")
+    await expect(page.page.get_by_role("region", name="Verifications, newest first")).to_contain_text("ticket 4712")
+    assert page.problems == []
 
 
 async def test_a_session_of_a_user_is_ended(world: World) -> None:

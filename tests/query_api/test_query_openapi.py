@@ -19,6 +19,7 @@ from query_api.app import create_app, router
 from query_api.requests import QueryRoute
 from shared.identity import audit_records
 from shared.identity.audit_records import ActCaller
+from shared.proof import verifications
 from shared.read_models import operations
 from shared.settings import Settings
 from shared.stores.postgres import open_postgres
@@ -47,7 +48,7 @@ OPERATIONS = {
     operation["operationId"]: (path, operation) for path, item in DOCUMENT["paths"].items() for operation in item.values()
 }
 QUERIES = [route.name for route in router.routes if isinstance(route, QueryRoute)]
-REPORTS = {"report_users", "report_totals", "report_entries", "search"}  # see `test_reports` and `test_search`
+REPORTS = {"report_users", "report_totals", "report_entries", "search", "get_timeline"}  # see their own tests
 PROOFS = {"get_receipt", "list_seals", "get_consistency"}
 ELSEWHERE = {"list_refusals", "stream_events", "list_projection_dead_letters", "get_doctor"}
 """See `test_denials`, `test_push`, `test_requested_operations` and `test_keys_for_all_ledgers`."""
@@ -135,6 +136,8 @@ async def test_real_answers_match_the_openapi_document(settings: Settings) -> No
             await audit_records.record(connection, "main", "login-denied", {"user_id": user_id}, ActCaller(None))
             await webhooks.insert(connection, place, "https://example.com", [], [], b"secret", "key")
             await webhooks.request_delivery(connection, place, book.new_id(), "WebhookTested")
+            names["verification_id"] = book.new_id()
+            await verifications.request(connection, "main", names["verification_id"], "why", "operator")
             names["operation_id"] = book.new_id()
             await operations.request(connection, "main", names["operation_id"], "users", "rebuild", None, "why", "operator")
         for operation_id in set(QUERIES) - PROOFS - REPORTS - ELSEWHERE:

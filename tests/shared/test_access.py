@@ -41,6 +41,7 @@ from shared.identity.credential_cache import CACHE_SECONDS, CredentialCache
 from shared.identity.credential_origin import Origin
 from shared.identity.sessions import Sessions
 from shared.log.user_events import UserDeactivated, UserErased, UserReactivated
+from shared.proof import verifications
 from shared.read_models import operations as read_models
 from shared.settings import Settings
 from shared.stores.all_stores import open_stores
@@ -84,6 +85,7 @@ class Things:
     webhook_id: str = MISSING
     delivery_id: str = MISSING
     operation_id: str = MISSING
+    verification_id: str = MISSING
     key_id: str = "missingkey"
     house_from_account_id: str = HOUSE[0]
     house_to_account_id: str = HOUSE[1]
@@ -184,8 +186,8 @@ UNUSED: Final = Settings(
 OPERATIONS: Final = [*operations()]
 PUBLIC: Final = {"/v1/login", "/v1/password-resets"}
 """The operations that need no credential: they take a password or a reset token."""
-WITH_AN_ENGINE: Final = {"/v1/search"}
-"""Operations that answer only with a store that not every machine has. `tests/query_api/test_search.py` tries each caller."""
+WITH_AN_ENGINE: Final = {"/v1/search", "/v1/accounts/{account_id}/timeline"}
+"""Operations that answer only with a store that not every machine has. Their own tests in `tests/query_api` try each caller."""
 GUARDED: Final = [operation for operation in OPERATIONS if operation.path not in OPEN | PUBLIC | WITH_AN_ENGINE]
 
 
@@ -335,9 +337,12 @@ async def world_of(stores: Settings) -> AsyncIterator[World]:
         )
         own, foreign = (replace(each, webhook_id=book.new_id()) for each in (own, foreign))
         own, foreign = (replace(each, delivery_id=each.webhook_id, operation_id=book.new_id()) for each in (own, foreign))
+        own, foreign = (replace(each, verification_id=book.new_id()) for each in (own, foreign))
         own, foreign = (replace(each, key_id=f"{name}key") for each, name in ((own, "ownowno"), (foreign, "foreign")))
         async with writer.begin() as connection:
             for each, name in ((own, "days"), (foreign, "holds")):
+                await verifications.request(connection, "main", each.verification_id, "why", "operator")
+                await verifications.cancel(connection, "main", each.verification_id)
                 await read_models.request(connection, "main", each.operation_id, name, "rebuild", None, "why", "operator")
         missing = Things.of(MISSING, MISSING, MISSING, MISSING, MISSING, own.to_account_id)
         tokens = await _tokens(settings, own.user_id, foreign.user_id, former.user_id)

@@ -39,7 +39,7 @@ NAMES = {"user_id": ADA, "account_id": ACCOUNT, "transfer_id": TRANSFER, "sessio
 SCHEDULE = str(uuid.UUID(int=13))
 WEBHOOK = str(uuid.UUID(int=17))
 NAMES |= {"key_id": "missingkey"}
-NAMES |= {"webhook_id": WEBHOOK, "delivery_id": MISSING, "operation_id": MISSING}
+NAMES |= {"webhook_id": WEBHOOK, "delivery_id": MISSING, "operation_id": MISSING, "verification_id": MISSING}
 NAMES |= {"stream": f"account-{ACCOUNT}", "hold_id": HOLD, "schedule_id": SCHEDULE, "ledger_id": "main", "day": "2025-01-31"}
 
 
@@ -232,6 +232,8 @@ COMMANDS: list[tuple[str, str, Any]] = [
     ("POST", "/v1/projections/{name}/resume", {"reason": "why"}),
     ("POST", "/v1/projections/{name}/dead-letters/retry", {"reason": "why"}),
     ("POST", "/v1/projections/{name}/dead-letters/{position}/skip", {"reason": "why"}),
+    ("POST", "/v1/verifications", {"reason": "why"}),
+    ("POST", "/v1/verifications/{verification_id}/cancel", None),
     ("POST", "/v1/users/{user_id}/erase", None),
 ]
 

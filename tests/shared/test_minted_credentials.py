@@ -86,6 +86,9 @@ CREDENTIAL_OPERATIONS: Final = {
     *("POST /v1/holds", "POST /v1/holds/{hold_id}/capture", "POST /v1/holds/{hold_id}/release", "POST /v1/batch"),
 }
 """The operations that take or give something of a credential or a login name. The walk below tries them all."""
+UUIDS: Final = [
+    f"{name}_id" for name in ("account", "delivery", "hold", "schedule", "session", "transfer", "verification", "webhook")
+]
 TOKEN: Final = re.compile(r"db[kr]_[A-Za-z0-9_-]{43,}")
 HASH_OF_UNKNOWN: Final = PasswordHash.recommended().hash("a password that no caller knows")
 OPERATORS: Final = [
@@ -150,9 +153,7 @@ class Attacker:
 
     async def _send(self, operation: Operation) -> str:
         path = operation.path.replace("{user_id}", self._user_id).format_map(
-            dict.fromkeys(
-                ("account_id", "delivery_id", "hold_id", "schedule_id", "session_id", "transfer_id", "webhook_id"), MISSING
-            )
+            dict.fromkeys(UUIDS, MISSING)
             | {"ledger_id": "main", "day": "2020-01-31", "name": "users", "position": "1", "key_id": "missingkey"}
         )
         known = {"email": self._addresses[1], "password": PASSWORD, "current_password": PASSWORD}

@@ -635,6 +635,11 @@ class UserChangesBody(TypedDict):
     current_password: "NotRequired[str | None]"
 
 
+class VerificationBody(TypedDict):
+    id: "str"
+    status: "Literal['waiting', 'running', 'done', 'failed', 'cancelled']"
+
+
 class WebhookBody(TypedDict):
     id: "str"
     url: "str"
@@ -885,6 +890,15 @@ class SkipDeadLetterArguments(TypedDict):
     ledger: "NotRequired[str]"
 
 
+class VerifyLedgerArguments(TypedDict):
+    reason: "str"
+    ledger: "NotRequired[str]"
+
+
+class CancelVerificationArguments(TypedDict):
+    ledger: "NotRequired[str]"
+
+
 class RevokeKeyArguments(TypedDict):
     ledger: "NotRequired[str]"
 
@@ -1120,7 +1134,7 @@ class AuditCallerMember(TypedDict):
 
 class AuditRecordResource(TypedDict):
     audit_position: "int"
-    act: "Literal['key-made', 'key-rotated', 'key-revoked', 'reset-token-issued', 'password-set', 'password-denied', 'login-denied', 'session-begun', 'session-ended', 'sessions-ended', 'limits-changed', 'webhook-made', 'webhook-changed', 'webhook-deleted', 'webhook-secret-rotated', 'operation-requested']"
+    act: "Literal['key-made', 'key-rotated', 'key-revoked', 'reset-token-issued', 'password-set', 'password-denied', 'login-denied', 'session-begun', 'session-ended', 'sessions-ended', 'limits-changed', 'webhook-made', 'webhook-changed', 'webhook-deleted', 'webhook-secret-rotated', 'operation-requested', 'verification-requested', 'verification-cancelled']"
     data: "dict[str, Any]"
     caller: "AuditCallerMember"
     recorded_at: "str"
@@ -1155,6 +1169,18 @@ class CallerResource(TypedDict):
     all_ledgers: "bool"
     user_id: "str | None"
     scopes: "list[Literal['users:write', 'credentials:write', 'accounts:write', 'transfers:write', 'ledger:read', 'events:read', 'ops:admin']]"
+
+
+class CheckResource(TypedDict):
+    name: "str"
+    verdict: "Literal['ok', 'dead-letters', 'different']"
+    text: "str"
+
+
+class ClosingBalance(TypedDict):
+    day: "str"
+    balance: "int"
+    currency: "str"
 
 
 ConsistencyResponse = TypedDict(
@@ -1713,6 +1739,27 @@ class StreamEventResource(TypedDict):
     version: "int"
 
 
+class TimelineEntry(TypedDict):
+    account_id: "str"
+    transfer_id: "str"
+    kind: "Literal['deposit', 'withdrawal', 'transfer', 'reversal', 'postings', 'exchange']"
+    amount: "int"
+    balance: "int"
+    currency: "str"
+    counterparty_account_id: "str | None"
+    occurred_at: "str"
+    recorded_at: "str"
+    reference: "str | None"
+    position: "int"
+
+
+class TimelinePage(TypedDict):
+    items: "list[TimelineEntry]"
+    next: "str | None"
+    position: "int"
+    closing_balances: "list[ClosingBalance]"
+
+
 class TotalsReport(TypedDict):
     page: "int"
     page_size: "int"
@@ -1805,6 +1852,37 @@ class UsersByStatus(TypedDict):
     active: "int"
     inactive: "int"
     erased: "int"
+
+
+class VerificationResource(TypedDict):
+    id: "str"
+    reason: "str"
+    requested_by: "str"
+    status: "Literal['waiting', 'running', 'done', 'failed', 'cancelled']"
+    step: "str | None"
+    events_done: "int"
+    events_total: "int"
+    verdict: "Literal['ok', 'dead-letters', 'different'] | None"
+    checks: "list[CheckResource]"
+    outcome: "str | None"
+    requested_at: "str"
+    changed_at: "str"
+
+
+class VerificationResponse(TypedDict):
+    id: "str"
+    reason: "str"
+    requested_by: "str"
+    status: "Literal['waiting', 'running', 'done', 'failed', 'cancelled']"
+    step: "str | None"
+    events_done: "int"
+    events_total: "int"
+    verdict: "Literal['ok', 'dead-letters', 'different'] | None"
+    checks: "list[CheckResource]"
+    outcome: "str | None"
+    requested_at: "str"
+    changed_at: "str"
+    position: "int"
 
 
 class WebhookResource(TypedDict):
@@ -1907,6 +1985,14 @@ class ListEntriesArguments(TypedDict):
     limit: "NotRequired[int]"
     cursor: "NotRequired[str | None]"
     sort: "NotRequired[Literal['recorded_at', '-recorded_at', 'position', '-position', 'occurred_at', '-occurred_at', 'amount', '-amount', 'reference', '-reference']]"
+    ledger: "NotRequired[str]"
+    min_position: "NotRequired[int]"
+
+
+class GetTimelineArguments(TypedDict):
+    limit: "NotRequired[int]"
+    cursor: "NotRequired[str | None]"
+    month: "NotRequired[str | None]"
     ledger: "NotRequired[str]"
     min_position: "NotRequired[int]"
 
@@ -2144,6 +2230,16 @@ class ListOperationsArguments(TypedDict):
 
 
 class GetOperationArguments(TypedDict):
+    ledger: "NotRequired[str]"
+
+
+class ListVerificationsArguments(TypedDict):
+    limit: "NotRequired[int]"
+    cursor: "NotRequired[str | None]"
+    ledger: "NotRequired[str]"
+
+
+class GetVerificationArguments(TypedDict):
     ledger: "NotRequired[str]"
 
 

@@ -14,6 +14,7 @@ from daybook_client.bodies import (
     BalanceResponse,
     CallerResource,
     CancelScheduleArguments,
+    CancelVerificationArguments,
     CaptureBody,
     CaptureHoldArguments,
     ChangeAccountArguments,
@@ -71,9 +72,11 @@ from daybook_client.bodies import (
     GetScheduleArguments,
     GetStatementArguments,
     GetStatsArguments,
+    GetTimelineArguments,
     GetTransferArguments,
     GetTrialBalanceArguments,
     GetUserArguments,
+    GetVerificationArguments,
     GetWebhookArguments,
     HoldBody,
     HoldResource,
@@ -104,6 +107,7 @@ from daybook_client.bodies import (
     ListStreamArguments,
     ListTransfersArguments,
     ListUsersArguments,
+    ListVerificationsArguments,
     ListWebhooksArguments,
     LogInArguments,
     LoginBody,
@@ -157,6 +161,7 @@ from daybook_client.bodies import (
     StatisticsResponse,
     StreamEventResource,
     TestWebhookArguments,
+    TimelinePage,
     TotalsReport,
     TransferBody,
     TransferFundsArguments,
@@ -169,6 +174,10 @@ from daybook_client.bodies import (
     UserReport,
     UserResource,
     UserResponse,
+    VerificationBody,
+    VerificationResource,
+    VerificationResponse,
+    VerifyLedgerArguments,
     WebhookBody,
     WebhookResource,
     WebhookResponse,
@@ -303,6 +312,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "skip_dead_letter": Operation(
         "command", "POST", "/v1/projections/{name}/dead-letters/{position}/skip", body=frozenset(["reason"])
     ),
+    "verify_ledger": Operation("command", "POST", "/v1/verifications", body=frozenset(["reason"])),
+    "cancel_verification": Operation("command", "POST", "/v1/verifications/{verification_id}/cancel"),
     "revoke_key": Operation("command", "POST", "/v1/keys/{key_id}/revoke"),
     "rotate_key": Operation("command", "POST", "/v1/keys/{key_id}/rotate", body=frozenset(["overlap_seconds"])),
     "create_user": Operation(
@@ -448,6 +459,13 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
             "cursor": "cursor",
             "sort": "sort",
         },
+        has_freshness=True,
+    ),
+    "get_timeline": Operation(
+        "query",
+        "GET",
+        "/v1/accounts/{account_id}/timeline",
+        query={"limit": "limit", "cursor": "cursor", "month": "month"},
         has_freshness=True,
     ),
     "get_statement": Operation(
@@ -625,6 +643,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "list_projection_dead_letters": Operation("query", "GET", "/v1/projections/{name}/dead-letters"),
     "list_operations": Operation("query", "GET", "/v1/operations", query={"limit": "limit", "cursor": "cursor"}),
     "get_operation": Operation("query", "GET", "/v1/operations/{operation_id}"),
+    "list_verifications": Operation("query", "GET", "/v1/verifications", query={"limit": "limit", "cursor": "cursor"}),
+    "get_verification": Operation("query", "GET", "/v1/verifications/{verification_id}"),
     "list_seals": Operation("query", "GET", "/v1/seals", query={"limit": "limit", "cursor": "cursor"}),
     "get_consistency": Operation("query", "GET", "/v1/seals/{position}/consistency", query={"from_": "from"}),
     "list_days": Operation(
@@ -755,6 +775,16 @@ class Operations(ABC):
         """Skip Dead Letter."""
         return self._call("skip_dead_letter", {"name": str(name), "position": str(position)}, arguments)
 
+    def verify_ledger(self, **arguments: Unpack[VerifyLedgerArguments]) -> VerificationBody:
+        """Verify Ledger."""
+        return self._call("verify_ledger", {}, arguments)
+
+    def cancel_verification(
+        self, verification_id: str | UUID, **arguments: Unpack[CancelVerificationArguments]
+    ) -> VerificationBody:
+        """Cancel Verification."""
+        return self._call("cancel_verification", {"verification_id": str(verification_id)}, arguments)
+
     def revoke_key(self, key_id: str | UUID, **arguments: Unpack[RevokeKeyArguments]) -> RevokedKeyBody:
         """Revoke Key."""
         return self._call("revoke_key", {"key_id": str(key_id)}, arguments)
@@ -881,6 +911,10 @@ class Operations(ABC):
         """List Entries."""
         return self._call("list_entries", {"account_id": str(account_id)}, arguments)
 
+    def get_timeline(self, account_id: str | UUID, **arguments: Unpack[GetTimelineArguments]) -> TimelinePage:
+        """Get Timeline."""
+        return self._call("get_timeline", {"account_id": str(account_id)}, arguments)
+
     def get_statement(self, account_id: str | UUID, **arguments: Unpack[GetStatementArguments]) -> StatementResponse:
         """Get Statement."""
         return self._call("get_statement", {"account_id": str(account_id)}, arguments)
@@ -990,6 +1024,16 @@ class Operations(ABC):
     def get_operation(self, operation_id: str | UUID, **arguments: Unpack[GetOperationArguments]) -> OperationResponse:
         """Get Operation."""
         return self._call("get_operation", {"operation_id": str(operation_id)}, arguments)
+
+    def list_verifications(self, **arguments: Unpack[ListVerificationsArguments]) -> Page[VerificationResource]:
+        """List Verifications."""
+        return self._call("list_verifications", {}, arguments)
+
+    def get_verification(
+        self, verification_id: str | UUID, **arguments: Unpack[GetVerificationArguments]
+    ) -> VerificationResponse:
+        """Get Verification."""
+        return self._call("get_verification", {"verification_id": str(verification_id)}, arguments)
 
     def list_seals(self, **arguments: Unpack[ListSealsArguments]) -> Page[SealResource]:
         """List Seals."""
@@ -1156,6 +1200,16 @@ class AsyncOperations(ABC):
         """Skip Dead Letter."""
         return await self._call("skip_dead_letter", {"name": str(name), "position": str(position)}, arguments)
 
+    async def verify_ledger(self, **arguments: Unpack[VerifyLedgerArguments]) -> VerificationBody:
+        """Verify Ledger."""
+        return await self._call("verify_ledger", {}, arguments)
+
+    async def cancel_verification(
+        self, verification_id: str | UUID, **arguments: Unpack[CancelVerificationArguments]
+    ) -> VerificationBody:
+        """Cancel Verification."""
+        return await self._call("cancel_verification", {"verification_id": str(verification_id)}, arguments)
+
     async def revoke_key(self, key_id: str | UUID, **arguments: Unpack[RevokeKeyArguments]) -> RevokedKeyBody:
         """Revoke Key."""
         return await self._call("revoke_key", {"key_id": str(key_id)}, arguments)
@@ -1284,6 +1338,10 @@ class AsyncOperations(ABC):
         """List Entries."""
         return await self._call("list_entries", {"account_id": str(account_id)}, arguments)
 
+    async def get_timeline(self, account_id: str | UUID, **arguments: Unpack[GetTimelineArguments]) -> TimelinePage:
+        """Get Timeline."""
+        return await self._call("get_timeline", {"account_id": str(account_id)}, arguments)
+
     async def get_statement(self, account_id: str | UUID, **arguments: Unpack[GetStatementArguments]) -> StatementResponse:
         """Get Statement."""
         return await self._call("get_statement", {"account_id": str(account_id)}, arguments)
@@ -1395,6 +1453,16 @@ class AsyncOperations(ABC):
     async def get_operation(self, operation_id: str | UUID, **arguments: Unpack[GetOperationArguments]) -> OperationResponse:
         """Get Operation."""
         return await self._call("get_operation", {"operation_id": str(operation_id)}, arguments)
+
+    async def list_verifications(self, **arguments: Unpack[ListVerificationsArguments]) -> Page[VerificationResource]:
+        """List Verifications."""
+        return await self._call("list_verifications", {}, arguments)
+
+    async def get_verification(
+        self, verification_id: str | UUID, **arguments: Unpack[GetVerificationArguments]
+    ) -> VerificationResponse:
+        """Get Verification."""
+        return await self._call("get_verification", {"verification_id": str(verification_id)}, arguments)
 
     async def list_seals(self, **arguments: Unpack[ListSealsArguments]) -> Page[SealResource]:
         """List Seals."""

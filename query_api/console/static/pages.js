@@ -10,6 +10,7 @@ import { FORMS } from "./forms.js";
 import { overview } from "./overview.js";
 import { readModels, showReadModel } from "./readmodels.js";
 import { showTransfer, transfers } from "./transfers.js";
+import { showVerification, verifications } from "./verifications.js";
 
 const SENDABLE = FORMS.map((form) => form.operation);
 
@@ -70,6 +71,15 @@ export const PAGES = [
   { name: "denials", title: "Denials", key: "x", needs: ["GET /v1/refusals"], show: denials, showOne: denials },
   { name: "doctor", title: "Doctor", key: "m", needs: ["GET /v1/doctor"], show: doctor, showOne: doctor },
   { name: "keys", title: "API keys", key: "k", needs: ["GET /v1/keys"], show: apiKeys, showOne: apiKeys },
+  {
+    name: "verifications",
+    title: "Verifications",
+    one: "Verification",
+    key: "v",
+    needs: ["GET /v1/verifications"],
+    show: verifications,
+    showOne: showVerification,
+  },
   {
     name: "audit-records",
     title: "Audit records",
