@@ -26,7 +26,7 @@ install: .venv/.installed ## Create .venv and install the locked requirements, w
 run: install ## Start Daybook, and each database server that is not configured; ENGINES=sql adds optional stores
 	$(BIN)/daybook dev$(if $(ENGINES), --engines $(ENGINES)) $(ARGS)
 
-engines: install ## Get the engines that only Maven has (Kafka, OpenSearch, Elasticsearch); needs Maven and a JDK
+engines: install ## Get the engines that only Maven has (Cassandra, Kafka, OpenSearch, Elasticsearch); needs Maven and a JDK
 	@$(BIN)/python -m dev.engine_jars
 
 # The number of test processes. Each has its own PostgreSQL, MongoDB and Redis. Tests spend most of their time waiting.
@@ -111,7 +111,7 @@ bench: install .venv/bench/.installed ## Run all benchmarks in about ten minutes
 # The packages of the running system; the others are only in a developer's .venv.
 LICENSED := requirements.txt
 HASHED := requirements requirements-examples requirements-parquet requirements-publish requirements-search requirements-sql \
-	requirements-statements requirements-telemetry requirements-dev requirements-bench requirements-audit requirements-docs
+	requirements-statements requirements-telemetry requirements-timeline requirements-dev requirements-bench requirements-audit requirements-docs
 
 audit: install .venv/audit/.installed ## Look for known weaknesses and unfit licences, and write sbom.cdx.json (CycloneDX)
 	.venv/audit/bin/cyclonedx-py requirements requirements.txt --output-reproducible --of JSON -o sbom.cdx.json

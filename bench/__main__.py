@@ -29,6 +29,7 @@ from bench.benchmarks.queries import measure_queries
 from bench.benchmarks.searching import measure_search
 from bench.benchmarks.speed_steps import measure_steps
 from bench.benchmarks.stores import measure_stores
+from bench.benchmarks.timelining import measure_timeline
 from bench.benchmarks.writers import measure_writers
 from bench.measurement import Section
 from bench.report import document, machine_facts, write
@@ -58,15 +59,17 @@ BENCHMARKS: Final[dict[str, Measure]] = {
     "asof": measure_past_balances,
     "ledgers": measure_ledgers,
     "search": measure_search,
+    "timeline": measure_timeline,
 }
-WITH_AN_ENGINE: Final = frozenset(("search",))
+WITH_AN_ENGINE: Final = frozenset(("search", "timeline"))
 """The benchmarks that run only if they are named, because they need what `make engines` gets."""
 INTERRUPTED: Final = 130
 
 
 def main(
     names: Annotated[
-        list[str] | None, typer.Argument(help=f"The benchmarks to run: {', '.join(BENCHMARKS)}. Default: all but search.")
+        list[str] | None,
+        typer.Argument(help=f"The benchmarks to run: {', '.join(BENCHMARKS)}. Default: all but search and timeline."),
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="The number of times that each figure is measured.", min=1)] = None,
     seconds: Annotated[

@@ -344,6 +344,11 @@ class MariaDb(Server):
         return f"mysql+aiomysql://daybook:{self._password('daybook', self._data)}@127.0.0.1:{self.port}/{database}"
 
     @property
+    def socket(self) -> Path:
+        """The socket through which `root` needs no password."""
+        return self._data / "s"
+
+    @property
     def _data(self) -> Path:
         return self.folder / "data"
 

@@ -217,7 +217,7 @@ async def test_the_printed_grants_make_a_login_of_postgresql_that_may_only_read(
 async def test_the_printed_grants_make_a_login_of_mariadb_that_may_only_read(mariadb: MariaDb) -> None:
     address = make_url(mariadb.url)
     root = make_engine(
-        address.set(username="root", query={"unix_socket": str(mariadb.folder / "s")}).render_as_string(hide_password=False), 10
+        address.set(username="root", query={"unix_socket": str(mariadb.socket)}).render_as_string(hide_password=False), 10
     )
     try:
         async with root.begin() as connection:
