@@ -7,7 +7,7 @@ import pytest
 
 from command_api.app import create_app
 from shared.settings import Settings
-from tests.harness.fuzz import fuzz
+from tests.harness.fuzz import UNLIMITED, fuzz
 from tests.harness.running import run_stack
 
 
@@ -15,8 +15,7 @@ from tests.harness.running import run_stack
 @pytest.mark.proof(3, 500)
 async def test_no_command_is_answered_with_a_500(settings: Settings, tmp_path: Path, repetitions: int) -> None:
     document = create_app(settings).openapi()
-    unlimited = {f"DAYBOOK_RATE_LIMIT_{name}_PER_MINUTE": "1000000" for name in ("CALLER", "ADDRESS")}
-    async with run_stack(settings, tmp_path, **unlimited) as stack:
+    async with run_stack(settings.model_copy(update=UNLIMITED), tmp_path) as stack:
         passed, failures = await asyncio.to_thread(fuzz, document, stack.command.url, repetitions)
     assert failures == []
     assert passed > repetitions

@@ -1,7 +1,7 @@
 """Sends requests that schemathesis makes from an OpenAPI document, valid and invalid ones, and notes undescribed answers."""
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
 import schemathesis
 from hypothesis import HealthCheck, Phase, given
@@ -11,6 +11,8 @@ from schemathesis.core.result import Ok
 from tests.harness.keys import bearer
 
 ANSWER_SECONDS = 30
+UNLIMITED: Final = {"rate_limit_caller_per_minute": 1_000_000, "rate_limit_address_per_minute": 1_000_000}
+"""Settings with which the requests come through."""
 
 
 def fuzz(document: dict[str, Any], url: str, examples: int, without: Collection[str] = ()) -> tuple[int, list[str]]:
