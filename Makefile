@@ -1,7 +1,7 @@
 # Start with `make run`, `make test` or `make check`. `make` without a target lists all targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run engines test slow examples prove chaos check schema client screenshots docs bench audit lock clean
+.PHONY: help install run engines test slow examples prove chaos check schema client types screenshots docs bench audit lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -26,7 +26,7 @@ install: .venv/.installed ## Create .venv and install the locked requirements, w
 run: install ## Start Daybook, and each database server that is not configured; ENGINES=sql adds optional stores
 	$(BIN)/daybook dev$(if $(ENGINES), --engines $(ENGINES)) $(ARGS)
 
-engines: install ## Get the engines that only Maven has (Kafka, OpenSearch, Elasticsearch); needs Maven and a JDK
+engines: install ## Get the engines that only Maven has (Cassandra, Kafka, OpenSearch, Elasticsearch); needs Maven and a JDK
 	@$(BIN)/python -m dev.engine_jars
 
 # The number of test processes. Each has its own PostgreSQL, MongoDB and Redis. Tests spend most of their time waiting.
@@ -80,6 +80,13 @@ schema: install ## Write the definition of the schema that `daybook verify` expe
 client: install ## Write what clients/python has for each operation, after a change of a route, a body or a problem code
 	$(BIN)/python -m dev.write_client
 
+types: install clients/typescript/node_modules/.installed ## Write the TypeScript types in clients/typescript, after a change of a route or a body; needs npm
+	$(BIN)/python -m dev.write_types
+
+clients/typescript/node_modules/.installed: clients/typescript/package-lock.json
+	npm ci --prefix clients/typescript --no-audit --no-fund
+	@touch $@
+
 screenshots: install ## Take the pictures of docs/console.md again, with Chromium
 	$(BIN)/python -m dev.console_screenshots
 
@@ -104,7 +111,7 @@ bench: install .venv/bench/.installed ## Run all benchmarks in about ten minutes
 # The packages of the running system; the others are only in a developer's .venv.
 LICENSED := requirements.txt
 HASHED := requirements requirements-examples requirements-parquet requirements-publish requirements-search requirements-sql \
-	requirements-statements requirements-telemetry requirements-dev requirements-bench requirements-audit requirements-docs
+	requirements-statements requirements-telemetry requirements-timeline requirements-dev requirements-bench requirements-audit requirements-docs
 
 audit: install .venv/audit/.installed ## Look for known weaknesses and unfit licences, and write sbom.cdx.json (CycloneDX)
 	.venv/audit/bin/cyclonedx-py requirements requirements.txt --output-reproducible --of JSON -o sbom.cdx.json

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from dev.cassandra_server import CassandraServer
 from dev.child_processes import Child
 from dev.configured_servers import require_answers
 from dev.data_folder import DATA_FOLDER, RunningStack, hold, publish, withdraw
@@ -43,20 +44,21 @@ STACK_VARIABLES: Final = (
         "DAYBOOK_API_KEY",
         *SERVERS,
         "DAYBOOK_MIGRATION_DATABASE_URL",
-        *("DAYBOOK_REPORTING_URL", "DAYBOOK_SEARCH_URL", "DAYBOOK_PUBLISH_URL"),
+        *("DAYBOOK_REPORTING_URL", "DAYBOOK_SEARCH_URL", "DAYBOOK_TIMELINE_URL", "DAYBOOK_PUBLISH_URL"),
     ),
     *("DAYBOOK_SECRET", "DAYBOOK_SEAL_KEY", "DAYBOOK_SEAL_FILE", "DAYBOOK_MASTER_KEYS"),
 )
 """The variables with which programs reach a running stack."""
-ENGINES: Final = ("sql", "search", "publish")
+ENGINES: Final = ("sql", "search", "timeline", "publish")
 """The optional stores that a stack can start, each only if no other one is configured.
 
-`sql` is SQL reporting in a MariaDB, or in a SQLite file where MariaDB is not installed. `search` is an OpenSearch, and `publish`
-a NATS server to which all events are published.
+`sql` is SQL reporting in a MariaDB, or in a SQLite file where MariaDB is not installed. `search` is an OpenSearch, `timeline` a
+Cassandra, and `publish` a NATS server to which all events are published.
 """
 STARTED_ENGINES: Final[tuple[tuple[str, str, type[Server]], ...]] = (
     ("sql", "DAYBOOK_REPORTING_URL", MariaDb),
     ("search", "DAYBOOK_SEARCH_URL", OpenSearchServer),
+    ("timeline", "DAYBOOK_TIMELINE_URL", CassandraServer),
     ("publish", "DAYBOOK_PUBLISH_URL", NatsServer),
 )
 """The engines that are servers: name, the variable with the URL, and the class."""

@@ -47,6 +47,7 @@ from query_api.resources import (
     search,
     statements,
     statistics,
+    timeline,
     transfers,
     trial_balance,
     users,
@@ -78,6 +79,7 @@ RESOURCES: Final = (
     export,
     accounts,
     entries,
+    timeline,
     statements,
     transfers,
     holds,
@@ -120,6 +122,8 @@ class QueryApiState(TypedDict):
     """The `ReportQueries`, or None if SQL reporting is off."""
     search: Any
     """The `SearchQueries`, or None if search is off."""
+    timeline: Any
+    """The `TimelineQueries`, or None if the timeline is off."""
     log_tails: LogTails
     cursors: Cursors
     doctor_reports: DoctorReports
@@ -165,6 +169,7 @@ async def running_query_api(configured: Settings) -> AsyncIterator[QueryApiState
                     reader=reader,
                     reports=_queries_of(optional, "sql", "query_api.report_queries", "ReportQueries"),
                     search=_queries_of(optional, "search", "query_api.search_queries", "SearchQueries"),
+                    timeline=_queries_of(optional, "timeline", "query_api.timeline_queries", "TimelineQueries"),
                     log_tails=log_tails,
                     doctor_reports=DoctorReports(configured),
                     cursors=Cursors(*read_secrets(configured.secret.get_secret_value())),

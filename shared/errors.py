@@ -25,8 +25,9 @@ The first line of each class's docstring is the title that clients see. A `code`
 command can succeed later. A retry needs a new Idempotency-Key, because the old key keeps its stored reply. `shared.web.problems`
 has the HTTP status of each code. The rejections about holds are in `shared.hold_errors`, those about reversals in
 `shared.reversal_errors`, those about schedules in `shared.schedule_errors`, those about ledgers in `shared.ledger_errors`,
-those about business days in `shared.day_errors`, those about SQL reporting in `shared.reporting_errors`, and that about search in
-`shared.search_errors`. An error that only one module raises is defined in that module.
+those about business days in `shared.day_errors`, those about SQL reporting in `shared.reporting_errors`, that about search in
+`shared.search_errors`, and that about the timeline in `shared.timeline_errors`. An error that only one module raises is defined
+in that module.
 """
 
 from collections.abc import Sequence

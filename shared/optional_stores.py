@@ -59,6 +59,15 @@ OPTIONAL_STORES: Final = (
         checks="shared.search.mappings",
         sink="projector.sinks.search",
     ),
+    OptionalStoreKind(
+        name="timeline",
+        title="the timeline store",
+        setting="timeline_url",
+        extra="timeline",
+        module="shared.timeline.store",
+        checks="shared.timeline.tables",
+        sink="projector.sinks.timeline",
+    ),
 )
 OPTIONAL_STORES_BY_NAME: Final = {kind.name: kind for kind in OPTIONAL_STORES}
 

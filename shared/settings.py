@@ -155,6 +155,12 @@ class Settings(BaseSettings):
     search_prefix: SearchPrefix = Field(
         default="daybook", description="The beginning of the names of all indexes in OpenSearch, so that several can share one."
     )
+    timeline_url: str | None = Field(
+        default=None,
+        description="Apache Cassandra, `cassandra://user:password@host:9042,host/keyspace`, with `?datacenter=name`, "
+        "`replicas=3` for a keyspace that has to be made, and `ca_certs=file` for TLS. Without it, there is no timeline. Needs "
+        "the extra `timeline`. See [stores](stores.md#timeline).",
+    )
     secret: Annotated[SecretStr, AfterValidator(_secrets)] = Field(
         description="Signs cursors. At least 32 characters; the same for all processes. Several secrets, separated by commas: "
         "the first signs, the others are still accepted."
@@ -307,6 +313,7 @@ class Settings(BaseSettings):
     redis_timeout_ms: Milliseconds = Field(default=1_000, description="Longest wait for Redis in a query.")
     reporting_timeout_ms: Milliseconds = Field(default=10_000, description="Longest time that a report may take.")
     search_timeout_ms: Milliseconds = Field(default=2_000, description="Longest time that a search may take.")
+    timeline_timeout_ms: Milliseconds = Field(default=2_000, description="Longest wait for the timeline store in a query.")
     wake_timeout_ms: Milliseconds = Field(default=50, description="Longest time the command API spends on a wake-up.")
     query_wait_max_ms: Milliseconds = Field(
         default=10_000, description="Longest wait that a query can request with `Prefer: wait`."

@@ -15,7 +15,8 @@ from bench.rig import Rig, running, say
 from bench.workloads import account_id, nonce
 from dev.search_servers import OpenSearchServer
 from dev.servers import start_all, stop_all
-from shared.read_models.shapes import SEARCH
+from shared.optional_stores import configured_stores
+from shared.read_models.shapes import SEARCH, ReadModel
 from shared.search.mappings import INDEX_BODY
 from shared.search.store import open_store
 from shared.settings import Settings
@@ -35,15 +36,15 @@ async def measure_search(rig: Rig) -> Section:
         on = (await rig.ledger(rig.scale.accounts)).model_copy(update={"search_url": server.url})
         for settings in (off, on):
             say("search: building the read models for the first time")
-            await _catch_up(rig, settings)
+            await catch_up(rig, settings, SEARCH)
 
         async def without() -> Values:
             await append_uniform(off, rig.scale.backlog_events, rig.scale.accounts)
-            return {"per second": (await _catch_up(rig, off))[0]}
+            return {"per second": (await catch_up(rig, off, SEARCH))[0]}
 
         async def beside() -> Values:
             await append_uniform(on, rig.scale.backlog_events, rig.scale.accounts)
-            both, searched = await _catch_up(rig, on)
+            both, searched = await catch_up(rig, on, SEARCH)
             section.measurement(SEARCHED).add({"per second": searched})
             return {"per second": both}
 
@@ -72,15 +73,18 @@ async def _opensearch(rig: Rig) -> AsyncIterator[OpenSearchServer]:
         await stop_all(server)
 
 
-async def _catch_up(rig: Rig, settings: Settings) -> tuple[float, float]:
-    """Starts a worker. Returns how many events per second the read models of both stores take, and how many `search` takes."""
+async def catch_up(rig: Rig, settings: Settings, model: ReadModel) -> tuple[float, float]:
+    """Starts a worker. Returns how many events per second the read models of both stores take, and how many `model` takes.
+
+    If its store is off, both are the same.
+    """
     async with (
         watch_read_models(settings) as both,
-        watch_read_models(settings, (SEARCH,)) as searched,
+        watch_read_models(settings, (model,)) as optional,
         running(rig.worker(settings)),
     ):
         head = await both.head()
-        watches = [both, searched] if settings.search_url else [both]
+        watches = [both, optional] if model.store in configured_stores(settings) else [both]
         rates = await asyncio.gather(*(_rate(watch, head) for watch in watches))
     return rates[0], rates[-1]
 

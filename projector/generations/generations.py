@@ -21,7 +21,7 @@ from projector.sinks.protocols import Sink
 from projector.stopwatch import Stopwatch
 from shared.errors import GenerationMismatch, NothingKept
 from shared.read_models.generations import Generation
-from shared.read_models.stored_state import Checkpoint, Pointer
+from shared.read_models.stored_state import Checkpoint, LogPlace, Pointer
 from shared.tracing import Traces
 
 log = structlog.get_logger()
@@ -175,6 +175,8 @@ class Generations:
             return None, Flaw(f"it is at {checkpoint.position}, and the log ends at {self.feed.head}")
         if not await self._is_of_this_log(checkpoint):
             return None, Flaw(f"the log was another one up to {checkpoint.position}")
+        if checkpoint.ahead and not await self._has(checkpoint.ahead):
+            return None, Flaw(f"it may hold data of another log up to {checkpoint.ahead.position}")
         generation = msgspec.structs.replace(generation, position=checkpoint.position)
         skips = await self.feed.skips(self._model.name)
         log_hash, has_letters = bytes.fromhex(checkpoint.log_hash), checkpoint.aside.letters > 0
@@ -189,9 +191,10 @@ class Generations:
         return None
 
     async def _is_of_this_log(self, checkpoint: Checkpoint) -> bool:
-        if checkpoint.position == 0:
-            return True
-        return await self.feed.hash_at(checkpoint.position) == checkpoint.log_hash
+        return checkpoint.position == 0 or await self._has(LogPlace(checkpoint.position, checkpoint.log_hash))
+
+    async def _has(self, place: LogPlace) -> bool:
+        return place.position <= self.feed.head and await self.feed.hash_at(place.position) == place.log_hash
 
     # ── switching ────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -44,6 +44,10 @@ class DocumentChanges:
             raise ValueError(msg)
         self.inserted[document_id] = {"_id": document_id, **fields}
 
+    def put(self, document_id: str, fields: Mapping[str, Any]) -> None:
+        """Writes a document whole, whether it exists or not. Only for a store that writes versions, as the timeline's."""
+        self.inserted[document_id] = {"_id": document_id, **fields}
+
     def change(self, document_id: str, fields: Mapping[str, Any], counts: Mapping[str, int]) -> None:
         document = self.inserted.get(document_id)
         if document is None:

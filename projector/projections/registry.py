@@ -20,6 +20,7 @@ from projector.projections.schedules import SCHEDULES_PROJECTION
 from projector.projections.search import SEARCH_PROJECTION
 from projector.projections.shifts import SHIFTS_PROJECTION
 from projector.projections.statistics import STATISTICS_PROJECTION
+from projector.projections.timeline import TIMELINE_PROJECTION
 from projector.projections.transfers import TRANSFERS_PROJECTION
 from projector.projections.users import USERS_PROJECTION
 from shared.errors import SettingsInvalid
@@ -41,7 +42,7 @@ PROJECTIONS: Final[tuple[Projection[Any], ...]] = (
     CURRENCY_SUMS_PROJECTION,
     DAYS_PROJECTION,
 )
-OPTIONAL_PROJECTIONS: Final[tuple[Projection[Any], ...]] = (REPORTS_PROJECTION, SEARCH_PROJECTION)
+OPTIONAL_PROJECTIONS: Final[tuple[Projection[Any], ...]] = (REPORTS_PROJECTION, SEARCH_PROJECTION, TIMELINE_PROJECTION)
 """The projections of optional stores. They run only where their store is in use."""
 
 PROJECTIONS_BY_NAME: Final = {projection.name: projection for projection in PROJECTIONS}

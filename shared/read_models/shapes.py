@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-Store = Literal["mongo", "redis", "sql", "search"]
+Store = Literal["mongo", "redis", "sql", "search", "timeline"]
 Index = tuple[tuple[str, int], ...]
 
 
@@ -182,6 +182,14 @@ SEARCH: Final = ReadModel("search", "search", personal=True)
 email are empty texts, metadata is null and metadata_values is empty.
 `accounts/<id>`: {resource: account, owner_id, position}: whose name the transfers of an account are found by."""
 
+TIMELINE: Final = ReadModel("timeline", "timeline")
+"""Rows of Cassandra:
+
+`entries/<account>/<recorded_at>/<position, 16 digits>`: {transfer_id, kind, amount, balance, currency, counterparty_account_id,
+occurred_at, reference, position}, as in `Entry`.
+`days/<account>/<day>/<bucket>`: {currency, balance, position}: the balance after the last entry that was recorded on this day
+with a position in this bucket. The day closed with that of the last bucket."""
+
 READ_MODELS: Final = (
     USERS,
     ACCOUNTS,
@@ -198,7 +206,7 @@ READ_MODELS: Final = (
     CURRENCY_SUMS,
     DAYS,
 )
-OPTIONAL_READ_MODELS: Final = (REPORTS, SEARCH)
+OPTIONAL_READ_MODELS: Final = (REPORTS, SEARCH, TIMELINE)
 """The read models of optional stores. They exist only where their store is in use."""
 
 LIMIT_NAMES: Final = ("per_transfer_min", "per_transfer_max", "per_day", "per_month")
@@ -206,6 +214,8 @@ LIMIT_NAMES: Final = ("per_transfer_min", "per_transfer_max", "per_day", "per_mo
 
 ACTIVITY_MAX: Final = 100
 COPY_MARK: Final = "@"
+TIMELINE_BUCKET: Final = 65_536
+"""How many positions a bucket of the timeline has. An account has at most one entry for each."""
 GENERATION_FIELD: Final = "generation"
 """The field that all indexes begin with, except the one on `_id`: see `read_models.documents`."""
 
@@ -285,6 +295,15 @@ def entry_position(entry_id: str) -> int:
     """Returns the position that is part of an entry's id; 0 if the text is not the id of an entry."""
     digits = entry_id.rpartition("/")[2]
     return int(digits) if re.fullmatch(r"[0-9]{16}", digits) else 0
+
+
+def timeline_entry_id(account_id: str, recorded_at: str, position: int) -> str:
+    return f"entries/{account_id}/{recorded_at}/{position:016d}"
+
+
+def timeline_day_id(account_id: str, day: str, position: int) -> str:
+    """Returns the id of the row of a day that an event at this position changes."""
+    return f"days/{account_id}/{day}/{position // TIMELINE_BUCKET}"
 
 
 def found_by(

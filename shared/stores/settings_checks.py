@@ -47,6 +47,7 @@ def check_urls(settings: Settings) -> Iterator[Finding]:
         ("MongoDB", "DAYBOOK_MONGO_URL", settings.mongo_url),
         ("Redis", "DAYBOOK_REDIS_URL", settings.redis_url),
         ("the search store", "DAYBOOK_SEARCH_URL", settings.search_url or ""),
+        ("the timeline store", "DAYBOOK_TIMELINE_URL", settings.timeline_url or ""),
         *((("the broker", "DAYBOOK_PUBLISH_URL", settings.publish_url),) if settings.publish_url else ()),
     ):
         if all(map(_is_here, _hosts(url))):
@@ -78,6 +79,8 @@ def _is_here(host: str) -> bool:
 
 def _is_encrypted(url: str) -> bool:
     query = {name.lower(): values[-1].lower() for name, values in parse_qs(urlsplit(url).query).items()}
-    if query.get("sslmode") in {"require", "verify-ca", "verify-full"} or "sslrootcert" in query:
+    if query.get("sslmode") in {"require", "verify-ca", "verify-full"} or {"sslrootcert", "ca_certs"} & query.keys():
+        return True
+    if url.startswith(("nats:", "kafka:")) and "ssl_ca_certs" in query:
         return True
     return url.startswith(("rediss:", "mongodb+srv:", "https:")) or "true" in {query.get("tls"), query.get("ssl")}

@@ -28,6 +28,7 @@ import shared.reporting_errors  # as above
 import shared.reversal_errors  # as above
 import shared.schedule_errors  # as above
 import shared.search_errors  # as above
+import shared.timeline_errors  # as above
 import shared.webhook_errors  # noqa: F401 # as above
 from shared.errors import (
     BadRequest,
@@ -58,6 +59,7 @@ STATUS: Final[Mapping[str, int]] = {
     "not-found": 404,
     "reporting-off": 404,
     "search-off": 404,
+    "timeline-off": 404,
     "method-not-allowed": 405,
     "parquet-off": 406,
     "request-timeout": 408,

@@ -32,7 +32,7 @@ def test_a_missing_server_is_a_failure_only_if_it_is_required_and_both_say_why(
 def test_an_engine_that_nobody_knows_is_no_requirement() -> None:
     assert read_required("kafka,nats") == {"kafka", "nats"}
     assert read_required("") == set()
-    with pytest.raises(pytest.UsageError, match=f"{VARIABLE} names 'kafak'; the engines are chromium, "):
+    with pytest.raises(pytest.UsageError, match=f"{VARIABLE} names 'kafak'; the engines are cassandra, "):
         read_required("kafka,kafak")
 
 
@@ -57,7 +57,7 @@ def test_the_gate_requires_what_it_could_install_and_names_the_rest(tmp_path: Pa
     [test, slow] = gate.stdout.splitlines()
     required = test.removeprefix("test ").split(",")
     assert slow == f"slow {','.join(required)}"
-    assert {"nats", "examples"} <= set(required) <= ENGINES - {"chromium", "mariadb"}
-    for name in ("chromium", "mariadb"):
+    assert {"nats", "patroni", "examples", "typescript"} <= set(required) <= ENGINES - {"chromium", "mariadb", "pgbouncer"}
+    for name in ("chromium", "mariadb", "pgbouncer"):
         assert f"{name} could not be installed" in gate.stderr
     assert (tmp_path / "tries").read_text() == 3 * "tried\n"

@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from dev.cassandra_server import CassandraServer
 from dev.child_processes import alive, family
 from dev.data_folder import ROOT, RunningStack, find_running, held_by, hold, publish
 from dev.ports import free_port
@@ -172,9 +173,12 @@ def is_installed(server: type[Server]) -> bool:
 @pytest.mark.slow
 @pytest.mark.services
 def test_a_stack_with_optional_stores_answers_reports_searches_and_publishes(tmp_path: Path) -> None:
-    """Search is left out where `make engines` has not been run, and reports are in SQLite where MariaDB is not installed."""
+    """Search and the timeline are left out where `make engines` has not been run, and reports are in SQLite
+    where MariaDB is not installed.
+    """
     ports = ("--command-port", "0", "--query-port", "0")
-    engines = ("sql", "publish", *(("search",) if is_installed(OpenSearchServer) else ()))
+    made = {"search": OpenSearchServer, "timeline": CassandraServer}
+    engines = ("sql", "publish", *(name for name, server in made.items() if is_installed(server)))
     started = daybook("dev", "--detach", "--engines", ",".join(engines), *ports, folder=tmp_path)
     try:
         assert started.returncode == 0, started.stderr
@@ -189,6 +193,10 @@ def test_a_stack_with_optional_stores_answers_reports_searches_and_publishes(tmp
         assert re.search(r"reports\W+1\W+live", listed.stdout), listed.stdout + listed.stderr
         if "search" in engines:
             assert within(60, lambda: httpx2.get(f"{url}/v1/search?q=ada", headers=key).json().get("items"))
+        if "timeline" in engines:
+            accounts = httpx2.get(f"{url}/v1/accounts", headers=key).json()["items"]
+            path = f"{url}/v1/accounts/{accounts[0]['id']}/timeline"
+            assert within(60, lambda: "items" in httpx2.get(path, headers=key).json())
         assert within(60, lambda: httpx2.get(f"{url}/readyz").json().get("publishing") == "ok")
         published = daybook("publish", folder=tmp_path, **running.environment)
         assert re.search(r"main\W+[1-9]\d*\W+0\W", published.stdout), published.stdout + published.stderr

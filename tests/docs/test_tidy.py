@@ -153,6 +153,7 @@ ENDING: Final = {
     "shared/stores/kept_connection.py": 1,  # one release
     "shared/stores/shared_round_trips.py": 1,  # a few round trips
     "shared/supervision.py": 1,
+    "shared/timeline/connection.py": 1,  # one connection
 }
 """How many tasks the modules of the three processes start that end by themselves."""
 

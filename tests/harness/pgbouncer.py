@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Final
 
 import asyncpg
-import pytest
 
 from dev.child_processes import ProgramArguments
 from dev.programs import find_program
 from dev.servers import Postgres, Server
 from shared.errors import StackError
 from shared.private_files import write_private
+from tests.harness.engines import lacks
 
 SESSIONS: Final = 3
 """The sessions that PgBouncer has with PostgreSQL: fewer than there are clients, so that clients share them."""
@@ -30,7 +30,7 @@ class PgBouncer(Server):
         try:
             self._program = find_program("pgbouncer")
         except StackError as missing:
-            pytest.skip(str(missing))
+            lacks("pgbouncer", str(missing))
 
     @property
     def url(self) -> str:
@@ -38,6 +38,8 @@ class PgBouncer(Server):
 
     async def _prepare(self) -> None:
         await super()._prepare()
+        if self.port:
+            return
         connection = await asyncpg.connect(self._postgres.superuser_url, ssl=False)
         try:
             await connection.execute(f"""

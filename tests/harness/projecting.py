@@ -33,6 +33,7 @@ from shared.stores.postgres import open_postgres
 from tests.harness.log import PERSON_KEYS, append
 from tests.harness.reporting import empty_reporting
 from tests.harness.search import empty_search
+from tests.harness.timeline import empty_timeline
 
 BUILD_ATTEMPTS: Final = 5
 WAIT_SECONDS: Final = 300.0
@@ -161,6 +162,8 @@ class Ledger:
             await empty_reporting(self.stores.optional["sql"])
         if "search" in self.stores.optional:
             await empty_search(self.stores.optional["search"])
+        if "timeline" in self.stores.optional:
+            await empty_timeline(self.stores.optional["timeline"])
 
     @asynccontextmanager
     async def followed(self, *projections: Projection[Any], settings: Settings | None = None) -> AsyncIterator[Runner]:

@@ -37,16 +37,19 @@ from shared.read_models.generations import Generation
 from shared.reporting.tables import DATA_TABLES
 from shared.settings import Settings
 from shared.stores.doctor import examine_as_any_role
+from shared.timeline.rows import key_of
 from tests.harness.documents import StoredDocuments
 from tests.harness.log import PERSON_KEYS, Book, recorded
 from tests.harness.projecting import Ledger, eventually, open_ledger
 from tests.harness.reporting import migrate_reporting, new_database
 from tests.harness.running import Servers
 from tests.harness.search import empty_search, with_search
+from tests.harness.timeline import empty_timeline, with_timeline
 
-SINKS: Final = ("mongo", "redis", "sqlite", "mariadb", "postgresql", "search")
-"""MongoDB, Redis, the databases of SQL reporting, and OpenSearch."""
-NAMES: Final = {"mongo": "users", "redis": "balances", "search": "search"}
+SINKS: Final = ("mongo", "redis", "sqlite", "mariadb", "postgresql", "search", "timeline")
+"""MongoDB, Redis, the databases of SQL reporting, OpenSearch, and Cassandra."""
+SLOW: Final = {"search", "timeline"}
+NAMES: Final = {"mongo": "users", "redis": "balances", "search": "search", "timeline": "timeline"}
 """The read model with which a sink is tested, if it is not `reports`."""
 HISTORY: Final = recorded(Book(seed=3).history(60))
 _NUMBERS: Final = count(1_000)
@@ -75,7 +78,7 @@ class Sunk:
         return (await rebuild(self.ledger.generations(self.name), lambda _: None)).digest
 
 
-@pytest_asyncio.fixture(params=[pytest.param(each, marks=pytest.mark.slow) if each == "search" else each for each in SINKS])
+@pytest_asyncio.fixture(params=[pytest.param(each, marks=pytest.mark.slow) if each in SLOW else each for each in SINKS])
 async def sunk(request: pytest.FixtureRequest, settings: Settings, servers: Servers, tmp_path: Path) -> AsyncIterator[Sunk]:
     kind = request.param
     if kind not in NAMES:
@@ -85,10 +88,14 @@ async def sunk(request: pytest.FixtureRequest, settings: Settings, servers: Serv
         settings = settings.model_copy(update={"reporting_url": url})
     if kind == "search":
         settings = with_search(settings, request.getfixturevalue("opensearch"))
+    if kind == "timeline":
+        settings = with_timeline(settings, request.getfixturevalue("cassandra"))
     async with open_ledger(settings) as ledger:
         yield Sunk(ledger, kind)
         if kind == "search":
             await empty_search(ledger.stores.optional["search"])
+        if kind == "timeline":
+            await empty_timeline(ledger.stores.optional["timeline"])
 
 
 # ── one batch ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -258,7 +265,7 @@ async def test_an_event_that_cannot_be_applied_is_put_aside_and_its_streams_wait
     account = book.open_account(users[0].user_id)
     events: list[Any] = [*users, account, book.deposit(account.account_id, 5), book.change_user(users[1].user_id, "Bo")]
     head = await ledger.append(events)
-    place = 4 if sunk.name == "balances" else 2
+    place = 4 if sunk.name in {"balances", "timeline"} else 2
 
     def project(changes: Any, event: RecordedEvent, fact: Any) -> None:
         if event.position == place:
@@ -336,6 +343,13 @@ async def tamper(sunk: Sunk, what: str) -> None:
         index, client = stores.optional["search"].index_of(live), stores.optional["search"].client
         changed = {"doc": {"resource": "hammer"}}
         await (client.update(index=index, id=name, body=changed) if what == "change" else client.delete(index=index, id=name))
+        return
+    if sunk.kind == "timeline":
+        [name, *_] = await sunk.sink.sample(live, 1)
+        store, key = stores.optional["timeline"], key_of(name)
+        where = "account_id = ? AND part = ? AND bucket = ? AND moment = ? AND place = ?"
+        statement = "UPDATE {} SET balance = 77 WHERE {}" if what == "change" else "DELETE FROM {} WHERE {}"
+        await store.ask(statement.format(store.table_of(live), where), msgspec.structs.astuple(key))
         return
     days = DATA_TABLES["days"]
     async with stores.optional["sql"].engine.begin() as connection:

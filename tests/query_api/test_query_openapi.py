@@ -48,7 +48,7 @@ OPERATIONS = {
     operation["operationId"]: (path, operation) for path, item in DOCUMENT["paths"].items() for operation in item.values()
 }
 QUERIES = [route.name for route in router.routes if isinstance(route, QueryRoute)]
-REPORTS = {"report_users", "report_totals", "report_entries", "search"}  # see `test_reports` and `test_search`
+REPORTS = {"report_users", "report_totals", "report_entries", "search", "get_timeline"}  # see their own tests
 PROOFS = {"get_receipt", "list_seals", "get_consistency"}
 ELSEWHERE = {"list_refusals", "stream_events", "list_projection_dead_letters", "get_doctor"}
 """See `test_denials`, `test_push`, `test_requested_operations` and `test_keys_for_all_ledgers`."""

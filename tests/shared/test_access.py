@@ -186,8 +186,8 @@ UNUSED: Final = Settings(
 OPERATIONS: Final = [*operations()]
 PUBLIC: Final = {"/v1/login", "/v1/password-resets"}
 """The operations that need no credential: they take a password or a reset token."""
-WITH_AN_ENGINE: Final = {"/v1/search"}
-"""Operations that answer only with a store that not every machine has. `tests/query_api/test_search.py` tries each caller."""
+WITH_AN_ENGINE: Final = {"/v1/search", "/v1/accounts/{account_id}/timeline"}
+"""Operations that answer only with a store that not every machine has. Their own tests in `tests/query_api` try each caller."""
 GUARDED: Final = [operation for operation in OPERATIONS if operation.path not in OPEN | PUBLIC | WITH_AN_ENGINE]
 
 

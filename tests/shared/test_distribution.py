@@ -1,11 +1,20 @@
-"""The tables follow the rules of Citus for distribution by ledger: every key and every foreign key begins with `ledger_id`."""
+"""What is a ledger's lies together in a store that has several servers.
+
+The tables follow the rules of Citus for distribution by ledger: every key and every foreign key begins with `ledger_id`. The keys
+of a ledger's read models are in one slot of a Redis Cluster.
+"""
 
 from typing import Final
 
 import pytest
+from redis.crc import key_slot
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared.read_models.failures import failures_key
+from shared.read_models.generations import Generation, pointer_key
+from shared.read_models.shapes import READ_MODELS
+from shared.read_models.worker_reports import phase_times_key
 from shared.settings import Settings
 from shared.stores.postgres import open_postgres_as_owner
 
@@ -59,3 +68,18 @@ async def test_every_key_and_foreign_key_begins_with_the_ledger(settings: Settin
         await connection.execute(text("ALTER TABLE good ADD CONSTRAINT across FOREIGN KEY (id) REFERENCES other_key"))
         assert await offences(connection) == {"without_key", "other_key.other_key_pkey", "good.wrong_order", "across"}
         await connection.rollback()
+
+
+def test_all_keys_of_the_read_models_of_a_ledger_are_in_one_slot() -> None:
+    models = [model for model in READ_MODELS if model.store == "redis"]
+
+    def slots(ledger_id: str) -> set[int]:
+        keys = [failures_key(ledger_id), phase_times_key(ledger_id), *(pointer_key(model, ledger_id) for model in models)]
+        for number, model in enumerate(models, 1):
+            generation = Generation(model, ledger_id, number)
+            keys += [generation.key("checkpoint"), generation.key("account:ada"), generation.key("ranking:EUR")]
+        return {key_slot(key.encode()) for key in keys}
+
+    assert len(models) > 2
+    assert [len(slots(ledger_id)) for ledger_id in ("main", "tenant-2")] == [1, 1]
+    assert slots("main") != slots("tenant-2")

@@ -171,7 +171,7 @@ def test_a_url_that_is_not_one_of_ours_is_refused_in_one_line_without_showing_it
 def test_a_process_without_optional_stores_and_publishing_imports_nothing_for_them() -> None:
     rooms = "projector.worker, projector.generations.operator_rebuilds, query_api.app, query_api.resources.reports, cli.app"
     packages = "'sqlmodel', 'aiosqlite', 'aiomysql', 'pyarrow', 'shared.reporting', 'nats', 'aiokafka', "
-    packages += "'opensearchpy', 'aiohttp', 'shared.search'"
+    packages += "'opensearchpy', 'aiohttp', 'shared.search', 'cassandra', 'shared.timeline'"
     program = f"import sys, {rooms}; print(*sorted({{{packages}}} & {{*sys.modules}}))"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert found.stdout.strip() == ""

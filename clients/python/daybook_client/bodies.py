@@ -1177,6 +1177,12 @@ class CheckResource(TypedDict):
     text: "str"
 
 
+class ClosingBalance(TypedDict):
+    day: "str"
+    balance: "int"
+    currency: "str"
+
+
 ConsistencyResponse = TypedDict(
     "ConsistencyResponse", {"from": "SealResource", "to": "SealResource", "path": "list[str]", "position": "int"}
 )
@@ -1733,6 +1739,27 @@ class StreamEventResource(TypedDict):
     version: "int"
 
 
+class TimelineEntry(TypedDict):
+    account_id: "str"
+    transfer_id: "str"
+    kind: "Literal['deposit', 'withdrawal', 'transfer', 'reversal', 'postings', 'exchange']"
+    amount: "int"
+    balance: "int"
+    currency: "str"
+    counterparty_account_id: "str | None"
+    occurred_at: "str"
+    recorded_at: "str"
+    reference: "str | None"
+    position: "int"
+
+
+class TimelinePage(TypedDict):
+    items: "list[TimelineEntry]"
+    next: "str | None"
+    position: "int"
+    closing_balances: "list[ClosingBalance]"
+
+
 class TotalsReport(TypedDict):
     page: "int"
     page_size: "int"
@@ -1958,6 +1985,14 @@ class ListEntriesArguments(TypedDict):
     limit: "NotRequired[int]"
     cursor: "NotRequired[str | None]"
     sort: "NotRequired[Literal['recorded_at', '-recorded_at', 'position', '-position', 'occurred_at', '-occurred_at', 'amount', '-amount', 'reference', '-reference']]"
+    ledger: "NotRequired[str]"
+    min_position: "NotRequired[int]"
+
+
+class GetTimelineArguments(TypedDict):
+    limit: "NotRequired[int]"
+    cursor: "NotRequired[str | None]"
+    month: "NotRequired[str | None]"
     ledger: "NotRequired[str]"
     min_position: "NotRequired[int]"
 

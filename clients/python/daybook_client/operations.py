@@ -72,6 +72,7 @@ from daybook_client.bodies import (
     GetScheduleArguments,
     GetStatementArguments,
     GetStatsArguments,
+    GetTimelineArguments,
     GetTransferArguments,
     GetTrialBalanceArguments,
     GetUserArguments,
@@ -160,6 +161,7 @@ from daybook_client.bodies import (
     StatisticsResponse,
     StreamEventResource,
     TestWebhookArguments,
+    TimelinePage,
     TotalsReport,
     TransferBody,
     TransferFundsArguments,
@@ -457,6 +459,13 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
             "cursor": "cursor",
             "sort": "sort",
         },
+        has_freshness=True,
+    ),
+    "get_timeline": Operation(
+        "query",
+        "GET",
+        "/v1/accounts/{account_id}/timeline",
+        query={"limit": "limit", "cursor": "cursor", "month": "month"},
         has_freshness=True,
     ),
     "get_statement": Operation(
@@ -902,6 +911,10 @@ class Operations(ABC):
         """List Entries."""
         return self._call("list_entries", {"account_id": str(account_id)}, arguments)
 
+    def get_timeline(self, account_id: str | UUID, **arguments: Unpack[GetTimelineArguments]) -> TimelinePage:
+        """Get Timeline."""
+        return self._call("get_timeline", {"account_id": str(account_id)}, arguments)
+
     def get_statement(self, account_id: str | UUID, **arguments: Unpack[GetStatementArguments]) -> StatementResponse:
         """Get Statement."""
         return self._call("get_statement", {"account_id": str(account_id)}, arguments)
@@ -1324,6 +1337,10 @@ class AsyncOperations(ABC):
     async def list_entries(self, account_id: str | UUID, **arguments: Unpack[ListEntriesArguments]) -> Page[EntryResource]:
         """List Entries."""
         return await self._call("list_entries", {"account_id": str(account_id)}, arguments)
+
+    async def get_timeline(self, account_id: str | UUID, **arguments: Unpack[GetTimelineArguments]) -> TimelinePage:
+        """Get Timeline."""
+        return await self._call("get_timeline", {"account_id": str(account_id)}, arguments)
 
     async def get_statement(self, account_id: str | UUID, **arguments: Unpack[GetStatementArguments]) -> StatementResponse:
         """Get Statement."""

@@ -83,6 +83,12 @@ class SearchOff(Problem):
     CODE = "search-off"
 
 
+class TimelineOff(Problem):
+    """There is no timeline here: it is off."""
+
+    CODE = "timeline-off"
+
+
 class MethodNotAllowed(Problem):
     """This path does not allow this method."""
 
@@ -445,6 +451,7 @@ PROBLEM_OF_CODE: Final = {
     NotFound.CODE: NotFound,
     ReportingOff.CODE: ReportingOff,
     SearchOff.CODE: SearchOff,
+    TimelineOff.CODE: TimelineOff,
     MethodNotAllowed.CODE: MethodNotAllowed,
     ParquetOff.CODE: ParquetOff,
     RequestTimeout.CODE: RequestTimeout,
