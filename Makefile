@@ -1,7 +1,7 @@
 # Start with `make run`, `make test` or `make check`. `make` without a target lists all targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run engines test slow examples prove chaos check schema client screenshots docs bench audit lock clean
+.PHONY: help install run engines test slow examples prove chaos check schema client types screenshots docs bench audit lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -79,6 +79,13 @@ schema: install ## Write the definition of the schema that `daybook verify` expe
 
 client: install ## Write what clients/python has for each operation, after a change of a route, a body or a problem code
 	$(BIN)/python -m dev.write_client
+
+types: install clients/typescript/node_modules/.installed ## Write the TypeScript types in clients/typescript, after a change of a route or a body; needs npm
+	$(BIN)/python -m dev.write_types
+
+clients/typescript/node_modules/.installed: clients/typescript/package-lock.json
+	npm ci --prefix clients/typescript --no-audit --no-fund
+	@touch $@
 
 screenshots: install ## Take the pictures of docs/console.md again, with Chromium
 	$(BIN)/python -m dev.console_screenshots

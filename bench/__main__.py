@@ -21,6 +21,7 @@ from bench.benchmarks.fairness import measure_fairness
 from bench.benchmarks.growth import measure_growth
 from bench.benchmarks.layers import measure_layers
 from bench.benchmarks.ledgers import measure_ledgers
+from bench.benchmarks.optional_stores import measure_optional_stores
 from bench.benchmarks.past_balances import measure_past_balances
 from bench.benchmarks.pipeline import measure_pipeline, measure_visible
 from bench.benchmarks.projecting import measure_projecting, measure_replay
@@ -60,16 +61,19 @@ BENCHMARKS: Final[dict[str, Measure]] = {
     "ledgers": measure_ledgers,
     "search": measure_search,
     "timeline": measure_timeline,
+    "optional": measure_optional_stores,
 }
-WITH_AN_ENGINE: Final = frozenset(("search", "timeline"))
-"""The benchmarks that run only if they are named, because they need what `make engines` gets."""
+WITH_AN_ENGINE: Final = frozenset(("search", "timeline", "optional"))
+"""The benchmarks that run only if they are named: they need what `make engines` gets, and `optional` also MariaDB."""
 INTERRUPTED: Final = 130
 
 
 def main(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help=f"The benchmarks to run: {', '.join(BENCHMARKS)}. Default: all but search and timeline."),
+        typer.Argument(
+            help=f"The benchmarks to run: {', '.join(BENCHMARKS)}. Default: all but {', '.join(sorted(WITH_AN_ENGINE))}."
+        ),
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="The number of times that each figure is measured.", min=1)] = None,
     seconds: Annotated[

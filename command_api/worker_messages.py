@@ -9,6 +9,8 @@ from redis.asyncio import Redis
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
 
 LISTEN_SECONDS: Final = 5.0
+PAUSE_SECONDS: Final = 0.5
+"""The pause before this process listens again when Redis did not answer. What the worker publishes meanwhile is lost."""
 
 
 async def hear(redis: "Redis", channel_name: str, act: Callable[[str], Awaitable[None]]) -> NoReturn:
@@ -21,4 +23,4 @@ async def hear(redis: "Redis", channel_name: str, act: Callable[[str], Awaitable
                     if message := await channel.get_message(timeout=LISTEN_SECONDS):
                         await act(message["data"])
         except POSTGRES_AND_REDIS_ERRORS:
-            await asyncio.sleep(LISTEN_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS)

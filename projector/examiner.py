@@ -23,6 +23,7 @@ from shared.errors import StoreUnavailable
 from shared.log.streams import projection_stream
 from shared.read_models.generations import pointer_id
 from shared.read_models.shapes import ReadModel, Store
+from shared.read_models.stored_state import LogPlace
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
 
 # Finds the streams of decisions about read models with one look into the index. A full stop sorts after a hyphen.
@@ -81,7 +82,8 @@ def judge(model: ReadModel, live: LiveCheckpoint | None, end: LogEnd, *, has_fai
         return ReadModelFinding()
     found = live.checkpoint
     skips = {position for position in end.skips.get(model.name, ()) if position <= found.position}
-    is_of_this_log = found.position < end.position or (found.position, found.log_hash) == (end.position, end.log_hash)
+    last = found.ahead or LogPlace(found.position, found.log_hash)
+    is_of_this_log = last.position < end.position or (last.position, last.log_hash) == (end.position, end.log_hash)
     return ReadModelFinding(
         live.number,
         found.position,

@@ -26,8 +26,9 @@ from shared.supervision import end_tasks
 
 log = structlog.get_logger()
 
-STORE_PAUSE_SECONDS: Final = (0.05, 5.0)
-"""The wait in seconds after the first failure of a store, and the longest wait."""
+STORE_PAUSE_SECONDS: Final = (0.05, 2.0)
+"""The wait in seconds after the first failure of a store, and the longest wait. It is short, so that a read model is at the
+end of the log within five seconds after an outage."""
 
 MISTAKE_PAUSE_SECONDS: Final = (0.05, 60.0)
 """The same for a failure that does not end by itself. Each attempt may cost a whole build."""

@@ -126,7 +126,7 @@ async def start(
     of_operations = await stack.enter_async_context(_open_for_leader(settings, OPERATION_CONNECTIONS_MAX))
     operations = OperationWorker(stores._replace(engine=of_operations), settings, projections)
     context["operations"] = keep_running("worker of operations", operations.run)
-    of_verifications = await stack.enter_async_context(open_postgres(settings, "daybook_projector", connections_max=1))
+    of_verifications = await stack.enter_async_context(_open_for_leader(settings, 1))
     verifying = VerificationWorker(of_verifications, settings)
     context["verifications"] = keep_running("worker of verifications", verifying.run)
     context["sealer"] = make_sealer(stores.engine, settings)

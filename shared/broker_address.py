@@ -1,6 +1,7 @@
 """Reads `DAYBOOK_PUBLISH_URL`: the address of a broker, with the login and TLS. No message repeats the URL."""
 
-from typing import Final, Literal
+import ssl
+from typing import Any, Final, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
@@ -60,6 +61,26 @@ def read_broker_address(text: str) -> BrokerAddress:
         ca_file=options.get("ssl_ca_certs"),
         mechanism=mechanism,
     )
+
+
+def kafka_login(address: BrokerAddress) -> dict[str, Any]:
+    """Returns the options of aiokafka for TLS and the login. Reads the file with the authorities."""
+    return {
+        "security_protocol": ("SASL_" if address.user else "") + ("SSL" if address.is_encrypted else "PLAINTEXT"),
+        "ssl_context": _tls(address),
+        "sasl_mechanism": address.mechanism,
+        "sasl_plain_username": address.user,
+        "sasl_plain_password": address.password,
+    }
+
+
+def nats_login(address: BrokerAddress) -> dict[str, Any]:
+    """Returns the options of nats-py for TLS and the login. Reads the file with the authorities."""
+    return {"user": address.user, "password": address.password or None, "tls": _tls(address)}
+
+
+def _tls(address: BrokerAddress) -> ssl.SSLContext | None:
+    return ssl.create_default_context(cafile=address.ca_file) if address.is_encrypted else None
 
 
 def _with_port(place: str, port: int) -> str:

@@ -21,10 +21,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.cassandra_server import CassandraServer
 from dev.daybook_processes import migrate
+from dev.kafka_server import KafkaServer
 from dev.search_servers import ElasticsearchServer, OpenSearchServer
 from dev.servers import MariaDb, Mongo, Postgres, Redis, start_all, stop_all
 from shared.settings import Settings
 from shared.stores.postgres import open_postgres
+from tests.harness.certificates import Authority
 from tests.harness.databases import Databases, copy_postgres
 from tests.harness.engines import lacks, running
 from tests.harness.keys import OPERATOR, add_key
@@ -66,7 +68,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if not {"servers", "migrated_postgres"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("services")
-        if not {"opensearch", "elasticsearch", "cassandra"}.isdisjoint(getattr(item, "fixturenames", ())):
+        if not {"opensearch", "elasticsearch", "kafka", "cassandra"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("slow")  # their servers take 20 s to start
     if config.getoption("--prove"):
         others = [item for item in items if not item.get_closest_marker("proof")]
@@ -195,6 +197,19 @@ def opensearch(server_folder: Path) -> Iterator[OpenSearchServer]:
 def elasticsearch(server_folder: Path) -> Iterator[ElasticsearchServer]:
     """Elasticsearch for the whole run, as `opensearch`."""
     with running(ElasticsearchServer("elasticsearch", server_folder)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def authority(server_folder: Path) -> Authority:
+    """The authority that the certificates of this run's servers are of."""
+    return Authority(server_folder, "authority")
+
+
+@pytest.fixture(scope="session")
+def kafka(server_folder: Path, authority: Authority) -> Iterator[KafkaServer]:
+    """Kafka for the whole run, with and without TLS. A test that asks for it is skipped as one of `opensearch`."""
+    with running(KafkaServer("kafka", server_folder, certificate=authority.sign())) as server:
         yield server
 
 

@@ -65,12 +65,15 @@ async def _measure(rig: Rig, section: Section, settings: Settings, stores: Store
         head = await create_user(settings, f"new-{count}-1")
         section.measurement(f"{name}: one more").add({"seconds": await _readable(stores, f"new-{count}-1", head) - begin})
         await asyncio.sleep(SETTLE_SECONDS)
-        await _idle(rig, section, name, {"worker": worker, "MongoDB": rig.mongo, "PostgreSQL": rig.postgres, "Redis": rig.redis})
+        await measure_idle(
+            rig, section, name, {"worker": worker, "MongoDB": rig.mongo, "PostgreSQL": rig.postgres, "Redis": rig.redis}
+        )
 
 
-async def _idle(rig: Rig, section: Section, name: str, processes: Mapping[str, Child]) -> None:
+async def measure_idle(rig: Rig, section: Section, name: str, processes: Mapping[str, Child]) -> None:
+    """Waits while nothing happens. Adds the share of a core and the memory of each process to the section."""
     seconds = rig.scale.idle_seconds
-    say(f"ledgers: {name}: {seconds:g} s in which nothing happens")
+    say(f"{section.name}: {name}: {seconds:g} s in which nothing happens")
     before = {each: processor_seconds(process) for each, process in processes.items()}
     await asyncio.sleep(seconds)
     for each, process in processes.items():

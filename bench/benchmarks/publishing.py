@@ -56,7 +56,7 @@ async def _publish(rig: Rig, settings: Settings, follow: ReadModelWatch) -> Valu
     published: list[float] = []
 
     async def until_published() -> None:
-        published.append(await _published_per_second(settings, await follow.head()))
+        published.append(await published_per_second(settings, await follow.head()))
 
     async with running(rig.worker(settings)):
         watching = asyncio.create_task(until_published())
@@ -65,7 +65,7 @@ async def _publish(rig: Rig, settings: Settings, follow: ReadModelWatch) -> Valu
     return {"published per second": published[0], "per second": projected}
 
 
-async def _published_per_second(settings: Settings, head: int) -> float:
+async def published_per_second(settings: Settings, head: int) -> float:
     """Waits until the broker has acknowledged everything. The time before the first acknowledgement is left out."""
     looks: list[tuple[float, int]] = []
     moved_at = time.perf_counter()

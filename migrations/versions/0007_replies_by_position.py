@@ -2,22 +2,24 @@
 
 from alembic import op
 
+from shared.stores.concurrent_index import create_index
+
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
 depends_on = None
 
 # New replies have the highest positions, so an insert changes only the last page of the index.
-INDEX = "CREATE INDEX idempotency_keys_position_idx ON idempotency_keys (ledger_id, position)"
+INDEX = "idempotency_keys_position_idx"
 GRANT = "GRANT SELECT ON idempotency_keys TO daybook_projector"
 
 
 def upgrade() -> None:
-    op.execute(INDEX)
+    create_index(INDEX, on="idempotency_keys (ledger_id, position)")
     op.execute(GRANT)
 
 
 def downgrade() -> None:
     """Drops the index. Stored replies stay as they are."""
     op.execute("REVOKE SELECT ON idempotency_keys FROM daybook_projector")
-    op.execute("DROP INDEX idempotency_keys_position_idx")
+    op.execute(f"DROP INDEX {INDEX}")

@@ -13,6 +13,7 @@ import structlog
 
 from projector.dead_letters import ApplyAttempts
 from projector.feed import Feed
+from projector.generations.batch_size import BatchSize
 from projector.generations.build import GenerationBuild, OpenedGeneration, OvertakenError
 from projector.generations.comparison import Comparison, GenerationComparer
 from projector.projections.projection import Projection
@@ -20,7 +21,7 @@ from projector.sinks.protocols import Sink
 from projector.stopwatch import Stopwatch
 from shared.errors import GenerationMismatch, NothingKept
 from shared.read_models.generations import Generation
-from shared.read_models.stored_state import Checkpoint, Pointer
+from shared.read_models.stored_state import Checkpoint, LogPlace, Pointer
 from shared.tracing import Traces
 
 log = structlog.get_logger()
@@ -68,6 +69,7 @@ class Generations:
         self.sink = sink
         self.feed = feed
         self.attempts = attempts or ApplyAttempts()
+        self._batch_size = BatchSize()
         self.stopwatch = Stopwatch()
         self._traces = traces
         self._model = projection.model
@@ -132,7 +134,13 @@ class Generations:
     def resume(self, opened: OpenedGeneration) -> GenerationBuild:
         """Returns a `GenerationBuild` that applies the events after the generation's position."""
         traces = self._traces if opened.live else None
-        return GenerationBuild(self.projection, self.sink, self.feed, opened, self.attempts, self.stopwatch, traces)
+        return GenerationBuild(
+            *(self.projection, self.sink, self.feed, opened),
+            attempts=self.attempts,
+            stopwatch=self.stopwatch,
+            traces=traces,
+            size=self._batch_size,
+        )
 
     def _may_go_on(self, building: OpenedGeneration) -> bool:
         """Returns False if this rebuild must make no dead letters but the generation has some already."""
@@ -167,6 +175,8 @@ class Generations:
             return None, Flaw(f"it is at {checkpoint.position}, and the log ends at {self.feed.head}")
         if not await self._is_of_this_log(checkpoint):
             return None, Flaw(f"the log was another one up to {checkpoint.position}")
+        if checkpoint.ahead and not await self._has(checkpoint.ahead):
+            return None, Flaw(f"it may hold data of another log up to {checkpoint.ahead.position}")
         generation = msgspec.structs.replace(generation, position=checkpoint.position)
         skips = await self.feed.skips(self._model.name)
         log_hash, has_letters = bytes.fromhex(checkpoint.log_hash), checkpoint.aside.letters > 0
@@ -181,9 +191,10 @@ class Generations:
         return None
 
     async def _is_of_this_log(self, checkpoint: Checkpoint) -> bool:
-        if checkpoint.position == 0:
-            return True
-        return await self.feed.hash_at(checkpoint.position) == checkpoint.log_hash
+        return checkpoint.position == 0 or await self._has(LogPlace(checkpoint.position, checkpoint.log_hash))
+
+    async def _has(self, place: LogPlace) -> bool:
+        return place.position <= self.feed.head and await self.feed.hash_at(place.position) == place.log_hash
 
     # ── switching ────────────────────────────────────────────────────────────────────────────────────────────────────
 

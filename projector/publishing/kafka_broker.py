@@ -6,7 +6,6 @@ a batch that the driver sends again is stored once. After any failure, the produ
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -16,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from projector.publishing.broker import ANSWER_SECONDS, CONTENT_TYPE, BrokerFailure, PublishedMessage
-from shared.broker_address import BrokerAddress
+from shared.broker_address import BrokerAddress, kafka_login
 from shared.logs import kind_of
 
 BATCH_BYTES_MAX: Final = 900_000
@@ -125,14 +124,9 @@ def _cause(error: Exception) -> str:
 
 def _options(address: BrokerAddress) -> dict[str, Any]:
     """Returns what the producer and the client for administration need to connect."""
-    protocol = ("SASL_" if address.user else "") + ("SSL" if address.is_encrypted else "PLAINTEXT")
     return {
         "bootstrap_servers": ",".join(address.servers),
         "client_id": "daybook-publisher",
         "request_timeout_ms": int(ANSWER_SECONDS * 1_000),
-        "security_protocol": protocol,
-        "ssl_context": ssl.create_default_context(cafile=address.ca_file) if address.is_encrypted else None,
-        "sasl_mechanism": address.mechanism,
-        "sasl_plain_username": address.user,
-        "sasl_plain_password": address.password,
+        **kafka_login(address),
     }

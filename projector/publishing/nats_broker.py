@@ -7,14 +7,12 @@ message of a slice says nothing of the kind: it is sent only after the slice bef
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import takewhile
 from typing import Final, TypeVar
 
 import msgspec
-import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error
@@ -25,6 +23,7 @@ from nats.js.errors import APIError, NotFoundError
 from projector.publishing.broker import ANSWER_SECONDS, CONTENT_TYPE, BrokerFailure, PublishedMessage
 from shared.broker_address import BrokerAddress
 from shared.logs import kind_of
+from shared.publishing.nats_client import connect_to_nats
 
 T = TypeVar("T")
 Acknowledgement = asyncio.Future[None]
@@ -168,11 +167,8 @@ class NatsBroker:
         async with self._connecting:
             if self._connection is None or not self._connection.is_connected:
                 await self.close()
-                connection = await nats.connect(
-                    servers=[f"nats://{server}" for server in self._address.servers],
-                    user=self._address.user,
-                    password=self._address.password or None,
-                    tls=ssl.create_default_context(cafile=self._address.ca_file) if self._address.is_encrypted else None,
+                connection = await connect_to_nats(
+                    self._address,
                     name="daybook publisher",
                     connect_timeout=CONNECT_SECONDS,
                     # A driver that connects again by itself also sends again, and then nobody knows in which order.

@@ -3,7 +3,8 @@
 Each document is written whole, with the position of the event that changed it last as its version, and OpenSearch keeps the
 later of two versions. So it does no harm if a batch is written twice, late, or by two workers: only one of them moves the
 checkpoint, from exactly where the batch begins. After a crash in between, documents are ahead of the checkpoint, and the next
-batch writes the same again. That is true only of changes that set fields: never let a projection of this store count.
+batch writes the same again. That is true only of changes that set fields: never let a projection of this store count. The
+checkpoint says before how far documents may be ahead, in case that the log loses these events in a restore.
 
 A checkpoint moves only after a refresh, so a search that begins after it was read sees all of it, and maybe more.
 """
@@ -83,11 +84,25 @@ class SearchSink:
         if kept is None or not _may_move(kept, step):
             return False
         if changes:
-            refused = await self._store.write(index, await self._documents(generation, changes))
+            documents = await self._documents(generation, changes)
+            if (kept := await self._announce(index, kept, step)) is None:
+                return False
+            refused = await self._store.write(index, documents)
             if refused:
                 raise damaged(generation, f"OpenSearch could not write {len(refused)} documents: {sorted(set(refused))}")
             await self._store.refresh(index)
-        return await self._store.put_state(index, CHECKPOINT_ID, _moved(kept, step), kept)
+        return await self._store.put_state(index, CHECKPOINT_ID, _moved(kept, step), kept) is not None
+
+    async def _announce(self, index: str, kept: KeptState, step: Step) -> KeptState | None:
+        """Notes how far documents may be ahead of it, before they are. Returns None if another worker was faster.
+
+        If this worker dies and the log is restored from a backup, the log may lack these events, and only this note shows it.
+        """
+        state = kept.content["checkpoint"]
+        if "ahead" in state and state["ahead"]["position"] >= step.after:
+            return kept
+        ahead = {"position": step.after, "log_hash": step.log_hash}
+        return await self._store.put_state(index, CHECKPOINT_ID, {"checkpoint": state | {"ahead": ahead}}, kept)
 
     async def require_fits(self, generation: Generation, step: Step, changes: DocumentChanges) -> None:
         """Does nothing: the mappings take whatever a projection makes, and a batch that fails is written again."""
@@ -199,7 +214,7 @@ class SearchSink:
         if kept is None:
             await self._store.make_index(self._store.pointers_index, POINTERS_BODY)
         content = {"document_id": name, "notes": {}} | (kept.content if kept else {}) | msgspec.structs.asdict(after)
-        return await self._store.put_state(self._store.pointers_index, name, content, kept)
+        return await self._store.put_state(self._store.pointers_index, name, content, kept) is not None
 
     async def switch(self, generation: Generation, pointer: Pointer) -> bool:
         """Moves the pointer, and then retires the old generation.
@@ -283,7 +298,9 @@ def _may_move(kept: KeptState, step: Step) -> bool:
 
 def _moved(kept: KeptState, step: Step) -> StoredDocument:
     """Returns the checkpoint after the step, with the dead letters that the step adds."""
-    state, added = kept.content["checkpoint"], step.dead_letters
+    state, added = dict(kept.content["checkpoint"]), step.dead_letters
+    if "ahead" in state and state["ahead"]["position"] <= step.after:
+        del state["ahead"]
     return {
         "checkpoint": state
         | {

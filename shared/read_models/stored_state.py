@@ -29,13 +29,24 @@ class Pointer(msgspec.Struct, frozen=True):
         return Pointer(live=generation.number, previous=None if generation.model.personal else self.live)
 
 
+class LogPlace(msgspec.Struct, frozen=True):
+    """A position of a log and the hash of the event there, hexadecimal. Another log has another hash at the same position."""
+
+    position: int
+    log_hash: str
+
+
 class Checkpoint(msgspec.Struct, frozen=True):
-    """The checkpoint of a generation. `log_hash` is the hash of the event at `position`, hexadecimal, or empty at position 0."""
+    """The checkpoint of a generation. `log_hash` is the hash of the event at `position`, hexadecimal, or empty at position 0.
+
+    A store without transactions may hold data of later events. Then `ahead` is the last event of which it may.
+    """
 
     position: int
     log_hash: str
     model_version: int
     aside: DeadLetterSummary = NO_DEAD_LETTERS
+    ahead: LogPlace | None = None
 
 
 class SchemaDifference(msgspec.Struct, frozen=True, order=True):

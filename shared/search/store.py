@@ -8,6 +8,9 @@ was restored has the right one. Pointers and notes are documents of an index of 
                                                 put_aside, skipped: […], retired, paused}}
                             transfers/…        the documents, each with its id as `document_id`
 
+Before a batch is written, `ahead: {position, log_hash}` of the checkpoint says up to where its documents may be ahead. The next
+checkpoint has no `ahead`.
+
 A document is read by its id as it was written last. A search sees it after the next refresh.
 """
 
@@ -28,7 +31,7 @@ from shared.errors import StoreUnavailable
 from shared.read_models.dead_letters import DeadLetter, DeadLetterSummary
 from shared.read_models.generations import Generation
 from shared.read_models.shapes import ReadModel
-from shared.read_models.stored_state import Checkpoint, Pointer
+from shared.read_models.stored_state import Checkpoint, LogPlace, Pointer
 from shared.settings import Settings
 from shared.stores.store_errors import reading_url
 
@@ -138,14 +141,14 @@ class SearchStore:
             return None
         return KeptState(found["_source"], (found["_seq_no"], found["_primary_term"]))
 
-    async def put_state(self, index: str, state_id: str, content: StoredFields, before: KeptState | None) -> bool:
-        """Writes a pointer or a checkpoint in place of `before`. Returns False if another write was faster."""
+    async def put_state(self, index: str, state_id: str, content: StoredFields, before: KeptState | None) -> KeptState | None:
+        """Writes a pointer or a checkpoint in place of `before`. Returns it as kept, or None if another write was faster."""
         place = {"if_seq_no": before.place[0], "if_primary_term": before.place[1]} if before else {"op_type": "create"}
         try:
-            await _answered(self.client.index(index=index, id=state_id, body=content, params=place))
+            kept = await _answered(self.client.index(index=index, id=state_id, body=content, params=place))
         except (ConflictError, NotFoundError):
-            return False
-        return True
+            return None
+        return KeptState(content, (kept["_seq_no"], kept["_primary_term"]))
 
     async def delete_state(self, index: str, state_id: str) -> None:
         try:
@@ -273,7 +276,8 @@ def pointer_in(content: StoredFields) -> Pointer:
 def checkpoint_in(content: StoredFields) -> Checkpoint:
     kept = content["checkpoint"]
     aside = DeadLetterSummary(len(kept["letters"]), len(kept["parked"]), kept["put_aside"], frozenset(kept["skipped"]))
-    return Checkpoint(kept["position"], kept["log_hash"], kept["model_version"], aside)
+    ahead = msgspec.convert(kept["ahead"], LogPlace) if "ahead" in kept else None
+    return Checkpoint(kept["position"], kept["log_hash"], kept["model_version"], aside, ahead)
 
 
 def document_of(document_id: str, source: StoredFields) -> StoredFields:

@@ -6,6 +6,7 @@ A store that does not answer, or does not permit a query, is a finding too. The 
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from importlib import import_module
 from itertools import chain
 from typing import Final
 
@@ -23,6 +24,8 @@ from shared.stores.settings_checks import check_settings, check_urls
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
 
 EXAMINATION_SECONDS_MAX: Final = 5.0
+_BROKER_CHECK: Final = "shared.publishing.broker_check"
+"""Imported only where something is published."""
 NO_ANSWER: Final = "no-answer"
 EXAMINING_ROLES: Final[tuple[Role, ...]] = ("daybook_query", "daybook_command", "daybook_projector")
 
@@ -36,21 +39,28 @@ async def examine(settings: Settings, role: Role = "daybook_query") -> list[Find
 async def examine_as_any_role(settings: Settings) -> list[Finding]:
     """Returns all findings, the dangerous ones first. Queries PostgreSQL as the first role that the login may act as.
 
-    Examines the optional stores too. No process does at its start, because each of them stops only its own read models. Takes at
-    most `EXAMINATION_SECONDS_MAX` for each role, and once more for the optional stores.
+    Examines the optional stores and the broker too. No process does at its start, because each of them stops only its own read
+    models, or publishing. Takes at most `EXAMINATION_SECONDS_MAX` for each role, and once more for those.
     """
     by_store: dict[str, list[Finding]] = {}
     for role in EXAMINING_ROLES:
         by_store = await _check_stores(settings, role)
         if not any(finding.name == NO_ANSWER for finding in by_store["PostgreSQL"]):
             break
-    optional = [kind for kind in OPTIONAL_STORES if kind.is_configured(settings)]
-    checks = await asyncio.gather(*(_asked(kind.title, _check_optional(settings, kind)) for kind in optional))
-    return _sorted(settings, by_store | {kind.title: findings for kind, findings in zip(optional, checks, strict=True)})
+    checks = {kind.title: _check_optional(settings, kind) for kind in OPTIONAL_STORES if kind.is_configured(settings)}
+    if settings.publish_url:
+        checks["the broker"] = _check_broker(settings)
+    found = await asyncio.gather(*(_asked(title, check) for title, check in checks.items()))
+    return _sorted(settings, by_store | dict(zip(checks, found, strict=True)))
 
 
 async def _check_optional(settings: Settings, kind: OptionalStoreKind) -> AsyncIterator[Finding]:
     async for finding in module_of(kind, kind.checks).check_store(settings):
+        yield finding
+
+
+async def _check_broker(settings: Settings) -> AsyncIterator[Finding]:
+    async for finding in import_module(_BROKER_CHECK).check_broker(settings):
         yield finding
 
 

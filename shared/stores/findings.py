@@ -52,6 +52,7 @@ KINDS: Final[Mapping[str, tuple[Severity, str, str]]] = {
     "reporting-schema-other": ("warning", "no report can be read: {what}", "`daybook migrate`"),
     "reporting-schema-changed": ("warning", "in the reporting database, {part} {state}", "{fix}"),
     "search-mapping-changed": ("warning", "in the search store, {part} {state}", "{fix}"),
+    "broker-unusable": ("warning", "nothing can be published to the broker {server}: {what}", "{fix}"),
     "timeline-table-changed": ("warning", "in the timeline store, {part} {state}", "{fix}"),
     "master-key-missing": (
         "danger",

@@ -81,4 +81,6 @@ def _is_encrypted(url: str) -> bool:
     query = {name.lower(): values[-1].lower() for name, values in parse_qs(urlsplit(url).query).items()}
     if query.get("sslmode") in {"require", "verify-ca", "verify-full"} or {"sslrootcert", "ca_certs"} & query.keys():
         return True
+    if url.startswith(("nats:", "kafka:")) and "ssl_ca_certs" in query:
+        return True
     return url.startswith(("rediss:", "mongodb+srv:", "https:")) or "true" in {query.get("tls"), query.get("ssl")}

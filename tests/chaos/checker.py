@@ -7,12 +7,13 @@ import msgspec
 from sqlalchemy import text
 
 from shared.stores.postgres import open_postgres_as_owner
+from shared.timestamps import timestamp
 from tests.chaos.cluster import Cluster
 from tests.chaos.load import Attempted, BalanceRead, Load
 
 SHOWN_MAX: Final = 5
 
-_EVENTS: Final = "SELECT position, type, CAST(data AS text) FROM events WHERE ledger_id = 'main' ORDER BY position"
+_EVENTS: Final = "SELECT position, type, CAST(data AS text), recorded_at FROM events WHERE ledger_id = 'main' ORDER BY position"
 _CHANGED: Final = "SELECT n_tup_upd + n_tup_del FROM pg_stat_user_tables WHERE relname = 'events'"
 # Every process is still running, so a transaction may be between two statements. One that was left open stays so.
 _LEFT_OPEN: Final = """
@@ -54,6 +55,7 @@ class LoggedEvent(msgspec.Struct, frozen=True):
     position: int
     type: str
     data: dict[str, Any]
+    recorded_at: str = ""
 
     @property
     def thing_id(self) -> str | None:
@@ -75,8 +77,9 @@ async def check(cluster: Cluster, load: Load) -> Findings:
     """Checks the history of a run that is over. Everything must run, and the read models must be at the head of the log."""
     async with open_postgres_as_owner(cluster.settings) as engine, engine.connect() as connection:
         rows = (await connection.execute(text(_EVENTS))).all()
+        now = timestamp((await connection.execute(text("SELECT clock_timestamp()"))).scalar_one())
         changed, left_open = await connection.scalar(text(_CHANGED)), await connection.scalar(text(_LEFT_OPEN))
-    events = [LoggedEvent(row[0], row[1], msgspec.json.decode(row[2])) for row in rows]
+    events = [LoggedEvent(row[0], row[1], msgspec.json.decode(row[2]), timestamp(row[3])) for row in rows]
     findings = Findings([], [], [], list(load.wrongs))
     if [event.position for event in events] != list(range(1, len(events) + 1)):
         findings.skipped.append("the positions of the log have a gap")
@@ -84,6 +87,7 @@ async def check(cluster: Cluster, load: Load) -> Findings:
         findings.other.append(f"{changed} events were changed, and {left_open} transactions were left open")
     check_attempts(load.attempted, events, findings)
     check_reads(load.reads, events, findings)
+    check_times(events, now, findings)
     verify = await cluster.daybook("verify", "verify")
     if verify.process is None or verify.process.returncode:
         findings.skipped.append(f"daybook verify: {verify.last_words()}")
@@ -106,6 +110,24 @@ def check_attempts(attempted: list[Attempted], events: list[LoggedEvent], findin
             findings.other.append(f"refused and recorded: {each}: {found}")
     runs = Counter((run["schedule_id"], run["number"]) for event in events if (run := event.data.get("run")))
     findings.doubled.extend(f"run {run} of a schedule" for run, count in runs.items() if count > 1)
+
+
+def check_times(events: list[LoggedEvent], now: str, findings: Findings) -> None:
+    """By PostgreSQL's clock, time never goes back in the log or ahead of `now`, and nothing happens before it is due."""
+    times = [event.recorded_at for event in events]
+    if [*times, now] != sorted([*times, now]):
+        findings.other.append("the times of the log go back, or ahead of PostgreSQL's clock")
+    due: dict[str, str] = {}
+    for event in events:
+        match event.type:
+            case "HoldPlaced":
+                due[event.data["hold_id"]] = event.data["expires_at"]
+            case "ScheduleCreated":
+                due[event.data["schedule_id"]] = event.data["next_run"]["due_at"]
+            case "HoldExpired" if event.recorded_at < due[event.data["hold_id"]]:
+                findings.other.append(f"a hold expired early: {event}")
+            case "FundsTransferred" if (run := event.data.get("run")) and event.recorded_at < due[run["schedule_id"]]:
+                findings.other.append(f"a run of a schedule was made early: {event}")
 
 
 def check_reads(reads: list[BalanceRead], events: list[LoggedEvent], findings: Findings) -> None:

@@ -15,6 +15,7 @@ from dev.daybook_processes import ApiProcess, command_api, migrate, query_api, w
 from dev.ports import free_port
 from dev.servers import Mongo, Postgres, Redis, Server, start_all, stop_all
 from shared.settings import Settings
+from tests.harness.clocks import LIBRARIES, JumpingClock
 from tests.harness.databases import copy_postgres
 from tests.harness.keys import OPERATOR, add_key
 from tests.harness.log import MASTER_KEY
@@ -37,6 +38,8 @@ class Cluster:
     settings: Settings
     disk: Path | None
     """The folder of a small disk that holds PostgreSQL, or None if this machine does not allow one."""
+    clocks: dict[str, JumpingClock]
+    """The clock of each process of Daybook that has one of its own. Without Debian's `faketime`, there are none."""
 
     @property
     def processes(self) -> list[Child]:
@@ -115,16 +118,21 @@ def cluster_settings(postgres_url: str, mongo_url: str, redis_url: str) -> Setti
 def _processes(
     folder: Path, settings: Settings, stores: dict[str, Server], proxies: dict[str, Proxy], disk: Path | None
 ) -> Cluster:
-    environment = environment_of(settings)
+    clocks: dict[str, JumpingClock] = {}
 
     def own(name: str) -> Path:
         (folder / name).mkdir()
         return folder / name
 
-    command_apis = [command_api(own(f"command-{number}"), free_port(), environment) for number in (1, 2)]
-    queries = query_api(own("query"), free_port(), environment)
-    workers = [worker(own(f"worker-{number}"), environment) for number in (1, 2)]
-    return Cluster(stores, proxies, command_apis, queries, workers, settings, disk)
+    def environment(name: str) -> dict[str, str]:
+        if LIBRARIES:
+            clocks[name] = JumpingClock(folder / name)
+        return {**environment_of(settings), **(clocks[name].environment() if LIBRARIES else {})}
+
+    command_apis = [command_api(own(name), free_port(), environment(name)) for name in ("command-1", "command-2")]
+    queries = query_api(own("query"), free_port(), environment("query"))
+    workers = [worker(own(name), environment(name)) for name in ("worker-1", "worker-2")]
+    return Cluster(stores, proxies, command_apis, queries, workers, settings, disk, clocks)
 
 
 @contextmanager

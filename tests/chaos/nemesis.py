@@ -11,11 +11,13 @@ from typing import Final
 from dev.child_processes import Child
 from shared.errors import StackError
 from tests.chaos.cluster import Cluster
+from tests.harness.clocks import SEEN_SECONDS, JumpingClock
 from tests.harness.proxy import Proxy
 
 LOOK_SECONDS: Final = 0.3
 FAULT_SECONDS: Final = (0.2, 2.5)
 DELAY_SECONDS: Final = (0.02, 0.4)
+JUMP_HOURS_MAX: Final = 12
 REBUILT: Final = ("balances", "transfers", "holds", "statistics")
 TWO_AT_ONCE_OF_10: Final = 4
 
@@ -25,8 +27,10 @@ Strike = tuple[str, Callable[[float], Awaitable[None]]]
 class Nemesis:
     """What can be struck, and how."""
 
-    def __init__(self, cluster: Cluster, seed: int) -> None:
+    def __init__(self, cluster: Cluster, seed: int, only: str = "") -> None:
+        """Makes a nemesis that does only strikes whose names begin with `only`."""
         self._cluster = cluster
+        self._only = only
         self._random = Random(f"nemesis {seed}")
         self._down: set[Child] = set()
         self.struck: list[str] = []
@@ -48,11 +52,12 @@ class Nemesis:
             found.append((f"cut off {name}", partial(self._cut, proxy)))
             found.append((f"delay {name}", partial(self._delay, proxy)))
             found.append((f"lose what is sent to {name}", partial(self._lose, proxy)))
+        found.extend((f"turn the clock of {name}", partial(self._turn, clock)) for name, clock in cluster.clocks.items())
         found.append(("swallow a reply to COMMIT", partial(self._swallow, cluster.proxies["postgres"])))
         found.extend((f"rebuild {name}", partial(self._rebuild, name)) for name in REBUILT)
         if cluster.disk:
             found.append(("fill the disk", self._fill_disk))
-        return found
+        return [(name, act) for name, act in found if name.startswith(self._only)]
 
     async def strike(self) -> None:
         """Strikes once, or twice at once, and returns when the parts run again."""
@@ -100,6 +105,14 @@ class Nemesis:
         await asyncio.sleep(seconds)
         proxy.losing = False
         proxy.cut_all()  # a connection that lost some bytes is of no use
+
+    async def _turn(self, clock: JumpingClock, seconds: float) -> None:
+        """Makes a clock jump by hours, ahead and then back, or the other way round, and then to the right time."""
+        hours = self._random.choice((-1, 1)) * self._random.randint(1, JUMP_HOURS_MAX)
+        for each in (hours, -hours):
+            clock.jump_to(each * 3_600)
+            await asyncio.sleep(SEEN_SECONDS + seconds / 2)
+        clock.jump_to(0)
 
     async def _swallow(self, proxy: Proxy, seconds: float) -> None:
         for _ in range(3):

@@ -42,12 +42,14 @@ class ChaosReport(msgspec.Struct):
         )
 
 
-async def run_chaos(cluster: Cluster, seed: int, seconds: float, tell: Callable[[str], object] = str) -> ChaosReport:
+async def run_chaos(
+    cluster: Cluster, seed: int, seconds: float, tell: Callable[[str], object] = str, *, only: str = ""
+) -> ChaosReport:
     """Runs commands and queries while faults strike, for about `seconds`, and checks the history.
 
-    `tell` is called with a line about each fault when it is over.
+    `tell` is called with a line about each fault when it is over. The names of all faults begin with `only`.
     """
-    load, nemesis = Load(cluster, seed), Nemesis(cluster, seed)
+    load, nemesis = Load(cluster, seed), Nemesis(cluster, seed, only)
     supervising = asyncio.create_task(nemesis.supervise())
     slowest, after = 0.0, "nothing"
     try:

@@ -1,14 +1,19 @@
 """A short run of chaos, which `make chaos` does for longer, and proof that its checker sees what it is for."""
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from tests.chaos.checker import Findings, LoggedEvent, check_attempts, check_reads
+from tests.chaos.checker import Findings, LoggedEvent, check_attempts, check_reads, check_times
 from tests.chaos.cluster import running_cluster
 from tests.chaos.load import Attempted, BalanceRead
 from tests.chaos.run import run_chaos
+from tests.harness.clocks import LIBRARIES, JumpingClock
 
 SECONDS: Final = 5.0
 
@@ -21,6 +26,40 @@ async def test_faults_in_random_order_lose_double_and_skip_nothing(migrated_post
     assert report.struck
     assert report.outcomes["ok"] > 10
     assert report.reads
+
+
+needs_faketime = pytest.mark.skipif(not LIBRARIES, reason="needs Debian's package faketime: apt install faketime")
+
+
+@needs_faketime
+@pytest.mark.slow
+@pytest.mark.services
+async def test_clocks_that_jump_by_hours_stamp_nothing_wrong_and_make_nothing_early_or_twice(
+    migrated_postgres: Path, tmp_path: Path
+) -> None:
+    async with running_cluster(tmp_path, migrated_postgres) as cluster:
+        report = await run_chaos(cluster, seed=1, seconds=20, only="turn the clock")
+    assert report.findings.lines() == [], report.line()
+    assert len(report.struck) > 1
+    assert report.outcomes["ok"] > 10
+
+
+@needs_faketime
+def test_a_process_sees_its_clock_jump_and_its_monotonic_clock_go_on(tmp_path: Path) -> None:
+    clock, look = JumpingClock(tmp_path), "import time; print(time.time() - float(input()), time.monotonic())"
+    for hours in (3, -3):
+        clock.jump_to(hours * 3_600)
+        process = subprocess.run(
+            [sys.executable, "-S", "-c", look],
+            input=str(time.time()),
+            env=os.environ | clock.environment(),
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        ahead, monotonic = map(float, process.stdout.split())
+        assert abs(ahead - hours * 3_600) < 1_800
+        assert abs(monotonic - time.monotonic()) < 1_800
 
 
 DEPOSIT: Final[dict[str, Any]] = {"transfer_id": "t", "account_id": "a", "amount": 5, "balance": 5}
@@ -60,6 +99,27 @@ def test_the_checker_finds_a_run_that_was_made_twice() -> None:
         for position in (3, 4)
     ]
     assert found(OK, *runs).doubled
+
+
+HOLD: Final = LoggedEvent(1, "HoldPlaced", {"hold_id": "h", "expires_at": "2026-01-01T12"}, "2026-01-01T11")
+PLAN: Final = LoggedEvent(1, "ScheduleCreated", {"schedule_id": "s", "next_run": {"due_at": "2026-01-01T12"}}, "2026-01-01T11")
+
+
+@pytest.mark.parametrize(
+    ("events", "is_right"),
+    [
+        ([HOLD, LoggedEvent(2, "HoldExpired", {"hold_id": "h"}, "2026-01-01T12")], True),
+        ([HOLD, LoggedEvent(2, "HoldExpired", {"hold_id": "h"}, "2026-01-01T11")], False),
+        ([PLAN, LoggedEvent(2, "FundsTransferred", {"run": {"schedule_id": "s"}}, "2026-01-01T12")], True),
+        ([PLAN, LoggedEvent(2, "FundsTransferred", {"run": {"schedule_id": "s"}}, "2026-01-01T11")], False),
+        ([HOLD, LoggedEvent(2, "FundsDeposited", DEPOSIT, "2026-01-01T10")], False),
+        ([LoggedEvent(1, "FundsDeposited", DEPOSIT, "2026-01-01T14")], False),
+    ],
+)
+def test_the_checker_finds_what_was_stamped_wrong_or_made_early(events: list[LoggedEvent], is_right: bool) -> None:  # noqa: FBT001
+    findings = Findings([], [], [], [])
+    check_times(events, "2026-01-01T13", findings)
+    assert findings.is_good == is_right
 
 
 @pytest.mark.parametrize(

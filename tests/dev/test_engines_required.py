@@ -57,7 +57,7 @@ def test_the_gate_requires_what_it_could_install_and_names_the_rest(tmp_path: Pa
     [test, slow] = gate.stdout.splitlines()
     required = test.removeprefix("test ").split(",")
     assert slow == f"slow {','.join(required)}"
-    assert {"nats", "patroni", "examples"} <= set(required) <= ENGINES - {"chromium", "mariadb", "pgbouncer"}
+    assert {"nats", "patroni", "examples", "typescript"} <= set(required) <= ENGINES - {"chromium", "mariadb", "pgbouncer"}
     for name in ("chromium", "mariadb", "pgbouncer"):
         assert f"{name} could not be installed" in gate.stderr
     assert (tmp_path / "tries").read_text() == 3 * "tried\n"

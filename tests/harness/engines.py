@@ -15,9 +15,13 @@ from shared.errors import StackError
 VARIABLE: Final = "ENGINES_REQUIRED"
 """The environment variable with the engines that must be there, separated by commas. `.ci/run` sets it."""
 ENGINES: Final = frozenset(
-    {"cassandra", "chromium", "elasticsearch", "examples", "kafka", "mariadb", "nats", "opensearch", "patroni", "pgbouncer"}
+    {
+        *("cassandra", "chromium", "elasticsearch", "examples", "kafka", "mariadb", "nats", "opensearch", "patroni", "pgbouncer"),
+        "typescript",
+    }
 )
-"""What a test may need besides what pip installs. `examples` are the libraries of the programs in `examples/`."""
+"""What a test may need besides what pip installs. `examples` are the libraries of the programs in `examples/`, and
+`typescript` is the compiler in `clients/typescript`."""
 
 AServer = TypeVar("AServer", bound=Server)
 

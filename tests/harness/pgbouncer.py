@@ -38,6 +38,8 @@ class PgBouncer(Server):
 
     async def _prepare(self) -> None:
         await super()._prepare()
+        if self.port:
+            return
         connection = await asyncpg.connect(self._postgres.superuser_url, ssl=False)
         try:
             await connection.execute(f"""

@@ -19,7 +19,7 @@ from shared.stores.doctor import NO_ANSWER, examine_as_any_role
 from shared.stores.kept_connection import KeptConnection
 from shared.stores.pooled_connection import for_single_reads
 from shared.stores.postgres import Role, open_postgres
-from tests.harness.clients import Commands
+from tests.harness.clients import Commands, served
 from tests.harness.keys import OPERATOR, bearer
 from tests.harness.pgbouncer import LOGIN, SESSIONS, PgBouncer
 from tests.harness.running import Servers, run_stack
@@ -34,18 +34,23 @@ SHOWN: Final = """
 """
 SENDERS: Final = 12
 DEPOSITS: Final = 5
-LEADERS: Final = 2
-"""The sender of webhooks and the worker of operations, which each hold a lock on a session of their own."""
+LEADERS: Final = 3
+"""The sender of webhooks and the workers of operations and verifications, which each hold a lock on a session of their own."""
 
 
 @pytest_asyncio.fixture
-async def pooled(servers: Servers, settings: Settings, tmp_path: Path) -> AsyncIterator[Settings]:
+async def pooler(servers: Servers, tmp_path: Path) -> AsyncIterator[PgBouncer]:
     pooler = PgBouncer("pgbouncer", tmp_path, servers.postgres)
     await start_all(pooler)
-    database = settings.database_url.rpartition("/")[2]
-    yield settings.model_copy(update={"pooler_url": pooler.url.removesuffix("daybook") + database})
+    yield pooler
     await stop_all(pooler)
     await _as_superuser(servers, f"DROP ROLE {LOGIN}")
+
+
+@pytest.fixture
+def pooled(pooler: PgBouncer, settings: Settings) -> Settings:
+    database = settings.database_url.rpartition("/")[2]
+    return settings.model_copy(update={"pooler_url": pooler.url.removesuffix("daybook") + database})
 
 
 async def test_each_transaction_has_the_role_and_the_limits_of_a_session_of_its_own(settings: Settings, pooled: Settings) -> None:
@@ -90,7 +95,9 @@ async def test_a_role_that_may_not_be_taken_leaves_no_failed_transaction(pooled:
                     await connection.execute(text("SELECT 1"))
 
 
-async def test_commands_worker_and_queries_share_a_few_sessions(servers: Servers, pooled: Settings, tmp_path: Path) -> None:
+async def test_commands_worker_and_queries_share_a_few_sessions(
+    servers: Servers, pooler: PgBouncer, pooled: Settings, tmp_path: Path
+) -> None:
     async with (
         run_stack(pooled, tmp_path) as stack,
         httpx2.AsyncClient(base_url=stack.command.url, headers=bearer(OPERATOR), timeout=30, trust_env=False) as client,
@@ -121,6 +128,15 @@ async def test_commands_worker_and_queries_share_a_few_sessions(servers: Servers
         assert await _as_superuser(servers, f"{locks} AND usename = 'daybook'") == LEADERS
         assert await _as_superuser(servers, f"{locks} AND usename = '{LOGIN}'") == 0
         assert NO_ANSWER not in {finding.name for finding in await examine_as_any_role(stack.settings)}
+
+        await pooler.kill()
+        lost = await commands.deposit(accounts[0], 100)
+        assert (lost.status_code, lost.json()["code"]) == (503, "store-unavailable")
+        await pooler.start()
+        found = await served(lambda: commands.deposit(accounts[0], 100, idempotency_key="after the pooler"))
+        fresh["daybook-min-position"] = found.headers["daybook-position"]
+        balance = await queries.get(f"/v1/accounts/{accounts[0]}/balance", headers=fresh)
+        assert balance.json()["posted"] == 100 * (DEPOSITS + 1)
 
 
 async def _as_superuser(servers: Servers, statement: str) -> Any:

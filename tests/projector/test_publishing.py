@@ -48,12 +48,6 @@ def nats_url(server_folder: Path) -> Iterator[str]:
         yield server.url
 
 
-@pytest.fixture(scope="module")
-def kafka(server_folder: Path) -> Iterator[KafkaServer]:
-    with running(KafkaServer("kafka", server_folder)) as server:
-        yield server
-
-
 @pytest.fixture
 def kafka_url(kafka: KafkaServer) -> str:
     return kafka.url

@@ -16,7 +16,7 @@ from projector.verify.read_models import verify_read_model
 from shared.errors import SettingsInvalid, StoreUnavailable
 from shared.read_models.generations import Generation
 from shared.read_models.shapes import SEARCH
-from shared.search.store import SearchStore, open_store
+from shared.search.store import KeptState, SearchStore, open_store
 from shared.settings import Settings
 from shared.stores.doctor import examine_as_any_role
 from tests.harness.log import Book, recorded
@@ -39,10 +39,10 @@ class MortalStore(SearchStore):
 
     is_dying = False
 
-    async def put_state(self, *arguments: Any) -> bool:
-        if self.is_dying:
+    async def put_state(self, index: str, state_id: str, content: Any, before: KeptState | None) -> KeptState | None:
+        if self.is_dying and "ahead" not in content["checkpoint"]:
             raise StoreUnavailable
-        return await super().put_state(*arguments)
+        return await super().put_state(index, state_id, content, before)
 
 
 class Written:
@@ -85,6 +85,35 @@ async def test_after_a_crash_between_data_and_checkpoint_other_batches_make_the_
         assert (await dying.sink.pick(dying.generation, [name]))[name] == ahead, "what is ahead stays ahead"
         assert await dying.deliver(6, len(history))
         assert await digest(dying.sink, dying.generation) == await digest(whole.sink, whole.generation)
+
+
+@pytest.mark.parametrize("recorded_since", [0, 20])
+async def test_documents_of_events_that_a_restored_log_does_not_have_are_found_and_search_is_built_again(
+    searching: Settings, recorded_since: int
+) -> None:
+    """A worker dies before the checkpoint. Then the log is restored from before its batch, and maybe gets other events."""
+    book = Book(seed=25)
+    ada = book.create_user("Ada")
+    async with open_ledger(searching) as ledger:
+        head = await ledger.append([ada, *book.history(20)])
+        await ledger.build("search")
+        live, store = await ledger.live("search"), ledger.stores.optional["search"]
+        dying = MortalStore(store.client, store.prefix, 20)
+        dying.is_dying = True
+        changes = SEARCH_PROJECTION.new_changes()
+        SEARCH_PROJECTION.fold(changes, recorded([book.change_user(ada.user_id, "Adele")] * 3, head + 1))
+        sink = SearchSink(dying)
+        with pytest.raises(StoreUnavailable):
+            await sink.apply(live, Step(head, head + 3, "ab" * 32), changes)
+        name = f"users/{ada.user_id}"
+        assert (await sink.pick(live, [name]))[name]["name"] == "Adele"
+        if recorded_since:
+            await ledger.append(book.history(recorded_since))
+        await ledger.build("search")
+        mended = await ledger.live("search")
+        assert mended.number > live.number
+        assert (await sink.pick(mended, [name]))[name]["name"] == "Ada"
+        await verify_read_model(ledger.stores, SEARCH_PROJECTION, ledger.feed(), lambda _: None)
 
 
 async def test_a_killed_server_loses_nothing_and_the_worker_goes_on(searching: Settings, opensearch: OpenSearchServer) -> None:

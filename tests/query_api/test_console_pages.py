@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import statistics
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -17,9 +18,11 @@ from shared.identity.api_keys import key_id_of
 from shared.ids import new_id
 from shared.proof.seals import new_seed
 from shared.settings import Settings
+from shared.stores.postgres import open_postgres
 from tests.harness.browser import Watched, browsing, needs_chromium, watched
 from tests.harness.clients import Commands, created
 from tests.harness.keys import OPERATOR, add_key, bearer
+from tests.harness.log import Book, append, make_ledger
 from tests.harness.passwords import give_password
 from tests.harness.running import Stack, run_stack
 
@@ -406,3 +409,42 @@ async def test_no_page_sends_more_than_30_requests_in_a_minute_when_idle(world: 
             await page.page.clock.run_for(5_000)
         assert len(page.requests) <= 30, f"{place}: {page.requests}"
         assert page.requests or place not in {"overview", "read-models"}, f"{place} does not stay up to date"
+
+
+PAINTS: Final = 9
+PAINT_RATIO_MAX: Final = 3.0
+PAINTED: Final = """async () => { const began = performance.now(); location.hash = "#/accounts";
+  do await new Promise(requestAnimationFrame); while (!document.querySelector(".content:not([aria-busy]) tbody tr"));
+  await new Promise(requestAnimationFrame); return performance.now() - began; }"""
+
+
+async def fill(world: World, ledger_id: str, accounts: int) -> Watched:
+    """Makes a ledger with so many accounts, and returns a page of somebody who reads it."""
+    settings, book = world.stack.settings, Book()
+    owner = book.create_user()
+    async with open_postgres(settings, "daybook_command") as writer:
+        await make_ledger(writer, ledger_id)
+        position = await append(writer, [owner, *(book.open_account(owner.user_id) for _ in range(accounts))], ledger_id)
+    key = await add_key(settings.database_url, f"reader-of-{ledger_id}", scopes=SCOPES["reader"], ledger_id=ledger_id)
+    fresh = {"daybook-min-position": str(position), "prefer": "wait=60, handling=strict"}
+    async with httpx2.AsyncClient(base_url=world.stack.query.url, timeout=90, trust_env=False) as client:
+        assert (await client.get("/v1/accounts?limit=1", headers=bearer(key) | fresh)).status_code == 200
+    page = await watched(world.browser, world.stack.query.url)
+    await page.log_in(key)
+    return page
+
+
+@pytest.mark.slow
+async def test_a_list_of_ten_thousand_accounts_paints_about_as_fast_as_one_of_a_hundred(world: World) -> None:
+    """The time itself depends on the machine, so both are measured in turns. `pytest -s` shows it."""
+    pages = {name: await fill(world, name, count) for name, count in (("few", 100), ("many", 10_000))}
+    times: dict[str, list[float]] = {name: [] for name in pages}
+    for _ in range(PAINTS):
+        for name, page in pages.items():
+            await page.open("holds")
+            times[name].append(await page.page.evaluate(PAINTED))
+            assert await page.page.locator("tbody tr").count() == 25, "however many there are, one page is shown"
+    medians = {name: statistics.median(measured) for name, measured in times.items()}
+    print(f"accounts painted in ms, medians of {PAINTS}: {medians}")  # noqa: T201 # for the document
+    assert medians["many"] <= PAINT_RATIO_MAX * medians["few"], times
+    assert not [problem for page in pages.values() for problem in page.problems]

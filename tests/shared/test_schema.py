@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.log.tables import metadata
 from shared.settings import Settings
@@ -21,7 +23,18 @@ from shared.stores.schema import SCHEMA_REVISION
 from shared.stores.schema_definition import expected_definition, read_definition
 
 ROOT = Path(__file__).parents[2]
+FEW_ROWS = {"api_keys"}
+WITHOUT_WAITING_MS = 200
+"""Less than a migration waits for the lock of a table, so a command that waits behind it fails."""
+WITHIN_SECONDS = 120
+_INSERTING = text("LOCK TABLE idempotency_keys IN ROW EXCLUSIVE MODE")
 _WAITING = text("SELECT true FROM pg_locks WHERE NOT granted AND relation = 'idempotency_keys'::regclass")
+_HALF_MADE = text("""
+    SELECT true FROM pg_index JOIN pg_class c ON c.oid = indexrelid
+    WHERE c.relname = 'idempotency_keys_position_idx' AND NOT indisvalid
+""")
+_HELD_UP = text("SELECT true FROM pg_locks WHERE NOT granted AND locktype = 'virtualxid'")
+"""A session waits for the end of a transaction, to make or drop an index concurrently."""
 
 
 def test_the_migrations_are_one_line_that_ends_at_the_revision_of_the_code() -> None:
@@ -71,49 +84,69 @@ async def test_every_migration_can_be_undone_and_done_again(settings: Settings) 
             assert names - {"alembic_version"} == left
 
 
+def test_an_index_of_a_table_that_has_rows_is_made_concurrently() -> None:
+    """An index that is made in another way holds every command up until all rows are in it."""
+    for file in sorted((ROOT / "migrations" / "versions").glob("*.py")):
+        code = file.read_text()
+        new_tables = set(re.findall(r"CREATE TABLE (\w+)", code))
+        indexed = set(re.findall(r"CREATE (?:UNIQUE )?INDEX \w+ ON (\w+)", code))
+        assert indexed <= new_tables | FEW_ROWS, f"{file.name}: use shared.stores.concurrent_index"
+        assert "op.create_index" not in code, file.name
+
+
 @pytest.mark.services
 async def test_a_migration_that_waits_for_a_lock_holds_no_command_up(settings: Settings) -> None:
     """A session has an open transaction for some time. The inserts of commands must not wait behind the migration meanwhile.
 
     They wait for a lock for the time of `DAYBOOK_DATABASE_LOCK_TIMEOUT_MS`. After that, each would be a 503.
     """
-    await require_success(alembic(settings, "downgrade", "0006"))
-    lock = text("LOCK TABLE idempotency_keys IN ROW EXCLUSIVE MODE")  # that of an insert
     wait_ms = Settings.model_fields["database_lock_timeout_ms"].default
-    async with open_postgres_as_owner(settings) as engine, engine.connect() as other, engine.connect() as command:
-        await other.execute(lock)
-        migration = alembic(settings, "upgrade", "head")
+    async with open_postgres_as_owner(settings) as engine, engine.connect() as other:
+        await other.execute(_INSERTING)
+        migration = alembic(settings, "downgrade", "0006")
         waited = 0
         while waited < 3:
             assert migration.poll() is None
             waited += bool(await other.scalar(_WAITING))
-            async with command.begin():
-                await command.execute(text(f"SET LOCAL lock_timeout = {wait_ms}"))
-                await command.execute(lock)
+            await insert(engine, wait_ms)
         await other.rollback()
         out, err = await asyncio.to_thread(migration.communicate)
         assert migration.returncode == 0, out + err
         assert "another session holds a lock" in err
-        async with engine.connect() as connection:
-            assert await read_definition(connection) == list(expected_definition())
+
+
+async def insert(engine: AsyncEngine, wait_ms: int) -> None:
+    """Takes the lock of an insert, as a command does, and waits for it no longer than this."""
+    async with engine.begin() as command:
+        await command.execute(text(f"SET LOCAL lock_timeout = {wait_ms}"))
+        await command.execute(_INSERTING)
 
 
 @pytest.mark.slow
 @pytest.mark.services
-async def test_migrations_at_once_and_killed_end_in_one_schema(settings: Settings) -> None:
-    """One migration is killed while it runs. Then three run at once. A session with a lock holds the first one up."""
+async def test_migrations_at_once_and_killed_make_an_index_while_commands_go_on(settings: Settings) -> None:
+    """One migration is killed while it makes an index, which is left half-made. Then three run at once.
+
+    An open transaction holds the index up. No command waits meanwhile.
+    """
     await require_success(alembic(settings, "downgrade", "0001"))
-    async with open_postgres_as_owner(settings) as engine:
-        async with engine.begin() as reader:
-            await reader.execute(text("LOCK TABLE idempotency_keys"))
-            killed = alembic(settings, "upgrade", "head")
-            while not await reader.scalar(_WAITING):
-                assert killed.poll() is None
-                await asyncio.sleep(0.05)
-            killed.kill()
-            killed.communicate()
-        async with engine.connect() as connection:
-            assert await connection.scalar(text("SELECT version_num FROM alembic_version")) == "0001"
-        await require_success(*(alembic(settings, "upgrade", "head") for _ in range(3)))
+    async with asyncio.timeout(WITHIN_SECONDS), open_postgres_as_owner(settings) as engine, engine.connect() as other:
+        await other.execute(_INSERTING)
+        killed = alembic(settings, "upgrade", "head")
+        while not await other.scalar(_HALF_MADE):
+            assert killed.poll() is None
+            await insert(engine, WITHOUT_WAITING_MS)
+        killed.kill()
+        killed.communicate()
+        while await other.scalar(_HELD_UP):  # until PostgreSQL notices that nobody is there
+            await asyncio.sleep(0.05)
+        assert await other.scalar(text("SELECT version_num FROM alembic_version")) == "0006"
+        assert await other.scalar(_HALF_MADE)
+        migrations = [alembic(settings, "upgrade", "head") for _ in range(3)]
+        while not await other.scalar(_HELD_UP):
+            assert not any(migration.poll() for migration in migrations)
+            await insert(engine, WITHOUT_WAITING_MS)
+        await other.rollback()
+        await require_success(*migrations)
         async with engine.connect() as connection:
             assert await read_definition(connection) == list(expected_definition())

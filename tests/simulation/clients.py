@@ -73,7 +73,7 @@ class Client:
     async def live(self) -> None:
         random = self._world.random
         for number in range(random.randint(2, COMMANDS_MAX)):
-            await asyncio.sleep(random.uniform(0, 0.8))
+            await asyncio.sleep(random.uniform(0, 0.6))
             wish = self._make_wish(f"{self._name}-{number}")
             self.wishes.append(wish)
             await self._fulfil(wish)

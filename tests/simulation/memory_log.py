@@ -135,9 +135,10 @@ class Transaction:
 class MemoryLog:
     """The tables, the lock of the ledger, and the statements."""
 
-    def __init__(self, tables: Tables, *, unique_keys: bool = True) -> None:
+    def __init__(self, tables: Tables, *, unique_keys: bool, fenced: bool) -> None:
         self.tables = tables
         self._unique_keys = unique_keys
+        self._fenced = fenced
         self._owner: Transaction | None = None
         self._waiting: deque[tuple[Transaction, Callable[[], None]]] = deque()
 
@@ -182,7 +183,8 @@ class MemoryLog:
         prepared = dict(zip(_APPEND_NAMES, values, strict=True))
         tables, now = self.tables, self.now()
         is_ahead = prepared["recorded_at"] > max(tables.recorded_at, now + timedelta(seconds=append.SKEW_SECONDS_MAX))
-        if (prepared["position"], prepared["hash"]) != (tables.position, tables.hash) or is_ahead:
+        is_outdated = (prepared["position"], prepared["hash"]) != (tables.position, tables.hash)
+        if is_ahead or (is_outdated and self._fenced):
             return []
         if self._unique_keys:
             tables.require_unique(prepared)

@@ -27,8 +27,8 @@ Reply = asyncio.Future[list[Row]]
 class MemoryServer:
     """The server's process. A crash loses every transaction that is not committed, and nothing else."""
 
-    def __init__(self, tables: Tables, weather: Weather, *, unique_keys: bool = True) -> None:
-        self.log = MemoryLog(tables, unique_keys=unique_keys)
+    def __init__(self, tables: Tables, weather: Weather, *, unique_keys: bool = True, fenced: bool = True) -> None:
+        self.log = MemoryLog(tables, unique_keys=unique_keys, fenced=fenced)
         self.weather = weather
         self.process = Process("PostgreSQL")
         self.sessions: dict[Session, None] = {}
@@ -256,6 +256,13 @@ class MemoryEngine:
     def __init__(self, server: MemoryServer) -> None:
         self._server = server
         self.pool = SimpleNamespace(size=lambda: POOL_SIZE, checkedout=lambda: 0)
+
+    @property
+    def sync_engine(self) -> "MemoryEngine":
+        return self
+
+    def get_execution_options(self) -> dict[str, Any]:
+        return {}
 
     def execution_options(self, **_: Any) -> "MemoryEngine":
         return self

@@ -104,6 +104,11 @@ def test_a_retry_without_the_look_up_of_its_key_never_gets_its_reply_although_ke
     assert "not settled" in found()
 
 
+def test_a_writer_that_is_not_fenced_is_found() -> None:
+    """The append compares the head of the log, as others compare the term of a lease."""
+    assert "there is no position" in found(Plant(fenced=False))
+
+
 def _at_no_moment(state: Any, now: str) -> Any:
     return state if isinstance(state, AccountState) else at_moment(state, now)
 

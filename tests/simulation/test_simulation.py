@@ -14,11 +14,11 @@ from tests.simulation.histories import run_history
 
 pytestmark = pytest.mark.long
 
-HISTORIES: Final = 50
-"""Of one test: `make test` runs 10 such tests, which the test processes share, and `make prove` runs 400."""
+HISTORIES: Final = 250
+"""Of one test: `make test` runs 40 such tests, which the test processes share, and `make prove` runs 400."""
 
 
-@pytest.mark.proof(10, 400)
+@pytest.mark.proof(40, 400)
 def test_random_histories_lose_double_and_skip_nothing(seed: int) -> None:
     first = (seed - 1) * HISTORIES
     histories = [run_history(each) for each in range(first, first + HISTORIES)]

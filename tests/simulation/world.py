@@ -63,7 +63,7 @@ SETTINGS: Final = Settings(
     projector_batch_events_max=3,
 )
 DUE_SECONDS: Final = 1.5
-STRUCK_SECONDS: Final = 3.0
+STRUCK_SECONDS: Final = 2.0
 SETTLED_SECONDS_MAX: Final = 120.0
 """Virtual seconds until everything must be as it should after the last fault. The product's own pauses grow up to 60 s."""
 
@@ -72,6 +72,7 @@ class Plant(msgspec.Struct, frozen=True):
     """A bug to plant in the models of the stores."""
 
     unique_keys: bool = True
+    fenced: bool = True
     sink: Callable[[MemoryStore], MemorySink] = MemorySink
 
 
@@ -210,7 +211,7 @@ class World:
         self.plant = plant
         self.shares_ledgers = seed % 2 == 0
         self.weather = Weather(self.random)
-        self.postgres = MemoryServer(FIRST_TABLES.copy(), self.weather, unique_keys=plant.unique_keys)
+        self.postgres = MemoryServer(FIRST_TABLES.copy(), self.weather, unique_keys=plant.unique_keys, fenced=plant.fenced)
         self.mongo, self.redis = make_memory_sinks(self.weather)
         self.replicas = [Replica(self, number) for number in (1, 2)]
         self.workers = [SimulatedWorker(self, number) for number in (1, 2)] if has_workers else []
