@@ -2,6 +2,8 @@
 
 If a batch fails, smaller and smaller parts of it are applied, until the failing event is in a batch of its own and all events
 before it are applied. This event is tried again. It becomes a dead letter after the last attempt.
+
+If a store fails, no event is the cause. But the next batches are smaller: a slow store may never take a large one in time.
 """
 
 import time
@@ -13,6 +15,7 @@ from pymongo.errors import PyMongoError
 
 from projector.dead_letters import ApplyAttempts, DeadLetterTracker
 from projector.feed import Feed, LogChangedError
+from projector.generations.batch_size import BatchSize
 from projector.projections.projection import Projection
 from projector.sinks.protocols import BatchWriter, Step, StepDeadLetters
 from projector.stopwatch import Stopwatch
@@ -68,6 +71,7 @@ class GenerationBuild:
         attempts: ApplyAttempts | None = None,
         stopwatch: Stopwatch | None = None,
         traces: Traces | None = None,
+        size: BatchSize | None = None,
     ) -> None:
         self.generation = opened.generation
         self._stopwatch = stopwatch or Stopwatch()
@@ -77,6 +81,7 @@ class GenerationBuild:
         self._sink = sink
         self._feed = feed
         self._attempts = attempts or ApplyAttempts()
+        self._size = size or BatchSize()
         self._dead_letters = None if opened.has_letters else DeadLetterTracker(skips=opened.skips)
         self._skips = opened.skips
         self._suspect = 0
@@ -105,6 +110,7 @@ class GenerationBuild:
             letters = await self._sink.read_letters(self.generation)
             parked = await self._sink.read_parked(self.generation)
             self._dead_letters = DeadLetterTracker((letter.position for letter in letters), parked, self._skips)
+        events_max, changes_max = self._size.at_most(events_max), self._size.at_most(changes_max)
         while True:
             position = self.generation.position
             if self._attempts.position == position + 1:
@@ -156,12 +162,14 @@ class GenerationBuild:
                     await self._sink.require_fits(self.generation, step, changes)
                 applied = await self._sink.apply(self.generation, step, changes)
         except (*POSTGRES_AND_REDIS_ERRORS, PyMongoError, StoreUnavailable):
-            raise  # an outage of a store; no event is the cause
+            self._size.failed()
+            raise  # an outage of a store, or the batch takes it too long; no event is the cause
         except Exception as error:
             self._attempts.careful = True
             raise BatchFailedError(last) from error
         if not applied:
             raise OvertakenError
+        self._size.taken()
         self._stopwatch.count(step.after - step.before)
         self.generation = msgspec.structs.replace(self.generation, position=last.position)
         self._log_hash = last.hash

@@ -13,6 +13,7 @@ import structlog
 
 from projector.dead_letters import ApplyAttempts
 from projector.feed import Feed
+from projector.generations.batch_size import BatchSize
 from projector.generations.build import GenerationBuild, OpenedGeneration, OvertakenError
 from projector.generations.comparison import Comparison, GenerationComparer
 from projector.projections.projection import Projection
@@ -68,6 +69,7 @@ class Generations:
         self.sink = sink
         self.feed = feed
         self.attempts = attempts or ApplyAttempts()
+        self._batch_size = BatchSize()
         self.stopwatch = Stopwatch()
         self._traces = traces
         self._model = projection.model
@@ -132,7 +134,13 @@ class Generations:
     def resume(self, opened: OpenedGeneration) -> GenerationBuild:
         """Returns a `GenerationBuild` that applies the events after the generation's position."""
         traces = self._traces if opened.live else None
-        return GenerationBuild(self.projection, self.sink, self.feed, opened, self.attempts, self.stopwatch, traces)
+        return GenerationBuild(
+            *(self.projection, self.sink, self.feed, opened),
+            attempts=self.attempts,
+            stopwatch=self.stopwatch,
+            traces=traces,
+            size=self._batch_size,
+        )
 
     def _may_go_on(self, building: OpenedGeneration) -> bool:
         """Returns False if this rebuild must make no dead letters but the generation has some already."""

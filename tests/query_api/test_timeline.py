@@ -123,7 +123,7 @@ async def test_pages_go_back_over_more_months_than_one_page_reads(settings: Sett
         await TimelineSink(store).prepare(generation)
         assert await TimelineSink(store).apply(generation, Step(0, len(history), "ab"), changes)
         for account_id, limit, count in (
-            (daily.account_id, 300, 1_100),
+            (daily.account_id, 500, 1_100),
             (monthly.account_id, 5, 37),
             (monthly.account_id, 50, 37),
         ):
