@@ -43,7 +43,9 @@ def test_another_url_is_one_problem_that_does_not_show_it(url: str) -> None:
 
 @pytest.mark.parametrize(("url", "package"), [("nats://127.0.0.1", "nats"), ("kafka://127.0.0.1", "aiokafka")])
 def test_a_missing_driver_is_one_problem_that_names_the_extra(monkeypatch: pytest.MonkeyPatch, url: str, package: str) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
+    loaded = [name for name in sys.modules if name.startswith(f"{package}.")]  # by other tests of this process
+    for name in (package, *loaded):
+        monkeypatch.setitem(sys.modules, name, None)
     for module in ("nats_broker", "kafka_broker"):
         monkeypatch.delitem(sys.modules, f"projector.publishing.{module}", raising=False)
     settings = read_settings(**GIVEN, publish_url=url)
