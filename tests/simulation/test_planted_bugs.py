@@ -59,7 +59,9 @@ class CheckpointFirstSink(MemorySink):
 
 
 def test_a_checkpoint_before_its_data_is_found() -> None:
-    assert "is not the fold of the log" in found(Plant(sink=CheckpointFirstSink), has_workers=True)
+    # Some histories never come to rest, because the read model has lost what is due. Others end with a wrong read model.
+    reason = "is not the fold of the log"
+    assert reason in found(Plant(sink=CheckpointFirstSink), has_workers=True, reason=reason)
 
 
 class DataFirstSink(MemorySink):
@@ -74,7 +76,8 @@ class DataFirstSink(MemorySink):
 
 
 def test_data_that_may_be_written_twice_are_found() -> None:
-    assert "is not the fold of the log" in found(Plant(sink=DataFirstSink), has_workers=True)
+    reason = "is not the fold of the log"
+    assert reason in found(Plant(sink=DataFirstSink), has_workers=True, reason=reason)
 
 
 class BlindSwitchSink(MemorySink):
