@@ -221,14 +221,18 @@ class World:
         headers = {"idempotency-key": str(uuid.uuid4()), "prefer": "wait=10"} | more.get("headers", {})
         if token:
             headers["authorization"] = f"Bearer {token}"
-        if things is not self.missing and "webhook_id" in operation.names("path"):
-            await self._make_webhook(things.webhook_id)
-        if things is not self.missing and "key_id" in operation.names("path"):
-            await self._make_key(things.key_id)
+        await self.prepare(operation, things)
         path = operation.path.format(**{name: getattr(things, name, NO_THING) for name in operation.names("path")})
         return await self.clients[operation.api].request(
             operation.method.upper(), path, params=more.get("query"), headers=headers, json=_body(operation, things)
         )
+
+    async def prepare(self, operation: Operation, things: Things) -> None:
+        """Makes what an earlier request of the walk may have ended."""
+        if things is not self.missing and "webhook_id" in operation.names("path"):
+            await self._make_webhook(things.webhook_id)
+        if things is not self.missing and "key_id" in operation.names("path"):
+            await self._make_key(things.key_id)
 
     async def _make_webhook(self, webhook_id: str) -> None:
         """Adds a webhook with a delivery, unless the walk has not deleted it."""

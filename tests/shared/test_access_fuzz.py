@@ -197,6 +197,7 @@ async def check(world: World, connection: "asyncpg.Connection", attempt: Attempt
     """Sends the request and compares the answer with the caller's rights. Returns True if it succeeded."""
     headers = {"authorization": attempt.credential.authorization} if attempt.credential.authorization else {}
     headers |= {"daybook-ledger": attempt.ledger} if attempt.ledger else {}
+    await world.prepare(attempt.operation, attempt.things)
     before = await stored(connection)
 
     async def send() -> httpx2.Response:
