@@ -207,6 +207,7 @@ async def test_a_repeated_command_gets_its_stored_reply_after_the_move(moved: Mo
         assert answer.json()["code"] == "idempotency-key-reused"
 
 
+@pytest.mark.slow
 async def test_long_histories_get_the_snapshots_that_their_events_fold_to(
     settings: Settings, elsewhere: Settings, tmp_path: Path
 ) -> None:
@@ -275,6 +276,7 @@ async def test_cloud_events_are_every_event_and_nothing_else(moved: Moved, elsew
     )
 
 
+@pytest.mark.slow
 async def test_progress_and_hints_are_no_part_of_what_goes_to_stdout(moved: Moved) -> None:
     ended = await run(moved.settings, "export", "-")
     *progress, hint = ended.err.splitlines()
@@ -282,6 +284,7 @@ async def test_progress_and_hints_are_no_part_of_what_goes_to_stdout(moved: Move
     assert "--keys" in hint
 
 
+@pytest.mark.slow
 async def test_a_reader_who_goes_away_gets_no_traceback(settings: Settings) -> None:
     async with open_ledger(settings) as ledger:
         await ledger.append(Book().history(3_000))
@@ -306,6 +309,7 @@ async def test_a_file_that_cannot_be_written_is_named(settings: Settings, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 async def test_only_regular_files_are_replaced_and_links_are_followed(moved: Moved, tmp_path: Path) -> None:
     """A file of another kind gets the content and stays what it is. What an earlier run has left behind gives nobody access."""
     whole, pipe, target, link = moved.file.read_bytes(), tmp_path / "pipe", tmp_path / "target", tmp_path / "link"
@@ -427,6 +431,7 @@ async def test_keys_that_cannot_be_unwrapped_are_refused(moved: Moved, elsewhere
     assert "was wrapped for another place" in await refused(elsewhere, moved.file, moved.keys)
 
 
+@pytest.mark.slow
 async def test_a_slow_pipe_is_waited_for(moved: Moved, elsewhere: Settings) -> None:
     hasty = {"DAYBOOK_DATABASE_IDLE_IN_TRANSACTION_TIMEOUT_MS": "100"}
     process = start(elsewhere, "import", "-", "--keys", moved.keys, more=hasty)
@@ -494,6 +499,7 @@ async def begun_or_over(settings: Settings, process: subprocess.Popen[bytes]) ->
     return process.poll() is not None or await has_begun(settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 async def test_an_export_that_is_ended_leaves_the_file_that_was_there(
     settings: Settings, tmp_path: Path, how: signal.Signals

@@ -45,6 +45,7 @@ async def numbers(ledger: Ledger, name: str) -> set[int]:
     return await ledger.generations(name).sink.numbers(PROJECTIONS_BY_NAME[name].model, "main")
 
 
+@pytest.mark.slow
 @both_stores
 async def test_a_rebuild_keeps_the_old_generation_and_a_rollback_makes_it_live_again(ledger: Ledger, name: str) -> None:
     book = Book()

@@ -77,6 +77,7 @@ async def test_a_missing_read_model_or_ledger_ends_with_exit_code_2(ledger: Ledg
     assert (code, arguments[-1] in err) == (2, True)
 
 
+@pytest.mark.slow
 async def test_progress_is_a_line_of_json_where_there_is_no_terminal(ledger: Ledger) -> None:
     await ledger.append(Book().history(EVENTS))
     _, _, err = await daybook(ledger.settings, "replay").ended()
@@ -165,6 +166,7 @@ async def readers_see_a_read_model(ledger: Ledger) -> None:
             await ledger.live(name)
 
 
+@pytest.mark.slow
 async def test_a_replay_without_a_store_says_so_in_one_line(settings: Settings) -> None:
     lost = settings.model_copy(update={"mongo_url": "mongodb://127.0.0.1:1", "mongo_timeout_ms": 100})
     code, _, err = await daybook(lost, "replay", "users").ended()

@@ -167,6 +167,7 @@ BAD: Final[Mapping[str, tuple[tuple[str, ...], Mapping[str, str], ExitCode, str]
 """By the name of the mistake: a command, environment variables, the exit code, and a part of the line on stderr."""
 
 
+@pytest.mark.slow
 def test_every_mistake_is_one_line_with_its_own_cause(tmp_path: Path) -> None:
     """The line never repeats a password, and with DAYBOOK_DEBUG the traceback stands before it."""
     for mistake, (arguments, environment, code, part) in BAD.items():

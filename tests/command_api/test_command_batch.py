@@ -77,6 +77,7 @@ async def test_commands_of_every_kind_are_answered_as_each_alone_and_once(api: C
     assert await fault_of_log(settings) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", range(8))
 async def test_one_rejected_command_rejects_all_of_an_atomic_batch_and_is_named(
     api: Commands, engine: AsyncEngine, place: int

@@ -91,6 +91,7 @@ async def test_a_connection_cut_before_the_server_saw_it_is_begun_anew(settings:
     assert await deposits(settings) == 1
 
 
+@pytest.mark.slow
 async def test_a_frozen_database_is_a_503_in_bounded_time_and_recovers(settings: Settings, postgres: Postgres) -> None:
     async with command_api(with_default_limits(settings), is_patient=False) as api:
         account_id = await api.account()
@@ -182,6 +183,7 @@ async def test_a_table_changed_under_a_live_service_is_no_error(settings: Settin
         created(await api.deposit(account_id, 1))
 
 
+@pytest.mark.slow
 async def test_a_queue_that_is_full_refuses_at_once(settings: Settings, postgres: Postgres) -> None:
     settings = with_default_limits(settings).model_copy(update={"command_queue_max": 5})
     async with command_api(settings, is_patient=False) as api:

@@ -30,6 +30,7 @@ class Unread:
         return 409, b"{}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["api_keys", "log_heads", "person_keys"])
 async def test_each_look_up_before_a_command_counts_into_its_deadline(settings: Settings, table: str) -> None:
     """The caller's key, the ledger and its pepper are looked up first. Here PostgreSQL would let these wait for a minute."""

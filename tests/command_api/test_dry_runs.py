@@ -164,6 +164,7 @@ async def test_dry_runs_between_commands_change_nothing(api: Commands) -> None:
     assert last.json()["balances"][0]["posted"] == 51
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "query", ["?dry_run=1", "?dry_run=", "?dry_run=True", "?dry_run=true&dry_run=true", "?dry_run=true&dry_run=false"]
 )

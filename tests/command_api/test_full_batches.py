@@ -71,6 +71,7 @@ async def test_two_writers_take_turns_and_neither_keeps_what_it_decided_too_earl
     assert {answer.status_code for answer in answers} == {201}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [True, False], ids=["before the server sees it", "before we see its reply"])
 @pytest.mark.parametrize("pattern", [b"FundsTransferred", b"COMMIT"])
 async def test_a_batch_that_is_cut_off_takes_nothing_with_it(small: Settings, pattern: bytes, *, before: bool) -> None:

@@ -150,6 +150,7 @@ async def place_for_a_moment(api: Commands, account_id: str, amount: int) -> str
     return created(placed)
 
 
+@pytest.mark.slow
 async def test_a_hold_ends_at_its_moment_without_a_worker_and_its_expiry_is_recorded_once(
     api: Commands, settings: Settings, engine: AsyncEngine
 ) -> None:

@@ -198,6 +198,7 @@ async def test_an_unknown_address_costs_the_same_statements_and_the_same_hash_as
     assert len(work[0][0]) == 8
 
 
+@pytest.mark.slow
 async def test_guessing_is_slowed_down_alike_whether_or_not_a_ledger_a_user_or_an_address_exists(
     world: World, redis: "RedisClient"
 ) -> None:
@@ -224,6 +225,7 @@ async def fail_to_log_in(login: Login, email: str, ledger_id: str = "main") -> N
         await login.log_in(ledger_id, LoginCredentials(email=email, password=OTHER_PASSWORD), "192.0.2.77", ActCaller(None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [
@@ -303,6 +305,7 @@ async def test_a_new_password_ends_every_session_and_the_old_password(world: Wor
     assert len(await world.sessions((await world.log_in(password=OTHER_PASSWORD))["token"])) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("current", ["x", "something else"])
 async def test_a_customer_must_know_the_current_password(world: World, redis: "RedisClient", current: str) -> None:
     token = (await world.log_in())["token"]
@@ -332,6 +335,7 @@ async def test_a_user_who_is_not_active_gets_no_password(world: World, verb: str
     assert (await world.set_password(str(uuid.uuid4()), PASSWORD)).status_code == 404
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["deactivate", "erase"])
 async def test_the_sessions_and_the_password_end_with_the_user(
     world: World, settings: Settings, redis: "RedisClient", engine: AsyncEngine, verb: str
@@ -347,6 +351,7 @@ async def test_the_sessions_and_the_password_end_with_the_user(
     assert not await is_in(Sessions(engine, redis, settings), begun["token"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["password", "deactivate", "reactivate", "erase"])
 async def test_a_session_that_redis_still_has_is_invalid_after_its_end(
     world: World, settings: Settings, redis: "RedisClient", engine: AsyncEngine, end: str
@@ -397,6 +402,7 @@ async def test_nobody_ends_the_session_of_somebody_else(world: World) -> None:
     assert (await world.command.get(f"/v1/users/{bob}/sessions", headers=bearer(theirs["token"]))).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_session_lives_while_it_is_used_and_ends_in_any_case(
     world: World, settings: Settings, redis: "RedisClient", engine: AsyncEngine
 ) -> None:
@@ -517,6 +523,7 @@ async def test_an_attacker_cannot_buy_guesses_with_logins_of_their_own(redis: "R
     assert guessed <= SITE_ATTEMPTS_FREE + 1 + (time.monotonic() - began)
 
 
+@pytest.mark.slow
 async def test_an_attacker_must_wait_and_the_victim_logs_in_from_elsewhere(world: World, redis: "RedisClient") -> None:
     emails, site = (EMAIL, "nobody@example.com"), "203.0.113.9"
     for email in emails:
@@ -558,6 +565,7 @@ async def test_hashing_is_bounded_and_does_not_hold_up_the_loop() -> None:
 # ── stores away ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 async def test_without_redis_keys_and_signed_tokens_work_and_sessions_fail_in_time(
     settings: Settings, tmp_path: Path, fault: str

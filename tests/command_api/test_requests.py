@@ -132,6 +132,7 @@ def test_ids_are_the_same_in_either_case() -> None:
     assert command.from_account_id == "abcdef00-0000-0000-0000-000000000001"
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

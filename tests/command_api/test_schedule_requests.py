@@ -99,6 +99,7 @@ async def test_a_schedule_is_created_changed_and_cancelled(api: Commands, settin
     assert await fault_of_log(settings) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
@@ -177,6 +178,7 @@ async def test_one_command_api_makes_the_runs_of_all_schedules_in_the_order_of_t
     assert moments == sorted(moments)
 
 
+@pytest.mark.slow
 async def test_a_run_is_not_made_before_its_moment_and_then_moves_money_at_that_moment(
     api: Commands, settings: Settings, engine: AsyncEngine
 ) -> None:

@@ -127,6 +127,7 @@ async def test_commands_go_on_by_themselves_after_the_disk_of_postgres_was_full(
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace, which makes a sync fail")
 async def test_every_acknowledged_command_survives_a_failed_sync(migrated_postgres: Path, tmp_path: Path, redis: Redis) -> None:
     """PostgreSQL must not go on after a failed sync, because nobody can know what is on the disk. It ends, and recovers."""

@@ -96,6 +96,7 @@ async def test_a_wrong_transfer_is_pointed_at(api: Commands) -> None:
 # ── beside others ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 async def test_another_caller_does_not_wait_for_the_batches_of_a_busy_one(settings: Settings) -> None:
     """Counts the transfers of others between two deposits of a caller. In one line for all, these were about 2,000."""
     key = await add_key(settings.database_url, "bystander")

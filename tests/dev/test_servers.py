@@ -123,6 +123,7 @@ async def test_mongo_has_transactions_also_after_it_moved_to_another_port(mongo:
 # ── trouble ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_a_killed_postgres_starts_again_on_its_port_with_what_was_acknowledged(postgres: Postgres) -> None:
     port = postgres.port
@@ -135,6 +136,7 @@ async def test_a_killed_postgres_starts_again_on_its_port_with_what_was_acknowle
     assert postgres.port == port
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_a_frozen_postgres_keeps_its_connections_and_answers_when_it_is_thawed(postgres: Postgres) -> None:
     connection = await asyncpg.connect(postgres.url)
@@ -146,6 +148,7 @@ async def test_a_frozen_postgres_keeps_its_connections_and_answers_when_it_is_th
     await connection.close(timeout=5)
 
 
+@pytest.mark.slow
 @pytest.mark.services
 @pytest.mark.parametrize("server", [Postgres, Mongo, Redis])
 async def test_a_broken_server_says_why_and_leaves_nothing_running(server: type[Server], tmp_path: Path) -> None:
@@ -160,6 +163,7 @@ async def test_a_broken_server_says_why_and_leaves_nothing_running(server: type[
     assert not broken.running
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_one_server_that_cannot_start_ends_the_others(tmp_path: Path, redis: Redis) -> None:
     sound, broken = Mongo("mongo", tmp_path), Redis("other", tmp_path)

@@ -229,6 +229,7 @@ def test_a_broken_server_is_one_error_and_nothing_is_left_running(tmp_path: Path
     assert held_by(tmp_path) is None
 
 
+@pytest.mark.slow
 @pytest.mark.services
 def test_a_configured_database_that_does_not_answer_is_named_and_none_is_started_for_it(tmp_path: Path) -> None:
     failed = start(tmp_path, DAYBOOK_DATABASE_URL="postgresql://nobody@127.0.0.1:1/nowhere")
@@ -239,6 +240,7 @@ def test_a_configured_database_that_does_not_answer_is_named_and_none_is_started
     assert not (tmp_path / "postgres").exists()
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_one_line_that_names_it(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -335,7 +337,7 @@ def test_the_secrets_of_a_stack_are_for_its_owner_only(tmp_path: Path) -> None:
     assert (tmp_path / "stack.json").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_each_command_says_so_if_nothing_runs(tmp_path: Path) -> None:
     assert daybook("env", folder=tmp_path).stderr == f"daybook: no stack runs on {tmp_path}; `daybook dev` starts one\n"
     assert "no development stack runs (`daybook dev` starts one)" in daybook("status", folder=tmp_path).stderr

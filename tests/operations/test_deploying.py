@@ -122,7 +122,7 @@ def test_every_selector_finds_the_pods_of_one_deployment() -> None:
             assert found == [each["metadata"]["name"]], each["kind"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_image_has_all_that_the_processes_import_and_they_import_nothing_that_it_lacks(tmp_path: Path) -> None:
     for pattern in IN_THE_IMAGE:
         for path in ROOT.glob(pattern):

@@ -87,6 +87,7 @@ async def scraped_stack(settings: Settings, folder: Path) -> AsyncIterator[Scrap
             yield Scraped(stack, port, texts)
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_every_metric_is_documented_and_every_metric_that_anything_names_exists(settings: Settings, tmp_path: Path) -> None:
     async with scraped_stack(settings, tmp_path) as scraped:
@@ -116,7 +117,7 @@ async def test_every_metric_is_documented_and_every_metric_that_anything_names_e
     assert {PARTS.sub("", name) for name, _ in documented} - used == only_to_look_up
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @needs_promtool
 def test_promtool_accepts_the_rules_the_configuration_and_the_expressions_of_the_dashboard(tmp_path: Path) -> None:
     rules = [{"record": f"panel:number{n}", "expr": as_prometheus_reads_it(e)} for n, e in enumerate(expressions_of_dashboard())]

@@ -151,6 +151,7 @@ def test_a_skip_leaves_out_one_event_and_parks_nothing() -> None:
 # ── parking ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @services
 @both_stores
 async def test_only_the_streams_of_the_poison_are_parked(ledger: Ledger, name: str) -> None:
@@ -177,6 +178,7 @@ async def no_failures(ledger: Ledger) -> bool:
     return not await ledger.troubles()
 
 
+@pytest.mark.slow
 @services
 @both_stores
 async def test_a_parked_stream_stays_parked_for_later_workers(ledger: Ledger, name: str) -> None:
@@ -269,6 +271,7 @@ def _to_a_key_of_another_kind(changes: Any, event: RecordedEvent) -> None:
     changes.push(f"account:{_account_id(event)}", "a list?", 3)
 
 
+@pytest.mark.slow
 @services
 @pytest.mark.parametrize(
     ("name", "act"),
@@ -404,6 +407,7 @@ async def test_dead_letters_are_listed_shown_and_retried_once_the_code_is_mended
     assert "no dead letters" in (await refused(ledger, "dead-letters", "retry", name))[1]
 
 
+@pytest.mark.slow
 @services
 async def test_a_retry_that_fails_changes_nothing_and_reports_what_failed(ledger: Ledger) -> None:
     """Even the real code cannot apply a deposit to an account that was never opened."""

@@ -182,6 +182,7 @@ async def test_money_in_a_read_model_of_redis_is_exact(stores: Stores) -> None:
     assert posted == "1"
 
 
+@pytest.mark.slow
 async def test_a_generation_that_the_pointer_no_longer_names_takes_no_batch(ledger: Ledger) -> None:
     book = Book()
     await ledger.append(book.history(30))
@@ -239,6 +240,7 @@ async def test_a_wake_up_makes_the_projector_look_at_once(ledger: Ledger) -> Non
         await eventually(woken)
 
 
+@pytest.mark.slow
 async def test_two_projectors_at_once_apply_each_event_once(ledger: Ledger) -> None:
     events = list(Book(seed=6).history(400))
     async with ledger.followed(), ledger.followed():
@@ -249,6 +251,7 @@ async def test_two_projectors_at_once_apply_each_event_once(ledger: Ledger) -> N
     assert await ledger.digests() == await ledger.rebuilt()
 
 
+@pytest.mark.slow
 async def test_a_new_ledger_is_followed(ledger: Ledger, settings: Settings) -> None:
     async with ledger.followed():
         await ledger.caught_up(0)
@@ -274,6 +277,7 @@ async def test_an_empty_log_has_empty_read_models(ledger: Ledger) -> None:
 # ── trouble ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "version"), [("MoonLanded", 1), ("AccountFrozen", 99)])
 async def test_an_unknown_event_stops_the_projection_and_its_position_is_reported(
     ledger: Ledger, servers: Servers, kind: str, version: int
@@ -342,6 +346,7 @@ async def test_a_projection_that_fails_holds_up_no_other_and_goes_on_when_it_can
         await eventually(lambda: no_troubles(ledger))
 
 
+@pytest.mark.slow
 async def test_a_read_model_that_cannot_be_built_is_built_with_growing_pauses(ledger: Ledger) -> None:
     """Each build gets to its end and is then refused. The pauses grow, the cause stays shown, and the others are unhurt."""
     broken = msgspec.structs.replace(PROJECTIONS_BY_NAME["balances"], makes={AccountOpened: 2})
@@ -438,6 +443,7 @@ async def test_a_dropped_collection_is_rebuilt_and_not_served_in_pieces(ledger: 
     assert await digest(ledger.generations("transfers").sink, after) == before
 
 
+@pytest.mark.slow
 async def test_read_models_ahead_of_a_restored_log_are_rebuilt(ledger: Ledger, servers: Servers) -> None:
     await ledger.append(Book(seed=1).history(100))
     await ledger.build()
@@ -450,6 +456,7 @@ async def test_read_models_ahead_of_a_restored_log_are_rebuilt(ledger: Ledger, s
         await ledger.caught_up(40)
 
 
+@pytest.mark.slow
 async def test_read_models_of_another_history_are_rebuilt(ledger: Ledger, servers: Servers) -> None:
     """The log was restored and then grew beyond the positions of the read models."""
     book = Book(seed=1)
@@ -462,6 +469,7 @@ async def test_read_models_of_another_history_are_rebuilt(ledger: Ledger, server
     assert await ledger.digests() == await ledger.rebuilt()
 
 
+@pytest.mark.slow
 async def test_a_projector_that_runs_does_not_go_on_with_another_log(ledger: Ledger, servers: Servers) -> None:
     """The log is exchanged between two looks, so that its head never seems to go back."""
     seldom = ledger.settings.model_copy(update={"projector_look_ms": 3_600_000})
@@ -508,6 +516,7 @@ async def test_an_unfinished_generation_of_older_code_is_not_continued(ledger: L
     assert (await newer.open_new()).generation.number == started.number + 1
 
 
+@pytest.mark.slow
 async def test_positions_never_go_back_when_a_rebuild_takes_over(ledger: Ledger) -> None:
     """The new generation is at 30 when the live one is at 60, so it may not become live yet."""
     book = Book()
@@ -593,6 +602,7 @@ async def has_moved(ledger: Ledger, reached: int) -> bool:
     return await furthest(ledger) > reached
 
 
+@pytest.mark.slow
 async def test_a_worker_that_is_told_to_stop_finishes_its_batch_and_exits_with_0(ledger: Ledger, tmp_path: Path) -> None:
     head = await ledger.append(Book().history(200))
     process = worker(tmp_path, environment_of(ledger.settings))
@@ -676,6 +686,7 @@ async def lose_each(settings: Settings, process: Child, servers: tuple[Server, .
 # ── the feed ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 async def test_a_slice_of_the_log_is_read_once_for_all_followers(ledger: Ledger) -> None:
     await ledger.append(Book().history(3 * READ_EVENTS_MAX))
     reads: list[str] = []
@@ -732,6 +743,7 @@ async def test_a_feed_that_is_closed_in_the_middle_of_a_look_leaves_no_connectio
     assert pool.checkedout() == before
 
 
+@pytest.mark.slow
 async def test_a_reader_that_is_far_ahead_waits_a_bounded_time_for_the_others(ledger: Ledger) -> None:
     await ledger.append(Book().history(100))
     feed = Feed(ledger.stores.engine, "main", PERSON_KEYS)

@@ -145,6 +145,7 @@ async def test_a_wrong_request_asks_for_nothing(ledger: Ledger) -> None:
         assert (await operator.shown("projections/nothing/dead-letters"))["code"] == "not-found"
 
 
+@pytest.mark.slow
 async def test_an_operation_waits_for_a_worker_and_excludes_others_of_its_read_model(ledger: Ledger) -> None:
     """A second rebuild would only disturb the first. A pause must be possible meanwhile, because it stops the build."""
     await ledger.append(Book(seed=3).history(60))
@@ -188,6 +189,7 @@ async def test_what_a_worker_left_is_done_by_the_next_one_but_no_roll_back(ledge
     assert (await ledger.live("accounts")).number > live["accounts"]
 
 
+@pytest.mark.slow
 async def test_dead_letters_are_listed_skipped_and_retried(ledger: Ledger) -> None:
     await poisoned(ledger, "accounts")
     async with operator_of(ledger) as operator, operating(ledger):

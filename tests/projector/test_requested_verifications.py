@@ -24,7 +24,7 @@ from tests.harness.projecting import Ledger, eventually, open_ledger
 from tests.harness.running import environment_of
 from tests.query_api.test_query_openapi import conforms
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.slow]
 
 WHY = {"reason": "ticket 4711"}
 ENDED = {"done", "failed", "cancelled"}

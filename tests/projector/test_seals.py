@@ -206,6 +206,7 @@ async def make_audit_records(sealed: SealedLog, ledger_id: str) -> None:
             await record(connection, ledger_id, "login-denied", {"user_id": f"number {number}"}, ActCaller("somebody"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chain", ["main", NO_LEDGER])
 async def test_an_end_of_the_audit_records_that_was_cut_off_is_found_by_their_seals(sealed: SealedLog, chain: str) -> None:
     """The rest of the chain is sound, so only a seal outside PostgreSQL shows it. The worker seals no such chain again."""

@@ -236,6 +236,7 @@ async def _is(value: Any) -> Any:
     return value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lie", [0, 999])
 async def test_a_wrong_message_changes_no_answer(settings: Settings, alone: Questions, lie: int) -> None:
     """A message that is too high loses no events, and one that is too low makes no reader wait for ever."""
@@ -273,6 +274,7 @@ async def _soon(api: Questions, book: Book) -> None:
     await api.record([book.create_user()])
 
 
+@pytest.mark.slow
 async def test_a_read_model_whose_store_was_emptied_is_rebuilding_whatever_was_published(
     settings: Settings, alone: Questions
 ) -> None:

@@ -148,6 +148,7 @@ async def test_a_batch_is_applied_once_whether_it_comes_twice_late_or_too_early(
     assert (await batches.position(), await digest(batches.sink, batches.generation)) == (40, before)
 
 
+@pytest.mark.slow
 async def test_batches_cut_doubled_and_shuffled_in_any_way_make_the_same_read_model(sunk: Sunk) -> None:
     at_once = await (await Batches(sunk).prepare()).finished()
     for seed in range(4):
@@ -169,6 +170,7 @@ async def test_the_same_batch_from_many_workers_at_once_is_applied_once(sunk: Su
     assert await batches.finished() == at_once
 
 
+@pytest.mark.slow
 async def test_a_batch_that_is_cut_off_at_any_moment_is_applied_whole_or_not_at_all(sunk: Sunk) -> None:
     at_once = await (await Batches(sunk).prepare()).finished()
     for steps in (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144):
@@ -207,6 +209,7 @@ async def test_two_workers_that_follow_at_once_make_what_a_rebuild_makes(sunk: S
     assert verified.position == head
 
 
+@pytest.mark.slow
 async def test_a_store_that_was_emptied_is_filled_again_from_the_log(sunk: Sunk) -> None:
     ledger = sunk.ledger
     head = await ledger.append(Book(seed=6).history(50))
@@ -218,6 +221,7 @@ async def test_a_store_that_was_emptied_is_filled_again_from_the_log(sunk: Sunk)
     assert await sunk.live_digest() == before
 
 
+@pytest.mark.slow
 async def test_a_rebuild_takes_the_place_of_the_live_generation_which_takes_no_more_batches(sunk: Sunk) -> None:
     book, ledger = Book(seed=7), sunk.ledger
     await ledger.append(book.history(40))
@@ -237,6 +241,7 @@ async def test_a_rebuild_takes_the_place_of_the_live_generation_which_takes_no_m
     assert await sunk.sink.numbers(sunk.projection.model, "main") == {live.number}
 
 
+@pytest.mark.slow
 async def test_a_pause_holds_workers_and_rebuilds_until_it_ends(sunk: Sunk) -> None:
     book, ledger = Book(seed=8), sunk.ledger
     head = await ledger.append(book.history(20))
@@ -259,6 +264,7 @@ async def test_a_pause_holds_workers_and_rebuilds_until_it_ends(sunk: Sunk) -> N
     assert (status.paused_since, status.lag_events, status.lag_seconds) == (None, 0, 0)
 
 
+@pytest.mark.slow
 async def test_an_event_that_cannot_be_applied_is_put_aside_and_its_streams_wait(sunk: Sunk) -> None:
     ledger, book = sunk.ledger, Book(seed=9)
     users = [book.create_user() for _ in range(2)]
@@ -290,6 +296,7 @@ async def test_an_event_that_cannot_be_applied_is_put_aside_and_its_streams_wait
     assert verified.aside.letters == 1
 
 
+@pytest.mark.slow
 async def test_an_erased_person_is_gone(sunk: Sunk) -> None:
     """Also from a rebuild, and from the generation before it."""
     ledger, book = sunk.ledger, Book(seed=10)
@@ -371,6 +378,7 @@ async def test_verify_finds_a_row_that_somebody_changed_or_deleted(sunk: Sunk, w
         await verify_read_model(sunk.ledger.stores, sunk.projection, sunk.feed(), lambda _: None)
 
 
+@pytest.mark.slow
 async def test_verify_and_the_doctor_find_an_index_that_somebody_dropped_and_say_how_to_make_it(sunk: Sunk) -> None:
     if sunk.kind != "sqlite":
         pytest.skip("tests of the tables ask each kind of database what is missing")

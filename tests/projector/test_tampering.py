@@ -346,6 +346,7 @@ async def test_a_change_to_a_seal_is_found(log: SealedLog, statement: str, found
     assert found in said["seals"]
 
 
+@pytest.mark.slow
 async def test_a_change_to_the_published_seals_is_found(log: SealedLog) -> None:
     lines = log.file.read_text().splitlines(keepends=True)
     log.file.write_text(lines[0] + lines[1].replace('"position":40', '"position":41') + lines[2])
@@ -375,6 +376,7 @@ async def test_published_seals_that_are_missing_or_damaged_are_found(log: Sealed
     assert (await log.verify())[0] == 0, "a crash had cut a line, and the seal was published again"
 
 
+@pytest.mark.slow
 async def test_a_file_without_a_seal_proves_nothing(log: SealedLog) -> None:
     """An auditor passes a file to have its seals compared. A file that is empty or was cut short must not pass."""
     kept = log.file.with_name("kept.jsonl")

@@ -246,6 +246,7 @@ async def test_a_value_of_another_type_is_a_difference_even_where_python_calls_i
     assert "posted: expected" in await difference_in(ledger, "accounts")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "command", "expected"),
     [
@@ -288,6 +289,7 @@ async def test_a_skip_that_no_operator_decided_hides_nothing(ledger: Ledger) -> 
     assert "balances, event 3: expected 'folded" in await difference_in(ledger, "balances")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["account", "checkpoint", "origin", ""])
 async def test_a_key_that_will_expire_is_found(ledger: Ledger, key: str) -> None:
     live = await ledger.live("balances")

@@ -184,6 +184,7 @@ async def test_a_test_and_a_repetition_are_sent_once_also_to_a_disabled_webhook(
 # ── receivers that fail ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 async def test_what_was_not_accepted_comes_again_before_anything_later(settings: Settings) -> None:
     settings = allowing(settings)
     failing = iter([500, 200, 302, 503])
@@ -197,6 +198,7 @@ async def test_what_was_not_accepted_comes_again_before_anything_later(settings:
         assert to.received[0].headers["webhook-id"] == to.received[1].headers["webhook-id"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["silent", "dripping", "endless"])
 async def test_a_bad_receiver_delays_only_itself(settings: Settings, kind: str) -> None:
     settings = allowing(settings, webhook_timeout_ms=1_000)
@@ -215,6 +217,7 @@ async def test_a_bad_receiver_delays_only_itself(settings: Settings, kind: str) 
             await shown(settings, stuck["id"], delivered_position=0, status="active")
 
 
+@pytest.mark.slow
 async def test_a_webhook_that_fails_too_long_is_disabled_and_says_why(settings: Settings) -> None:
     settings = allowing(settings, webhook_give_up_seconds=1)
     async with receiver() as to, command_api(settings) as api, sending(settings):

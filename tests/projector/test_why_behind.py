@@ -93,6 +93,7 @@ def test_the_part_that_takes_the_time_is_named(pace: PhaseTimes, says: str | Non
         assert re.search(says, part)
 
 
+@pytest.mark.slow
 @services
 async def test_a_missing_worker_is_named(ledger: Ledger, asked: Asked) -> None:
     await ledger.append(Book().history(20))

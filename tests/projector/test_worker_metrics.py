@@ -35,6 +35,7 @@ async def worker_samples(port: int) -> Samples:
     return samples_in(answer)
 
 
+@pytest.mark.slow
 async def test_the_worker_tells_how_far_it_is_and_what_waits(settings: Settings, tmp_path: Path) -> None:
     port = free_port()
     async with run_stack(settings, tmp_path, DAYBOOK_WORKER_METRICS_PORT=str(port)) as stack:

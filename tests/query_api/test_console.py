@@ -76,6 +76,7 @@ def test_text_from_an_api_cannot_become_markup() -> None:
     assert not [path.name for path in OURS if dangerous.search(path.read_text(encoding="utf-8"))]
 
 
+@pytest.mark.slow
 def test_the_console_knows_the_access_rules_of_both_apis(settings: Settings) -> None:
     """Otherwise it would show what is denied, or hide what is allowed."""
     stated: dict[str, Any] = {}

@@ -203,6 +203,7 @@ async def test_money_moves_only_after_a_dry_run_and_a_confirmation(world: World)
     assert page.problems == []
 
 
+@pytest.mark.slow
 async def test_a_rejection_is_explained_where_it_happens_and_nothing_is_recorded(world: World) -> None:
     account = await world.commands.account(balance=98_750)
     page = await world.page_of("operator")
@@ -221,6 +222,7 @@ async def test_a_rejection_is_explained_where_it_happens_and_nothing_is_recorded
     assert await balance_of(world, account) == 98_750
 
 
+@pytest.mark.slow
 async def test_a_read_model_is_operated_after_a_confirmation_that_names_the_ledger(world: World) -> None:
     page = await world.page_of("operations")
     await page.open("read-models/limit-history")
@@ -320,6 +322,7 @@ async def test_a_session_of_a_user_is_ended(world: World) -> None:
 # ── the keyboard, the past, events and proofs ────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 async def test_the_keyboard_opens_pages_and_finds_things(world: World) -> None:
     page = await world.page_of("operator")
     for keys, title in (("ga", "Accounts"), ("gt", "Transfers"), ("ge", "Events"), ("gr", "Read models")):
@@ -372,6 +375,7 @@ async def test_events_appear_as_they_happen(world: World) -> None:
     assert page.problems == []
 
 
+@pytest.mark.slow
 async def test_the_browser_checks_the_proof_of_an_event_and_finds_a_change(world: World) -> None:
     page = await world.page_of("auditor")
     transfer = world.things["transfers"]

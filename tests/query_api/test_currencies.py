@@ -26,6 +26,7 @@ def test_dropped_currencies_keep_their_exponents() -> None:
     assert to_minor_units(Decimal("12.50"), "HRK") == 1250
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_an_account_in_a_dropped_currency_stays_usable_in_commands_and_queries(settings: Settings) -> None:
     """Money moves in and out, and no filter, no sum and no order leaves its transfers out."""

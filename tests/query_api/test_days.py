@@ -159,6 +159,7 @@ async def test_a_day_that_is_closed_by_many_at_once_is_closed_once(api: Both, se
     assert await fault_of_log(settings) == ""
 
 
+@pytest.mark.slow
 @services
 async def test_an_operator_closes_a_day_on_the_command_line(api: Both, settings: Settings) -> None:
     account_id = await api.commands.account()

@@ -88,6 +88,7 @@ async def require_found(api: Questions, path: str, filters: Item, every: list[It
     return len(wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_transfers_are_found_by_each_filter_and_by_several_and_their_pages_are_exact(api: Questions) -> None:
     book = Book(7)

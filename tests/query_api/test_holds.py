@@ -62,6 +62,7 @@ async def test_a_hold_and_the_balance_of_its_account_change_together_from_its_pl
     assert len(await api.pages("/v1/holds", {"limit": 1})) == 2
 
 
+@pytest.mark.slow
 async def test_a_hold_that_expires_leaves_every_answer_at_its_moment_and_no_event_is_needed(api: Questions) -> None:
     """A cached answer is not confirmed either. The worker then finds the hold once, until its expiry is recorded."""
     book = Book()

@@ -195,6 +195,7 @@ class CountingView(CallerView):
 FEW, MANY = 100, 4_000
 
 
+@pytest.mark.slow
 async def test_what_is_examined_does_not_grow_with_the_account(settings: Settings) -> None:
     """All entries are back-dated, to moments that are spread over four months and come in no order."""
     async with query_api(settings) as api:

@@ -85,6 +85,7 @@ def places(chance: random.Random, moves: list[Move]) -> list[int | str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 async def test_the_past_is_the_fold_of_the_log_at_random_places_on_both_axes(api: Questions, seed: int) -> None:
     _, moves = await record_a_past(api, seed)

@@ -123,6 +123,7 @@ async def pushing(settings: Settings, tmp_path: Path) -> AsyncIterator[Pushing]:
         yield opened
 
 
+@pytest.mark.slow
 async def test_a_reader_gets_events_as_they_are_recorded_and_can_go_on_where_it_stopped(pushing: Pushing) -> None:
     book = Book()
     history = list(book.history(500))
@@ -144,6 +145,7 @@ async def test_a_reader_gets_events_as_they_are_recorded_and_can_go_on_where_it_
         assert [event["position"] for event in await reader.events(1)] == [head]
 
 
+@pytest.mark.slow
 async def test_a_reader_without_a_position_gets_only_new_events(pushing: Pushing) -> None:
     book = Book()
     await pushing.record(*book.history(20))
@@ -153,6 +155,7 @@ async def test_a_reader_without_a_position_gets_only_new_events(pushing: Pushing
         assert [event["position"] for event in await reader.events(1)] == [21]
 
 
+@pytest.mark.slow
 async def test_a_filtered_stream_sends_only_matching_events_and_still_advances_its_id(pushing: Pushing) -> None:
     book = Book()
     user = book.create_user()
@@ -173,6 +176,7 @@ async def test_a_filtered_stream_sends_only_matching_events_and_still_advances_i
             assert "data" not in await reader.block()
 
 
+@pytest.mark.slow
 async def test_the_stream_is_denied_to_the_same_callers_as_the_list_of_events(pushing: Pushing, settings: Settings) -> None:
     customer = await add_key(settings.database_url, name="ada", scopes=["ledger:read"], user_id=Book().new_id())
     asked: list[tuple[dict[str, str], dict[str, str], int, str]] = [
@@ -189,6 +193,7 @@ async def test_the_stream_is_denied_to_the_same_callers_as_the_list_of_events(pu
     assert (await pushing.client.get("/v1/events/other", headers=bearer(OPERATOR))).status_code == 404
 
 
+@pytest.mark.slow
 async def test_a_caller_cannot_open_more_streams_than_the_limit(pushing: Pushing) -> None:
     async with AsyncExitStack() as streams:
         for _ in range(3):
@@ -208,6 +213,7 @@ async def _status(pushing: Pushing) -> int:
         return answer.status_code
 
 
+@pytest.mark.slow
 async def test_a_caller_that_opens_two_hundred_streams_at_once_gets_as_many_as_the_limit(pushing: Pushing) -> None:
     """Each stream is counted in the same step in which it is admitted."""
     async with AsyncExitStack() as streams:

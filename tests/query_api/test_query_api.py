@@ -572,6 +572,7 @@ async def test_a_stale_404_says_that_it_is_stale(api: Questions) -> None:
     assert (answer.status_code, answer.headers["daybook-stale"]) == (404, "true")
 
 
+@pytest.mark.slow
 async def test_a_write_can_be_read_at_once_and_never_disappears(api: Questions) -> None:
     book = Book()
     opened = book.open_account(book.new_id())
@@ -583,6 +584,7 @@ async def test_a_write_can_be_read_at_once_and_never_disappears(api: Questions) 
         assert balance["posted"] == entries["items"][0]["balance"] == amount
 
 
+@pytest.mark.slow
 async def test_every_page_is_of_one_moment(api: Questions) -> None:
     """The sum of all balances never changes, so it must be the same in every answer."""
     book = Book()
@@ -707,6 +709,7 @@ async def test_a_reader_follows_to_the_generation_that_replaces_the_one_it_knew(
         assert [await alone.get(path) for path in paths] == before
 
 
+@pytest.mark.slow
 async def test_readers_never_miss_a_read_model_while_generations_are_replaced(api: Questions) -> None:
     book = Book()
     await api.record(book.history(200))

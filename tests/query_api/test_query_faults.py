@@ -133,6 +133,7 @@ async def _only_one_is_unavailable(api: Questions, name: str) -> bool:
     return (ready.status_code, stores[name], [*stores.values()].count("ok")) == (503, "unavailable", 2)
 
 
+@pytest.mark.slow
 async def test_progress_is_answered_while_a_store_is_down(own: Servers, api: Questions) -> None:
     own.mongo.freeze()
     try:
@@ -144,6 +145,7 @@ async def test_progress_is_answered_while_a_store_is_down(own: Servers, api: Que
     assert told["balances"] == ("live", None)
 
 
+@pytest.mark.slow
 async def test_an_emptied_redis_answers_rebuilding_and_never_a_zero_balance(own: Servers, api: Questions) -> None:
     await own.redis.kill()
     for file in own.redis.folder.rglob("*"):

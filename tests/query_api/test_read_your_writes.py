@@ -102,6 +102,7 @@ async def test_a_read_with_a_minimum_position_is_never_older_than_the_write(stac
     assert sum((writer.old for writer in writers), Counter[str]()).total() == 0
 
 
+@pytest.mark.slow
 async def test_reads_without_a_minimum_position_can_be_older(stack: Stack) -> None:
     """Shows that the other test would find an older read, in each store. The worker stands still, however fast the machine is."""
     async with writers_on(stack) as writers:

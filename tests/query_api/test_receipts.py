@@ -93,6 +93,7 @@ def test_canonical_json_equals_the_output_of_python_s_encoder(value: dict[str, A
     assert canonical(value).decode() == json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_a_receipt_can_be_checked_offline_and_no_field_of_it_can_be_changed(
     api: Questions, settings: Settings, tmp_path: Path
@@ -124,6 +125,7 @@ async def test_a_receipt_can_be_checked_offline_and_no_field_of_it_can_be_change
     assert check(receipt, tmp_path, base64.b64encode(b"short").decode()).returncode == 1
 
 
+@pytest.mark.slow
 @pytest.mark.services
 @pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 600])
 async def test_every_movement_of_money_has_a_valid_receipt(api: Questions, settings: Settings, tmp_path: Path, size: int) -> None:

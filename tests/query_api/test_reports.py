@@ -203,6 +203,7 @@ async def test_a_page_takes_the_same_number_of_statements_whatever_its_size(repo
         assert numbers[0] == numbers[1] <= 5
 
 
+@pytest.mark.slow
 async def test_sums_are_exact_beyond_64_bits(reporting: Settings) -> None:
     async with open_ledger(reporting) as ledger:
         largest = 2**53 - 1

@@ -74,6 +74,7 @@ async def test_a_damaged_redis_key_fails_only_its_own_query_and_is_built_again(a
     await asyncio.gather(*map(api.get, paths))
 
 
+@pytest.mark.slow
 async def test_queries_that_share_a_round_trip_have_one_position(settings: Settings, api: Questions) -> None:
     """The sum of all balances never changes, so it must be the same in all answers of one round trip."""
     book = Book()

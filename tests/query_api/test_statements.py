@@ -25,6 +25,7 @@ async def api(settings: Settings) -> AsyncIterator[Questions]:
         yield questions
 
 
+@pytest.mark.slow
 @pytest.mark.services
 @pytest.mark.parametrize("axis", ["recorded_at", "occurred_at"])
 async def test_statements_that_follow_each_other_meet_without_gap_or_overlap(api: Questions, axis: str) -> None:

@@ -456,6 +456,7 @@ def test_no_route_bypasses_the_access_rules() -> None:
 # ── the walk ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_only_health_and_documentation_answer_without_a_valid_credential(world: World) -> None:
     before = await world.heads()
@@ -623,6 +624,7 @@ async def test_another_ledger_answers_like_a_missing_one(world: World, role: str
     assert (await world.heads())[0] == before[0], "nothing was written to the other ledger"
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_a_paying_customer_learns_nothing_about_the_payee_s_balance(world: World) -> None:
     [transfer] = [operation for operation in GUARDED if str(operation) == "POST /v1/transfers"]
@@ -713,6 +715,7 @@ async def test_a_customer_s_key_is_not_valid_while_its_user_is_not_active(settin
             await keys.close()
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_a_repeated_credential_costs_no_look_up_and_a_deactivation_takes_effect_within_seconds(settings: Settings) -> None:
     user = Book().create_user()

@@ -59,6 +59,7 @@ async def log_in(commands: httpx2.AsyncClient, password: str = PASSWORD, **heade
 # ── acts ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 async def test_every_act_on_credentials_has_a_record_with_its_caller(settings: Settings) -> None:
     """And no record holds a secret, a name or an address. An auditor sees them all."""
     auditor = await add_key(settings.database_url, "auditor", scopes=("ledger:read", "events:read"))

@@ -128,6 +128,7 @@ WRITES: Final = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("role", "statement"), [(role, each) for role, statements in WRITES.items() for each in statements])
 async def test_the_database_denies_what_a_process_must_never_do(settings: Settings, role: Role, statement: str) -> None:
     async with open_postgres(settings, role) as engine:
@@ -166,6 +167,7 @@ def url_of(mongo: Mongo, login: str) -> str:
     return f"mongodb://{login}@{mongo.url.partition('@')[2]}"
 
 
+@pytest.mark.slow
 @pytest.mark.services
 async def test_the_query_api_works_with_a_login_that_can_only_read_mongo(settings: Settings, server_folder: Path) -> None:
     mongo = Mongo("mongo-closed", server_folder)
@@ -211,6 +213,7 @@ def rules_of_redis() -> list[str]:
     return [rule.replace(">password", ">of-a-test") for rule in line.split()[3:]]
 
 
+@pytest.mark.slow
 async def test_the_query_api_works_with_a_login_that_has_only_the_commands_of_redis_that_it_needs(settings: Settings) -> None:
     name = settings.mongo_database.replace("_", "-")
     login = settings.redis_url.partition("@")[2]

@@ -173,6 +173,7 @@ async def test_one_address_cannot_push_others_out_of_the_audit(settings: Setting
     assert len(counts) <= SOURCE_ITEMS + 2, "one merged item for 401, and one for 429"
 
 
+@pytest.mark.slow
 async def test_a_known_caller_cannot_push_strangers_or_other_callers_out(settings: Settings) -> None:
     few = settings.model_copy(update={"refusals_max": 5_000})
     async with both_apis(few) as (commands, queries):

@@ -199,6 +199,7 @@ async def test_a_clock_that_differs_is_found(seconds: float, expected: set[str])
 # ── production ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 async def test_production_does_not_start_on_dangerous_findings_and_names_each(settings: Settings, tmp_path: Path) -> None:
     unsafe = safe(settings).model_copy(
         update={"environment": "production", "trusted_proxies": "::/0", "secret": SecretStr("ab" * 20)}
@@ -242,6 +243,7 @@ def run(settings: Settings, *arguments: str) -> "subprocess.CompletedProcess[str
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300, cwd=ROOT)
 
 
+@pytest.mark.slow
 async def test_the_command_exits_with_1_if_something_is_dangerous(settings: Settings) -> None:
     fine = await asyncio.to_thread(run, safe(settings), "--json")
     assert fine.returncode == 0, fine.stderr

@@ -59,6 +59,7 @@ def paths_of(app: FastAPI) -> Iterator[tuple[str, set[str]]]:
     return ((re.sub(r"\{\w+\}", ID, path), methods) for path, methods in (documented | others).items())
 
 
+@pytest.mark.slow
 async def test_head_answers_as_get_does_on_every_get_route(settings: Settings) -> None:
     """The same status and headers, no body, and an end also where GET would send events without end."""
     for module in APPS:
@@ -79,6 +80,7 @@ async def test_head_answers_as_get_does_on_every_get_route(settings: Settings) -
                 assert {name: head.headers[name] for name in same} == {name: got.headers[name] for name in same}, path
 
 
+@pytest.mark.slow
 async def test_each_path_names_all_its_methods(settings: Settings) -> None:
     """In the answer to OPTIONS, and in the 405 to each method that it does not have."""
     for module in APPS:
@@ -97,6 +99,7 @@ async def test_each_path_names_all_its_methods(settings: Settings) -> None:
             assert (await ask(listener, "OPTIONS", "*")).status == 404
 
 
+@pytest.mark.slow
 async def test_a_slash_at_the_end_is_another_path_and_no_answer_repeats_the_host(settings: Settings) -> None:
     for module in APPS:
         app = module.create_app(settings)

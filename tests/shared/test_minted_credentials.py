@@ -224,6 +224,7 @@ async def _revoke(settings: Settings, token: str) -> None:
 HELP_DESK: Final = ("credentials:write", "ledger:read", "events:read")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["revoked", "expired"])
 async def test_what_a_key_opened_ends_with_the_key(settings: Settings, end: str) -> None:
     """The session, the password behind it, and a reset token that was not used yet."""

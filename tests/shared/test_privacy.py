@@ -289,6 +289,7 @@ async def test_events_are_shown_as_they_are_stored_with_encrypted_fields(questio
     assert personal_in(json.dumps(event)) == []
 
 
+@pytest.mark.slow
 async def test_after_an_erasure_live_and_rebuilt_read_models_are_the_same_and_all_verifies(
     questions: Questions, settings: Settings
 ) -> None:

@@ -82,6 +82,7 @@ async def test_callers_do_not_count_against_each_other(settings: Settings) -> No
         assert await ask(limits, LIMIT, "grace") == {True: LIMIT}
 
 
+@pytest.mark.slow
 async def test_a_window_slides(settings: Settings) -> None:
     """Counting each minute of the clock by itself would admit twice the limit around its end."""
     async with open_redis(settings) as redis, limits_on(redis, window_seconds=1) as limits:

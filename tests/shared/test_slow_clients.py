@@ -65,6 +65,7 @@ async def drip(writer: asyncio.StreamWriter, text: str) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.slow
 async def test_a_slow_head_is_cut_off_while_others_are_served(api: ApiProcess) -> None:
     async with connected(api) as (reader, writer), httpx2.AsyncClient(base_url=api.url, trust_env=False) as other:
         writer.write(b"POST /v1/users HTTP/1.1\r\n")
@@ -155,6 +156,7 @@ async def test_no_answer_names_the_server(api: ApiProcess) -> None:
         assert "server" not in (await client.get("/livez")).headers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [10, 200, 500, 900, 1_000, 5_000, 50_000])
 @pytest.mark.parametrize("form", ['{"name":%s1%s}', '{"name":"Ada","email":"a@example.com","x":%s1%s}'])
 async def test_deeply_nested_json_is_a_bad_request_and_not_a_500(settings: Settings, depth: int, form: str) -> None:
@@ -194,6 +196,7 @@ def test_an_origin_that_matches_nothing_or_everything_is_rejected(settings: Sett
         Settings(**settings.model_dump() | {"cors_origins": origins})
 
 
+@pytest.mark.slow
 async def test_every_answer_has_the_security_headers(settings: Settings) -> None:
     for api in (command_api.app, query_api.app):
         async with client_of(api.create_app(settings)) as client:
