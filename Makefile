@@ -36,7 +36,7 @@ test: install ## Run the tests, with real servers; the proofs run in their short
 	$(BIN)/pytest -q -m "not slow" -n $(TEST_PROCESSES) --dist worksteal
 
 slow: install ## Run the tests that `make test` leaves out: those that take long one by one
-	$(BIN)/pytest -q -m slow -n $(TEST_PROCESSES) --dist worksteal
+	$(BIN)/pytest -q -m slow -n $(TEST_PROCESSES) --dist loadgroup
 
 examples: install .venv/examples/.installed ## Install the libraries that the programs in examples/ use, and run their tests
 	$(BIN)/pytest -q tests/examples

@@ -63,13 +63,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("seed", range(1, 1 + _repetitions(metafunc.definition)))
 
 
+JAVA_ENGINES = frozenset({"opensearch", "elasticsearch", "kafka", "cassandra"})
+"""Fixtures whose servers take 20 s to start."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if not {"servers", "migrated_postgres"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("services")
-        if not {"opensearch", "elasticsearch", "kafka", "cassandra"}.isdisjoint(getattr(item, "fixturenames", ())):
-            item.add_marker("slow")  # their servers take 20 s to start
+        engines = JAVA_ENGINES.intersection(getattr(item, "fixturenames", ()))
+        if engines:
+            item.add_marker("slow")
+        # With `--dist loadgroup`, one test process has all tests of an engine, and of other tests all of a file.
+        item.add_marker(pytest.mark.xdist_group("+".join(sorted(engines)) or str(item.path)))
     if config.getoption("--prove"):
         others = [item for item in items if not item.get_closest_marker("proof")]
         config.hook.pytest_deselected(items=others)
