@@ -2,22 +2,28 @@
 
 import random
 import socket
+from collections import deque
 from typing import Final
 
 PORTS: Final = range(20_000, 32_000)
 """Below the ports that Linux gives to outgoing connections: one of those could take a port before its server has started."""
 TRIES: Final = 100
+RETURNED_MAX: Final = 1_000
 CONNECT_SECONDS: Final = 0.2
+
+_returned: Final = deque[int](maxlen=RETURNED_MAX)
+"""The ports that this process got last. Their servers may not have started yet."""
 
 
 def free_port() -> int:
-    """Returns a port that no program uses now. Another program may take it before you do.
+    """Returns a port that no program uses now, and another one each time. Another program may take it before you do.
 
     Raises:
         OSError: none of the ports that were tried is free.
     """
     for port in random.SystemRandom().sample(PORTS, TRIES):
-        if port_is_free(port):
+        if port not in _returned and port_is_free(port):
+            _returned.append(port)
             return port
     raise OSError(f"none of {TRIES} ports from {PORTS.start} to {PORTS.stop} is free")
 

@@ -40,6 +40,7 @@ def test_the_types_are_what_the_generator_makes() -> None:
     assert [str(FILES[api]) for api, document in documents().items() if types_of(document) != FILES[api].read_text()] == []
 
 
+@pytest.mark.slow
 @needs_typescript
 def test_the_example_compiles_and_each_of_its_mistakes_is_found() -> None:
     """A mistake that the types let through is an error too: the compiler calls its `@ts-expect-error` unused."""

@@ -19,7 +19,7 @@ from redis.asyncio import Redis as RedisClient
 from redis.exceptions import AuthenticationError
 
 from dev.child_processes import Child, alive, drop_root, last_lines
-from dev.ports import port_is_free
+from dev.ports import free_port, port_is_free
 from dev.servers import Mongo, Postgres, Redis, Server, start_all, stop_all
 from shared.errors import StackError
 
@@ -284,3 +284,9 @@ def test_a_server_that_shuns_root_may_run_programs_in_a_folder_that_is_closed_to
     asking = subprocess.run(["setpriv", *drop_root(), "test", "-x", program], check=False)
     running = subprocess.run(["setpriv", *drop_root(), program], capture_output=True, text=True, check=False)
     assert (asking.returncode, running.stdout) == (0, "nobody\n")
+
+
+def test_a_process_gets_no_port_twice_before_its_servers_have_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dev.ports.PORTS", range(20_000, 20_100))
+    ports = [free_port() for _ in range(50)]
+    assert len({*ports}) == len(ports)
