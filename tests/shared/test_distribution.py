@@ -1,4 +1,4 @@
-"""What is a ledger's lies together in a store that has several servers.
+"""In a store with several servers, all data of one ledger stay together.
 
 The tables follow the rules of Citus for distribution by ledger: every key and every foreign key begins with `ledger_id`. The keys
 of a ledger's read models are in one slot of a Redis Cluster.
