@@ -187,7 +187,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 @asynccontextmanager
 async def open_rig(scale: Scale) -> AsyncIterator[Rig]:
-    with tempfile.TemporaryDirectory(prefix="daybook-bench-", dir=FOLDER) as name:
+    with tempfile.TemporaryDirectory(prefix=f"daybook-bench-{os.getpid()}-", dir=FOLDER) as name:
         folder = Path(name)
         postgres, mongo, redis = Postgres("postgres", folder), Mongo("mongo", folder), Redis("redis", folder)
         postgres.cache_gb = mongo.cache_gb = CACHE_GB

@@ -27,7 +27,7 @@ from dev.servers import MariaDb, Mongo, Postgres, Redis, start_all, stop_all
 from shared.settings import Settings
 from shared.stores.postgres import open_postgres
 from tests.harness.certificates import Authority
-from tests.harness.databases import Databases, copy_postgres
+from tests.harness.databases import Databases, copy_postgres, make_template
 from tests.harness.engines import lacks, running
 from tests.harness.keys import OPERATOR, add_key
 from tests.harness.log import MASTER_KEY
@@ -169,6 +169,7 @@ async def migrated_postgres(server_folder: Path) -> Path:
     await migrate(folder, {"DAYBOOK_DATABASE_URL": postgres.url})
     # A separate event loop ends together with everything that the connection leaves open. The loop of the run would stop here.
     await asyncio.to_thread(asyncio.run, add_key(postgres.url, token=OPERATOR))
+    await asyncio.to_thread(asyncio.run, make_template(postgres))
     await stop_all(postgres)
     return postgres.folder
 

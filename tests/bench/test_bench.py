@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from asyncio.subprocess import Process
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -42,19 +43,19 @@ def test_a_benchmark_measures_each_of_its_lanes() -> None:
 @pytest.mark.slow
 @pytest.mark.services
 async def test_ctrl_c_leaves_nothing_behind() -> None:
-    before = _left_behind()
     process = await asyncio.create_subprocess_exec(*bench("single", "--quick"), stderr=asyncio.subprocess.PIPE, cwd=ROOT)
     assert process.stderr
     await process.stderr.readuntil(b"opening")
+    assert _folders_of(process)
     process.send_signal(signal.SIGINT)
     async with asyncio.timeout(120):
         await process.stderr.read()
         assert await process.wait() == 130
-    assert _left_behind() == before
+    assert _folders_of(process) == []
 
 
-def _left_behind() -> Sequence[Path]:
-    return sorted(Path("/var/tmp").glob("daybook-bench-*"))
+def _folders_of(process: Process) -> Sequence[Path]:
+    return list(Path("/var/tmp").glob(f"daybook-bench-{process.pid}-*"))
 
 
 async def test_a_benchmark_that_fails_takes_nothing_from_the_others() -> None:

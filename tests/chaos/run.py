@@ -43,11 +43,18 @@ class ChaosReport(msgspec.Struct):
 
 
 async def run_chaos(
-    cluster: Cluster, seed: int, seconds: float, tell: Callable[[str], object] = str, *, only: str = ""
+    cluster: Cluster,
+    seed: int,
+    seconds: float,
+    tell: Callable[[str], object] = str,
+    *,
+    only: str = "",
+    faults_min: int = 1,
 ) -> ChaosReport:
     """Runs commands and queries while faults strike, for about `seconds`, and checks the history.
 
-    `tell` is called with a line about each fault when it is over. The names of all faults begin with `only`.
+    `tell` is called with a line about each fault when it is over. The names of all faults begin with `only`. A slow machine takes
+    longer than `seconds`, until `faults_min` faults have struck.
     """
     load, nemesis = Load(cluster, seed), Nemesis(cluster, seed, only)
     supervising = asyncio.create_task(nemesis.supervise())
@@ -57,7 +64,7 @@ async def run_chaos(
         began = time.monotonic()
         working = [asyncio.create_task(load.send()) for _ in range(CLIENTS)]
         reading = [asyncio.create_task(load.read()) for _ in range(READERS)]
-        while time.monotonic() - began < seconds:
+        while time.monotonic() - began < seconds or len(nemesis.struck) < faults_min:
             count = len(nemesis.struck)
             await nemesis.strike()
             took, faults = await recovery_seconds(load), " and ".join(nemesis.struck[count:])

@@ -38,9 +38,8 @@ async def test_clocks_that_jump_by_hours_stamp_nothing_wrong_and_make_nothing_ea
     migrated_postgres: Path, tmp_path: Path
 ) -> None:
     async with running_cluster(tmp_path, migrated_postgres) as cluster:
-        report = await run_chaos(cluster, seed=1, seconds=20, only="turn the clock")
+        report = await run_chaos(cluster, seed=1, seconds=20, only="turn the clock", faults_min=3)
     assert report.findings.lines() == [], report.line()
-    assert len(report.struck) > 1
     assert report.outcomes["ok"] > 10
 
 

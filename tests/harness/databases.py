@@ -16,6 +16,13 @@ from dev.servers import Mongo, Postgres
 
 READY: Final = 2
 """The number of databases that are kept ready."""
+TEMPLATE: Final = "template_of_tests"
+"""A copy of the database `daybook` that nobody can connect to: PostgreSQL copies no database that somebody is connected to."""
+
+
+async def make_template(postgres: Postgres) -> None:
+    """Copies the migrated database `daybook`, for `Databases`."""
+    await _execute(postgres.superuser_url, f"CREATE DATABASE {TEMPLATE} TEMPLATE daybook OWNER daybook ALLOW_CONNECTIONS false")
 
 
 def copy_postgres(migrated: Path, folder: Path) -> Postgres:
@@ -62,7 +69,7 @@ class Databases:
 
     def _make(self) -> str:
         name = f"daybook_test_{next(self._numbers)}"
-        self._execute(f"CREATE DATABASE {name} TEMPLATE daybook OWNER daybook")
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER daybook")
         return name
 
     def _drop(self, name: str) -> None:
