@@ -61,6 +61,21 @@ def test_a_process_sees_its_clock_jump_and_its_monotonic_clock_go_on(tmp_path: P
         assert abs(monotonic - time.monotonic()) < 1_800
 
 
+@needs_faketime
+def test_a_process_sleeps_on_while_its_clock_jumps_back(tmp_path: Path) -> None:
+    clock = JumpingClock(tmp_path)
+    clock.jump_to(3_600)
+    sleep = "import time; print(flush=True); [time.sleep(0.01) for _ in range(300)]; print(time.time())"
+    command = [sys.executable, "-c", sleep]
+    with subprocess.Popen(command, env=os.environ | clock.environment(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        process.stdout.readline()
+        clock.jump_to(-3_600)
+        ended = float(process.stdout.read())
+    assert process.returncode == 0
+    assert ended < time.time() - 1_800
+
+
 DEPOSIT: Final[dict[str, Any]] = {"transfer_id": "t", "account_id": "a", "amount": 5, "balance": 5}
 RECORDED: Final = [LoggedEvent(1, "AccountOpened", {"account_id": "a"}), LoggedEvent(2, "FundsDeposited", DEPOSIT)]
 OK: Final = Attempted("key", "/v1/deposits", "t", "ok", 201, b"", 2)
