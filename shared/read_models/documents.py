@@ -114,17 +114,19 @@ class GenerationDocuments:
         return bounds
 
     def _later_stage(self, stage: MongoDocument) -> MongoDocument:
-        return stage if _WITH_EXPRESSIONS.isdisjoint(stage) else {name: self._expression(value) for name, value in stage.items()}
+        """Returns a stage in which `$_id` means the id without the generation.
+
+        A group with `PUSHED_IDS` must have no other ids. It stays as it is, because that is cheaper for MongoDB: see `told`.
+        """
+        if _WITH_EXPRESSIONS.isdisjoint(stage) or PUSHED_IDS in stage.get("$group", ()):
+            return stage
+        return {name: self._expression(value) for name, value in stage.items()}
 
     def _expression(self, value: Any) -> Any:
-        """Returns a part of a stage in which `$_id` means the id without the generation.
-
-        Only what a group calls `PUSHED_IDS` stays as it is, because that is cheaper for MongoDB: see `told`.
-        """
         if value == "$_id":
             return {"$substrBytes": ["$_id", len(self._prefix), -1]}
         if isinstance(value, dict):
-            return {name: each if name == PUSHED_IDS else self._expression(each) for name, each in value.items()}
+            return {name: self._expression(each) for name, each in value.items()}
         return [self._expression(each) for each in value] if isinstance(value, list) else value
 
     # ── what comes back ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -15,7 +15,7 @@ import time
 
 time.sleep = lambda seconds: select.select([], [], [], seconds) and None
 """
-"""What each process runs first. The library counts the end of a sleep by the wrong clock, so that a sleep after a jump back fails,
+"""What each process runs first. The library counts the end of a sleep by the wrong clock: a sleep after a jump back would fail,
 and with it the threads of PyMongo that watch MongoDB."""
 
 
