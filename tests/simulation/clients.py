@@ -20,6 +20,12 @@ ANSWER_SECONDS: Final = 4.0
 """How long a client waits before it sends its command again."""
 COMMANDS_MAX: Final = 5
 REPEATED_OF_10: Final = 3
+KEYLESS_OF_10: Final = 5
+"""How many commands have no idempotency key, where processes hand their commands over: these take other ways there."""
+
+KEY: Final = "key"
+KEYLESS: Final = "keyless"
+"""The members of an event's metadata that name its command."""
 
 Kind = Literal["deposit", "withdraw", "transfer", "hold", "capture", "release", "schedule"]
 _KINDS: Final[tuple[Kind, ...]] = (
@@ -48,10 +54,14 @@ class _ClientReply:
 
 
 class Wish:
-    """A command of a client: its key, what it asks for, and the reply once it is known."""
+    """A command of a client: its key, what it asks for, and the reply once it is known.
 
-    def __init__(self, key: str, kind: Kind, fields: dict[str, Any]) -> None:
+    A keyless one is sent once. If that fails, its outcome stays unknown. Its key is then only a name.
+    """
+
+    def __init__(self, key: str, kind: Kind, fields: dict[str, Any], *, is_keyless: bool = False) -> None:
         self.key = key
+        self.is_keyless = is_keyless
         self.kind = kind
         self.fields = fields
         self.reply: Reply | None = None
@@ -94,11 +104,15 @@ class Client:
             fields["hold_id"] = random.choice(self._holds)
         elif kind == "schedule":
             fields |= {"at": soon}
-        return Wish(key, kind, fields)
+        is_keyless = self._world.has_handover and random.randrange(10) < KEYLESS_OF_10
+        return Wish(key, kind, fields, is_keyless=is_keyless)
 
     async def _fulfil(self, wish: Wish) -> None:
         """Sends the command until the reply is known, and sometimes once more. The reply must then be the same."""
         random = self._world.random
+        if wish.is_keyless:
+            wish.reply = await self._ask_once(wish)
+            return
         if random.randrange(10) < REPEATED_OF_10:  # an impatient client: two requests with one key at once
             first, second = await asyncio.gather(self._ask_patiently(wish), self._ask_patiently(wish))
         else:
@@ -109,22 +123,26 @@ class Client:
         assert (first.status, first.body) == (second.status, second.body), f"{wish} got two replies: {first}, {second}"
 
     async def _ask_patiently(self, wish: Wish) -> Reply:
-        while True:
-            self.attempts += 1
-            try:
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    return await self._world.any_replica().ask(self._request(wish))
-            except (StoreUnavailable, Overloaded, *POSTGRES_AND_REDIS_ERRORS):  # over HTTP, each is a 503
-                await asyncio.sleep(self._world.random.uniform(0.05, 0.6))
+        while (reply := await self._ask_once(wish)) is None:
+            await asyncio.sleep(self._world.random.uniform(0.05, 0.6))
+        return reply
+
+    async def _ask_once(self, wish: Wish) -> Reply | None:
+        self.attempts += 1
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await self._world.any_replica().ask(self._request(wish))
+        except (StoreUnavailable, Overloaded, *POSTGRES_AND_REDIS_ERRORS):  # over HTTP, each is a 503
+            return None
 
     def _request(self, wish: Wish) -> CommandRequest:
         """Returns a new request: a repeated one gets new ids, as it does in the command API."""
         return CommandRequest(
             command=self._command(wish.kind, wish.fields),
             reply_format=_ClientReply(),
-            metadata={"key": wish.key},
+            metadata={KEYLESS if wish.is_keyless else KEY: wish.key},
             principal=self._name,
-            idempotency_key=wish.key,
+            idempotency_key=None if wish.is_keyless else wish.key,
             request_hash=wish.key.encode(),
         )
 

@@ -13,7 +13,7 @@ import structlog
 
 from shared.log.read import StoredEvent
 from shared.timestamps import timestamp
-from tests.simulation.clients import Client, KeptReply, Wish
+from tests.simulation.clients import KEY, KEYLESS, Client, KeptReply, Wish
 from tests.simulation.memory_log import CommittedBatch, moment
 from tests.simulation.money_rules import Money, WrongError, require
 from tests.simulation.virtual_time import StuckError
@@ -21,6 +21,8 @@ from tests.simulation.world import PROJECTIONS, SETTLED_SECONDS_MAX, Plant, Worl
 
 CLIENTS: Final = 2
 WORKERS_EVERY: Final = 16
+HANDOVER_EVERY: Final = 4
+"""In these, the command APIs elect one of them to write. In the others, each writes what it is sent."""
 POLL_SECONDS: Final = 0.25
 
 
@@ -30,13 +32,21 @@ class History(msgspec.Struct, frozen=True):
     commands: int
     attempts: int
     strikes: int
+    terms: int
+    """How often the lease of the writer went to a process that did not have it."""
+    messages: int
+    """What the command APIs sent each other."""
     events: int
     settled_seconds: float
     digest: str
 
 
-def run_history(seed: int, plant: Plant | None = None, *, has_workers: bool | None = None) -> History:
-    """Runs the history of a seed and checks it. Every `WORKERS_EVERY`th has workers, unless `has_workers` says otherwise.
+def run_history(
+    seed: int, plant: Plant | None = None, *, has_workers: bool | None = None, has_handover: bool | None = None
+) -> History:
+    """Runs the history of a seed and checks it.
+
+    Every `WORKERS_EVERY`th has workers, unless `has_workers` says otherwise, and every `HANDOVER_EVERY`th has a handover.
 
     Raises:
         WrongError: it breaks a promise. The message says how to repeat it.
@@ -48,7 +58,13 @@ def run_history(seed: int, plant: Plant | None = None, *, has_workers: bool | No
 
     try:
         with _silence(), _whole_garbage():
-            simulate(seed, live, plant or Plant(), has_workers=seed % WORKERS_EVERY == 0 if has_workers is None else has_workers)
+            simulate(
+                seed,
+                live,
+                plant or Plant(),
+                has_workers=seed % WORKERS_EVERY == 0 if has_workers is None else has_workers,
+                has_handover=seed % HANDOVER_EVERY == 0 if has_handover is None else has_handover,
+            )
     except (AssertionError, StuckError, TimeoutError) as error:
         raise WrongError(f"{error or type(error).__name__}\nrepeat it: python -m tests.simulation {seed}") from error
     return found[0]
@@ -97,6 +113,8 @@ async def _live(world: World) -> History:
         commands=sum(len(client.wishes) for client in clients),
         attempts=sum(client.attempts for client in clients),
         strikes=world.strikes,
+        terms=tables.lease.term if tables.lease else 0,
+        messages=world.sockets.messages,
         events=len(tables.events),
         settled_seconds=world.loop.time() - calm_at,
         digest=sha256(repr(story).encode()).hexdigest(),
@@ -132,7 +150,8 @@ def check(world: World, wishes: list[Wish]) -> None:
     _check_decisions(tables.batches, tables.events, {wish.key: wish for wish in wishes})
     by_key: dict[str, list[StoredEvent]] = {}
     for event in tables.events:
-        if key := msgspec.json.decode(event.metadata).get("key"):
+        metadata = msgspec.json.decode(event.metadata)
+        if key := metadata.get(KEY) or metadata.get(KEYLESS):
             by_key.setdefault(key, []).append(event)
     for wish in wishes:
         _check_reply(wish, by_key.get(wish.key, []))
@@ -162,7 +181,7 @@ def _check_decisions(batches: list[CommittedBatch], events: list[StoredEvent], w
     for batch in batches:
         now = timestamp(batch.now)
         pending = list(batch.events)
-        is_exact = all("key" in msgspec.json.decode(event.metadata) for event in batch.events)
+        is_exact = all(KEY in msgspec.json.decode(event.metadata) for event in batch.events)
         for reply in batch.replies:
             while pending and reply.position is not None and pending[0].position <= reply.position:
                 money.apply(pending.pop(0).decoded({}).event, now)
@@ -175,11 +194,15 @@ def _check_decisions(batches: list[CommittedBatch], events: list[StoredEvent], w
 
 
 def _check_reply(wish: Wish, events: list[StoredEvent]) -> None:
-    require(wish.reply is not None, f"{wish} has no reply")
+    recorded = [event.type for event in events]
+    if wish.is_keyless:
+        require(len(recorded) <= 1, f"{wish} was sent once, and the log has {recorded}")
     if wish.reply is None:
+        require(wish.is_keyless, f"{wish} has no reply")
         return
     kept = msgspec.json.decode(wish.reply.body, type=KeptReply)
-    recorded = [event.type for event in events]
+    if wish.is_keyless and recorded and kept.code is None and not kept.events:
+        return  # its connection to the writer ended, and it was found in the log
     require(recorded == kept.events, f"{wish} was answered with {kept.events}, and the log has {recorded}")
     if events:
         require(events[-1].position == kept.position, f"{wish} was answered with another position")

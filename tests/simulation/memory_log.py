@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import asyncpg
 import msgspec
@@ -17,13 +17,16 @@ from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 
 from projector.due import READ_DUE_LEDGERS
 from projector.examiner import READ_LOG_ENDS
-from shared.log import append, heads, read, stored_replies
+from shared.log import append, heads, read, stored_replies, writer_leases
 from shared.log.append import PreparedAppend
 from shared.log.heads import StreamHead
 from shared.log.read import StoredEvent
 from shared.log.stored_replies import StoredReply
+from tests.simulation.virtual_time import Process
 
 LEDGER: Final = "main"
+Fence = Literal["head", "holder", "nothing"]
+"""What an append is compared with: the head of the log, or, as planted bugs, only who has the lease now, or nothing."""
 NEW_YEAR: Final = datetime(2026, 1, 1, tzinfo=UTC)
 """The time of day when the virtual clock is at 0."""
 
@@ -48,6 +51,16 @@ class CommittedBatch(msgspec.Struct, frozen=True):
     replies: list[StoredReply]
 
 
+class LeaseRow(msgspec.Struct, frozen=True):
+    """The lease of the ledger, with the process that took it."""
+
+    term: int
+    process_id: str
+    address: str
+    expires_at: datetime
+    holder: Process
+
+
 class Tables:
     """The committed rows. Rows are never changed, so a copy shares them."""
 
@@ -60,6 +73,7 @@ class Tables:
         """The position of each version, by stream id."""
         self.replies: dict[tuple[str, str], StoredReply] = {}
         self.batches: list[CommittedBatch] = []
+        self.lease: LeaseRow | None = None
 
     def copy(self) -> "Tables":
         copied = Tables()
@@ -68,6 +82,9 @@ class Tables:
         copied.streams, copied.replies = dict(self.streams), dict(self.replies)
         copied.members = {stream_id: dict(versions) for stream_id, versions in self.members.items()}
         return copied
+
+    def set_lease(self, lease: LeaseRow) -> None:
+        self.lease = lease
 
     def append(self, prepared: Mapping[str, Any]) -> None:
         """Does what the appending statement does when it is committed."""
@@ -126,21 +143,43 @@ def _rows_of(prepared: Mapping[str, Any]) -> tuple[list[StoredEvent], list[Row],
 
 
 class Transaction:
-    """What one session has changed since its BEGIN."""
+    """What one session of a process has changed since its BEGIN."""
 
-    def __init__(self) -> None:
+    def __init__(self, process: Process) -> None:
+        self.process = process
         self.changes: list[Change] = []
 
 
-class MemoryLog:
-    """The tables, the lock of the ledger, and the statements."""
+class RowLock:
+    """The lock of one row, until the end of the transaction that has it."""
 
-    def __init__(self, tables: Tables, *, unique_keys: bool, fenced: bool) -> None:
-        self.tables = tables
-        self._unique_keys = unique_keys
-        self._fenced = fenced
+    def __init__(self) -> None:
         self._owner: Transaction | None = None
         self._waiting: deque[tuple[Transaction, Callable[[], None]]] = deque()
+
+    def take(self, transaction: Transaction, locked: Callable[[], None]) -> None:
+        """Calls `locked` as soon as the transaction has the lock."""
+        if self._owner is None or self._owner is transaction:
+            self._owner = transaction
+            locked()
+        else:
+            self._waiting.append((transaction, locked))
+
+    def release(self, transaction: Transaction) -> None:
+        if self._owner is transaction:
+            self._owner = None
+            if self._waiting:
+                self.take(*self._waiting.popleft())
+
+
+class MemoryLog:
+    """The tables, the locks of the ledger and of its lease, and the statements."""
+
+    def __init__(self, tables: Tables, *, unique_keys: bool, fence: Fence) -> None:
+        self.tables = tables
+        self._unique_keys = unique_keys
+        self._fence = fence
+        self._locks: dict[Lock, RowLock] = {"ledger": RowLock(), "lease": RowLock()}
 
     def now(self) -> datetime:
         return moment(asyncio.get_running_loop().time())
@@ -148,7 +187,7 @@ class MemoryLog:
     def run(self, transaction: Transaction, statement: str, values: Any) -> list[Row]:
         """Runs a statement in a transaction. It sees what is committed now: the isolation level is READ COMMITTED.
 
-        Run the `LOCKING` ones after `lock`.
+        Run those that `LOCKS` names after `lock`.
         """
         return _STATEMENTS[statement](self, transaction, values)
 
@@ -159,23 +198,16 @@ class MemoryLog:
 
     def roll_back(self, transaction: Transaction) -> None:
         transaction.changes = []
-        if self._owner is transaction:
-            self._owner = None
-            if self._waiting:
-                self.lock(*self._waiting.popleft())
+        for lock in self._locks.values():
+            lock.release(transaction)
 
     def crash(self) -> None:
         """Loses what a server has in memory: its locks and its transactions."""
-        self._owner = None
-        self._waiting.clear()
+        self._locks = {name: RowLock() for name in self._locks}
 
-    def lock(self, transaction: Transaction, locked: Callable[[], None]) -> None:
-        """Calls `locked` as soon as the transaction has the lock of the ledger."""
-        if self._owner is None or self._owner is transaction:
-            self._owner = transaction
-            locked()
-        else:
-            self._waiting.append((transaction, locked))
+    def lock(self, name: "Lock", transaction: Transaction, locked: Callable[[], None]) -> None:
+        """Calls `locked` as soon as the transaction has the lock."""
+        self._locks[name].take(transaction, locked)
 
     # ── statements: the values are what the driver gets ──────────────────────────────────────────────────────────────
 
@@ -184,12 +216,33 @@ class MemoryLog:
         tables, now = self.tables, self.now()
         is_ahead = prepared["recorded_at"] > max(tables.recorded_at, now + timedelta(seconds=append.SKEW_SECONDS_MAX))
         is_outdated = (prepared["position"], prepared["hash"]) != (tables.position, tables.hash)
-        if is_ahead or (is_outdated and self._fenced):
+        if is_ahead or (is_outdated and not self._lets_outdated_in(transaction)):
             return []
         if self._unique_keys:
             tables.require_unique(prepared)
         transaction.changes.append(lambda tables: tables.append(prepared))
         return [(now,)]
+
+    def _lets_outdated_in(self, transaction: Transaction) -> bool:
+        lease = self.tables.lease
+        is_holder = lease is not None and lease.holder is transaction.process and lease.expires_at > self.now()
+        return self._fence == "nothing" or (self._fence == "holder" and is_holder)
+
+    def _take_lease(self, transaction: Transaction, values: Any) -> list[Row]:
+        lease, now, process_id = self.tables.lease, self.now(), values["process_id"]
+        if lease is None or lease.process_id == process_id or lease.expires_at <= now:
+            term = 1 if lease is None else lease.term + (lease.process_id != process_id)
+            ends_at = now + timedelta(seconds=writer_leases.LEASE_SECONDS)
+            lease = LeaseRow(term, process_id, values["address"], ends_at, transaction.process)
+            transaction.changes.append(lambda tables: tables.set_lease(lease))
+        return [(LEDGER, lease.term, lease.process_id, lease.address, (lease.expires_at - now).total_seconds())]
+
+    def _end_leases(self, transaction: Transaction, values: Any) -> list[Row]:
+        lease = self.tables.lease
+        if lease and lease.process_id == values["process_id"]:
+            ended = msgspec.structs.replace(lease, expires_at=self.now())
+            transaction.changes.append(lambda tables: tables.set_lease(ended))
+        return []
 
     def _head(self, _: Transaction, __: Any) -> list[Row]:
         return [(self.tables.position, self.tables.hash, max(self.now(), self.tables.recorded_at))]
@@ -273,6 +326,15 @@ _STATEMENTS: Final[Mapping[str, Callable[[MemoryLog, Transaction, Any], list[Row
     read.COUNT_TYPES.text: MemoryLog._count,  # noqa: SLF001
     READ_LOG_ENDS.text: MemoryLog._log_ends,  # noqa: SLF001
     READ_DUE_LEDGERS.text: MemoryLog._due_ledgers,  # noqa: SLF001
+    writer_leases.TAKE_LEASES.text: MemoryLog._take_lease,  # noqa: SLF001
+    writer_leases.END_LEASES.text: MemoryLog._end_leases,  # noqa: SLF001
 }
-LOCKING: Final = frozenset({str(_APPEND), heads.LOCK_HEAD.text, heads.LOCK_STREAMS.text})
-"""The statements that wait for the lock of the ledger first."""
+Lock = Literal["ledger", "lease"]
+LOCKS: Final[Mapping[str, Lock]] = {
+    str(_APPEND): "ledger",
+    heads.LOCK_HEAD.text: "ledger",
+    heads.LOCK_STREAMS.text: "ledger",
+    writer_leases.TAKE_LEASES.text: "lease",
+    writer_leases.END_LEASES.text: "lease",
+}
+"""The lock that a statement waits for first."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 import asyncpg
 from sqlalchemy.exc import DBAPIError
 
-from tests.simulation.memory_log import LOCKING, MemoryLog, Row, Tables, Transaction
+from tests.simulation.memory_log import LOCKS, Fence, Lock, MemoryLog, Row, Tables, Transaction
 from tests.simulation.virtual_time import Process, VirtualLoop, this_process
 from tests.simulation.weather import Loss, Weather
 
@@ -27,8 +27,8 @@ Reply = asyncio.Future[list[Row]]
 class MemoryServer:
     """The server's process. A crash loses every transaction that is not committed, and nothing else."""
 
-    def __init__(self, tables: Tables, weather: Weather, *, unique_keys: bool = True, fenced: bool = True) -> None:
-        self.log = MemoryLog(tables, unique_keys=unique_keys, fenced=fenced)
+    def __init__(self, tables: Tables, weather: Weather, *, unique_keys: bool = True, fence: Fence = "head") -> None:
+        self.log = MemoryLog(tables, unique_keys=unique_keys, fence=fence)
         self.weather = weather
         self.process = Process("PostgreSQL")
         self.sessions: dict[Session, None] = {}
@@ -49,6 +49,7 @@ class Session:
 
     def __init__(self, server: MemoryServer) -> None:
         self.server = server
+        self.process = this_process()
         self.transaction: Transaction | None = None
         """The transaction that BEGIN began. Without one, each statement has its own."""
         self.is_ended = False
@@ -57,25 +58,25 @@ class Session:
         self._is_hung_up = False
         server.sessions[self] = None
 
-    def send(self, work: Work, *, locks: bool = False) -> Reply:
+    def send(self, work: Work, lock: Lock | None = None) -> Reply:
         """Sends a request. It arrives and is done although the client may die before it has the reply."""
         self._reply = reply = asyncio.get_running_loop().create_future()
         self._is_busy = True
-        self._after_travel(self._arrive, work, locks, reply)
+        self._after_travel(self._arrive, work, lock, reply)
         return reply
 
     def _after_travel(self, act: Callable[..., None], *arguments: Any) -> None:
         self.server.process.call_later(self.server.weather.seconds(), act, *arguments)
 
-    def _arrive(self, work: Work, locks: bool, reply: Reply) -> None:  # noqa: FBT001 # a callback
+    def _arrive(self, work: Work, lock: Lock | None, reply: Reply) -> None:
         loss = self.server.weather.loss()
         if loss == "request":
             self.end()
         if self.is_ended:
             return
-        transaction = self.transaction or Transaction()
-        if locks:
-            self.server.log.lock(transaction, lambda: self._act(work, transaction, reply, loss))
+        transaction = self.transaction or Transaction(self.process)
+        if lock:
+            self.server.log.lock(lock, transaction, lambda: self._act(work, transaction, reply, loss))
         else:
             self._act(work, transaction, reply, loss)
 
@@ -123,7 +124,7 @@ def _settle(reply: Reply, result: list[Row] | Exception) -> None:
 
 
 def _begin(session: Session, _: Transaction) -> list[Row]:
-    session.transaction = Transaction()
+    session.transaction = Transaction(session.process)
     return []
 
 
@@ -153,17 +154,17 @@ class MemoryDriver:
         self._process = this_process()
         self._process.at_death[self] = self.terminate
 
-    async def ask(self, work: Work, *, locks: bool = False) -> list[Row]:
+    async def ask(self, work: Work, lock: Lock | None = None) -> list[Row]:
         if self.is_closed():
             raise asyncpg.InterfaceError("connection is closed")
         try:
-            return await self._session.send(work, locks=locks)
+            return await self._session.send(work, lock)
         except (asyncio.CancelledError, TimeoutError):
             self.terminate()
             raise
 
     async def fetch(self, statement: str, *values: Any) -> list[Row]:
-        return await self.ask(_statement(statement, values), locks=statement in LOCKING)
+        return await self.ask(_statement(statement, values), LOCKS.get(statement))
 
     async def fetchval(self, statement: str, *values: Any) -> Any:
         rows = await self.fetch(statement, *values)
@@ -220,7 +221,7 @@ class MemoryConnection:
         return self
 
     async def execute(self, statement: Any, values: Any = None) -> Rows:
-        return Rows(await self._asked(_statement(statement.text, values), locks=statement.text in LOCKING))
+        return Rows(await self._asked(_statement(statement.text, values), LOCKS.get(statement.text)))
 
     async def scalar(self, statement: Any, values: Any = None) -> Any:
         rows = await self.execute(statement, values)
@@ -243,9 +244,9 @@ class MemoryConnection:
     async def close(self) -> None:
         self._driver.terminate()
 
-    async def _asked(self, work: Work, *, locks: bool = False) -> list[Row]:
+    async def _asked(self, work: Work, lock: Lock | None = None) -> list[Row]:
         try:
-            return await self._driver.ask(work, locks=locks)
+            return await self._driver.ask(work, lock)
         except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise DBAPIError("statement", {}, error, connection_invalidated=self._driver.is_closed()) from error
 

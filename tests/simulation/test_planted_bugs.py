@@ -4,6 +4,7 @@ What is patched here is the bug. The histories and their checks are those of `te
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -14,7 +15,10 @@ from command_api.domain.command import States
 from command_api.domain.schedule import RunSchedule, ScheduleState
 from command_api.domain.stream_folds import at_moment
 from command_api.domain.transfer import TransferFunds
-from command_api.writer import basis, batch
+from command_api.writer import basis, batch, ledger_writer
+from command_api.writer.command_request import CommandRequest, Reply
+from command_api.writer.handover import HandedBackError, WriterLink
+from command_api.writer.ledger_writer import LedgerWriter, PendingCommand
 from projector.sinks.protocols import Step
 from shared.log.event_struct import ScheduledRun
 from shared.log.events import Event
@@ -31,11 +35,11 @@ pytestmark = pytest.mark.long
 SEEDS: Final = 200
 
 
-def found(plant: Plant | None = None, *, has_workers: bool = False, reason: str = "") -> str:
+def found(plant: Plant | None = None, *, has_workers: bool = False, has_handover: bool = False, reason: str = "") -> str:
     """Runs histories until one breaks, for a reason that has this text, and returns the reason."""
     for seed in range(1, SEEDS + 1):
         try:
-            run_history(seed, plant, has_workers=has_workers)
+            run_history(seed, plant, has_workers=has_workers, has_handover=has_handover)
         except WrongError as wrong:
             if reason in str(wrong):
                 return str(wrong)
@@ -109,7 +113,32 @@ def test_a_retry_without_the_look_up_of_its_key_never_gets_its_reply_although_ke
 
 def test_a_writer_that_is_not_fenced_is_found() -> None:
     """The append compares the head of the log, as others compare the term of a lease."""
-    assert "there is no position" in found(Plant(fenced=False))
+    assert "there is no position" in found(Plant(fence="nothing"))
+
+
+def test_a_lease_without_a_term_is_found() -> None:
+    """The log takes what the holder of the lease decided before another process wrote, or in an earlier term."""
+    assert "there is no position" in found(Plant(fence="holder"), has_handover=True)
+
+
+async def _hand_over_blindly(
+    link: WriterLink, ledger_id: str, requests: Sequence[CommandRequest], expires_at: float, writer: LedgerWriter
+) -> list[Reply]:
+    """Sends commands that come back to the writer of this process, as if nobody had them before."""
+    commands = [PendingCommand(request, expires_at) for request in requests]
+    numbers = link.send(ledger_id, commands)
+    try:
+        return await writer.replies_to(commands)
+    except HandedBackError:
+        return await writer.submit(requests, expires_at)
+    finally:
+        link.forget(numbers)
+
+
+def test_a_handover_that_is_repeated_without_a_look_up_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_writer, "_hand_over", _hand_over_blindly)
+    # Some are recorded twice. Others are refused because of what they have done themselves.
+    assert "the log has" in found(has_handover=True)
 
 
 def _at_no_moment(state: Any, now: str) -> Any:

@@ -25,6 +25,8 @@ def test_random_histories_lose_double_and_skip_nothing(seed: int) -> None:
     assert sum(history.commands for history in histories) > 5 * HISTORIES
     assert sum(history.attempts for history in histories) > 1.5 * sum(history.commands for history in histories)
     assert sum(history.strikes for history in histories) > 3 * HISTORIES
+    assert sum(history.messages for history in histories) > HISTORIES, "hardly any command was handed over"
+    assert sum(history.terms for history in histories) > HISTORIES / 4, "the lease hardly ever went to another process"
     assert sum(history.events for history in histories) > 10 * HISTORIES
 
 

@@ -88,6 +88,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._soon: deque[VirtualHandle] = deque()
         self._timers: list[tuple[float, int, VirtualHandle]] = []
         self._timers_made = 0
+        self._frozen: dict[Process | None, list[VirtualHandle]] = {}
+        """What the frozen processes would have done in the meantime."""
+        self.sockets: Any = None
+        """The Unix sockets of the machine: an object that can listen and connect."""
 
     def time(self) -> float:
         return self._now
@@ -130,6 +134,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             handle = soon.popleft()
             if handle.is_cancelled:
                 continue
+            if self._frozen and (frozen := self._frozen.get(_process_of(handle.context))) is not None:
+                frozen.append(handle)
+                continue
             try:
                 handle.context.run(handle.call, *handle.args)
             except Exception as error:  # noqa: BLE001 # what asyncio does with it
@@ -138,16 +145,39 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _asyncgen_finalizer_hook(self, generator: Any) -> None:
         """Drops a generator that a killed process has left. It would run its `finally` whenever Python collects garbage."""
 
+    async def create_unix_server(  # type: ignore[override]
+        self, protocol_factory: Callable[[], Any], path: str
+    ) -> Any:
+        return await self.sockets.listen(protocol_factory, path)
+
+    async def create_unix_connection(  # type: ignore[override]
+        self, protocol_factory: Callable[[], Any], path: str
+    ) -> Any:
+        return await self.sockets.connect(protocol_factory, path)
+
+    def freeze(self, process: Process) -> None:
+        """Stops a process as SIGSTOP does. What others send to it waits."""
+        self._frozen.setdefault(process, [])
+
+    def thaw(self, process: Process) -> None:
+        """Lets a frozen process go on. All its timers that are due in the meantime are late."""
+        self._soon.extend(self._frozen.pop(process, ()))
+
     def kill(self, process: Process) -> None:
         """Kills a process: whatever it would do next does not happen."""
         process.kill()
+        self._frozen.pop(process, None)
         for handle in (*self._soon, *(timer[2] for timer in self._timers)):
             if _is_dead(handle.context):
                 handle.cancel()
 
 
+def _process_of(context: Context) -> Process | None:
+    return context.get(_PROCESS)
+
+
 def _is_dead(context: Context | None) -> bool:
-    process = context.get(_PROCESS) if context is not None else None
+    process = _process_of(context) if context is not None else None
     return process is not None and not process.alive
 
 

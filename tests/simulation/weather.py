@@ -26,7 +26,7 @@ class Weather:
         is_late = self.rough and self.random.random() < 0.1
         return self.random.uniform(*(ROUGH_SECONDS if is_late else CALM_SECONDS))
 
-    def loss(self) -> Loss:
-        if not self.rough or self.random.randrange(1000) >= LOSSES_OF_1000:
+    def loss(self, of_1000: int = LOSSES_OF_1000) -> Loss:
+        if not self.rough or self.random.randrange(1000) >= of_1000:
             return "none"
         return self.random.choice(("request", "reply", "reply", "silence"))

@@ -17,6 +17,7 @@ from command_api.domain.stream_folds import fold_of
 from command_api.due_runs import make_due_runs
 from command_api.expired_holds import record_expired_holds
 from command_api.writer.command_request import CommandRequest, Reply
+from command_api.writer.handover import Handover
 from command_api.writer.ledger_writer import CommandHandler
 from command_api.writer.wake_up import Waker
 from projector.due import EXPIRED_HOLDS, SCHEDULED_RUNS, DueTeller
@@ -41,9 +42,10 @@ from shared.settings import Settings
 from shared.stores.all_stores import Stores
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
 from tests.harness.log import MASTER_KEY
-from tests.simulation.memory_log import LEDGER, NEW_YEAR, MemoryLog, Tables
+from tests.simulation.memory_log import LEDGER, NEW_YEAR, Fence, MemoryLog, Tables
 from tests.simulation.memory_postgres import MemoryEngine, MemoryServer
 from tests.simulation.memory_read_models import MemoryMongo, MemorySink, MemoryStore, make_memory_sinks
+from tests.simulation.memory_sockets import SOCKET_FOLDER, MemorySockets
 from tests.simulation.virtual_time import Process, VirtualLoop, run_virtually
 from tests.simulation.weather import Weather
 
@@ -72,7 +74,7 @@ class Plant(msgspec.Struct, frozen=True):
     """A bug to plant in the models of the stores."""
 
     unique_keys: bool = True
-    fenced: bool = True
+    fence: Fence = "head"
     sink: Callable[[MemoryStore], MemorySink] = MemorySink
 
 
@@ -110,20 +112,34 @@ FIRST_TABLES: Final = _first_tables()
 
 
 class Replica:
-    """One process of the command API, without HTTP."""
+    """One process of the command API, without HTTP. If the world has a handover, it hands its commands to the one that writes."""
 
     def __init__(self, world: "World", number: int) -> None:
         self.process = Process(f"command API {number}")
         self._world = world
         self._handler: CommandHandler | None = None
+        self._handover: Handover | None = None
         self.process.start(self._run())
 
     async def _run(self) -> None:
         redis: Any = self._world.redis
         waker = Waker(redis, SETTINGS.wake_timeout_ms)
         engine: Any = MemoryEngine(self._world.postgres)
-        self._handler = CommandHandler(engine, SETTINGS, waker.wake)
+        if self._world.has_handover:
+            self._handover = Handover(engine, SOCKET_FOLDER)
+        handler = CommandHandler(engine, SETTINGS, waker.wake, self._handover)
+        if self._handover:
+            await self._handover.start(handler.accept)
+        self._handler = handler
         await asyncio.gather(make_due_runs(redis, self._handler), record_expired_holds(redis, self._handler))
+
+    async def stop(self) -> None:
+        """Ends as the command API does: it takes no more requests, lets another process write, and answers what it has taken."""
+        handler, self._handler = self._handler, None
+        if handler and self._handover:
+            await self._handover.resign()
+            await handler.close()
+            await self._handover.close()
 
     def ask(self, request: CommandRequest) -> "asyncio.Future[Reply]":
         """Sends a request. If the process dies, there is no reply."""
@@ -205,13 +221,15 @@ class Messenger:
 class World:
     """Everything of one history. Without workers it costs much less, so most histories have none."""
 
-    def __init__(self, seed: int, loop: VirtualLoop, plant: Plant, *, has_workers: bool) -> None:
+    def __init__(self, seed: int, loop: VirtualLoop, plant: Plant, *, has_workers: bool, has_handover: bool) -> None:
         self.random = Random(seed)
         self.loop = loop
         self.plant = plant
+        self.has_handover = has_handover
         self.shares_ledgers = seed % 2 == 0
         self.weather = Weather(self.random)
-        self.postgres = MemoryServer(FIRST_TABLES.copy(), self.weather, unique_keys=plant.unique_keys, fenced=plant.fenced)
+        self.sockets = loop.sockets = MemorySockets(self.weather)
+        self.postgres = MemoryServer(FIRST_TABLES.copy(), self.weather, unique_keys=plant.unique_keys, fence=plant.fence)
         self.mongo, self.redis = make_memory_sinks(self.weather)
         self.replicas = [Replica(self, number) for number in (1, 2)]
         self.workers = [SimulatedWorker(self, number) for number in (1, 2)] if has_workers else []
@@ -236,6 +254,8 @@ class World:
         stores: list[MemoryServer | MemoryStore] = [self.postgres, self.redis]
         targets: list[Callable[[], Coroutine[Any, Any, None]]] = [partial(self._strike_store, store) for store in stores]
         targets.append(self._strike_replica)
+        if self.has_handover:
+            targets += [self._freeze_replica, self._stop_replica]
         if self.workers:
             targets += [self._strike_worker, self._strike_rebuild, partial(self._strike_store, self.mongo)]
         mending = []
@@ -247,11 +267,29 @@ class World:
         self.weather.rough = False
 
     async def _strike_replica(self) -> None:
-        place = self.random.randrange(len(self.replicas))
+        await self._kill_replica(self.random.randrange(len(self.replicas)))
+
+    async def _kill_replica(self, place: int) -> None:
         self.loop.kill(self.replicas[place].process)
         await self._outage()
         if not self.replicas[place].process.alive:
             self.replicas[place] = Replica(self, place + 1)
+
+    async def _freeze_replica(self) -> None:
+        """Freezes a process, often for longer than its lease lasts. It does not know that when it goes on."""
+        process = self.random.choice(self.replicas).process
+        self.loop.freeze(process)
+        await self._outage()
+        self.loop.thaw(process)
+
+    async def _stop_replica(self) -> None:
+        """Asks a process to end, and kills it if that takes long."""
+        place = self.random.randrange(len(self.replicas))
+        replica = self.replicas[place]
+        replica.process.start(replica.stop())
+        await self._outage()
+        if self.replicas[place] is replica:
+            await self._kill_replica(place)
 
     async def _strike_worker(self) -> None:
         place = self.random.randrange(len(self.workers))
@@ -283,11 +321,13 @@ class World:
         await asyncio.sleep(self.random.uniform(0.05, 1.5))
 
 
-def simulate(seed: int, live: Callable[["World"], Awaitable[None]], plant: Plant, *, has_workers: bool) -> None:
+def simulate(
+    seed: int, live: Callable[["World"], Awaitable[None]], plant: Plant, *, has_workers: bool, has_handover: bool
+) -> None:
     """Runs one history. `live` uses the world, and raises if the history breaks a promise."""
     random.seed(seed)  # for the product's own pauses
 
     async def main(loop: VirtualLoop) -> None:
-        await live(World(seed, loop, plant, has_workers=has_workers))
+        await live(World(seed, loop, plant, has_workers=has_workers, has_handover=has_handover))
 
     run_virtually(main, STRUCK_SECONDS + 2 * SETTLED_SECONDS_MAX)
