@@ -87,7 +87,7 @@ def evolve_transfer(state: TransferState, event: MoneyEvent) -> TransferState:
             assert_never(event)
 
 
-TRANSFER_FOLD: Final = StreamFold(3, TransferState(), evolve_transfer)
+TRANSFER_FOLD: Final = StreamFold(3, TransferState(), evolve_transfer, has_first_snapshot=False)
 
 # ── decisions ────────────────────────────────────────────────────────────────────────────────────────────────────────
 

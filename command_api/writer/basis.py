@@ -24,8 +24,8 @@ from command_api.writer.command_request import CommandRequest
 from command_api.writer.ledger_view import LedgerView, Streams, StreamState
 from shared.log.heads import StreamHead, lock_streams
 from shared.log.read import find_events, people_in_events, read_stream
+from shared.log.snapshots import is_readable, read_state
 from shared.log.stored_replies import find_stored_replies
-from shared.log.stream_fold import snapshot_context
 from shared.log.streams import LEDGER_STREAM
 from shared.privacy.encryption import KeysByPerson
 from shared.privacy.person_keys import PersonKeys
@@ -60,7 +60,7 @@ async def read_ahead(ledger_id: str, requests: Sequence[CommandRequest], view: L
         heads = await read_heads(unknown) if unknown else {}
         if not all(map(_is_plain, heads.values())):
             return None
-        streams |= {stream_id: _from_snapshot(ledger_id, stream_id, heads.get(stream_id), {}) for stream_id in unknown}
+        streams |= {stream_id: _from_head(ledger_id, stream_id, heads.get(stream_id), {}) for stream_id in unknown}
     return Basis(msgspec.structs.replace(head, now=max(now, head.now)), streams, replies, alone=True)
 
 
@@ -130,14 +130,15 @@ async def unfold(
 ) -> Streams:
     """Returns the version, position and state of each stream, from its head. A stream without a head is empty.
 
-    Uses the snapshot in the head if its fold version is the current one. Otherwise folds all events of the stream.
+    Uses the snapshot in the head if its fold version is the current one, or the only event of the stream. Otherwise folds all
+    events of the stream.
     """
     people = {person_id for head in heads.values() for person_id in _people_in(head)}
     keys = await person_keys.read(connection, ledger_id, people)
     streams = {stream_id: _empty(stream_id) for stream_id in stream_ids - heads.keys()}
     for stream_id, head in heads.items():
-        if head.fold_version == fold_of(stream_id).version:
-            streams[stream_id] = _from_snapshot(ledger_id, stream_id, head, keys)
+        if is_readable(fold_of(stream_id), head):
+            streams[stream_id] = _from_head(ledger_id, stream_id, head, keys)
         else:
             state = await fold_stream(connection, ledger_id, stream_id, person_keys)
             streams[stream_id] = StreamState(head.version, head.position, state)
@@ -160,21 +161,17 @@ def _empty(stream_id: str) -> StreamState:
     return StreamState(0, 0, fold_of(stream_id).initial)
 
 
-def _from_snapshot(ledger_id: str, stream_id: str, head: StreamHead | None, keys: KeysByPerson) -> StreamState:
-    """Returns the stream as the snapshot in its head describes it, or an empty stream without a head.
-
-    The caller must check first that the fold version of the head is the current one.
-    """
+def _from_head(ledger_id: str, stream_id: str, head: StreamHead | None, keys: KeysByPerson) -> StreamState:
+    """Returns the stream as its head describes it, or an empty stream without a head. The head must be readable."""
     if head is None:
         return _empty(stream_id)
-    state = fold_of(stream_id).read(head.snapshot, snapshot_context(ledger_id, stream_id, head.version), keys)
-    return StreamState(head.version, head.position, state)
+    return StreamState(head.version, head.position, read_state(fold_of(stream_id), ledger_id, head, keys))
 
 
 def _is_plain(head: StreamHead) -> bool:
-    """True if the snapshot has the current fold version and contains no encrypted fields."""
+    """True if the state can be read from the head and contains no encrypted fields."""
     fold = fold_of(head.stream_id)
-    return head.fold_version == fold.version and not fold.is_personal
+    return is_readable(fold, head) and not fold.is_personal
 
 
 def _people_in(head: StreamHead) -> set[str]:

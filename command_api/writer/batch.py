@@ -21,9 +21,9 @@ from shared.errors import DaybookError, IdempotencyKeyReused, NotFound, Rejectio
 from shared.ids import new_id
 from shared.log.append import NewEvent, PreparedAppend, StreamEvent, prepare_append
 from shared.log.events import Event
-from shared.log.heads import Head, StreamHead
+from shared.log.heads import Head
+from shared.log.snapshots import make_head
 from shared.log.stored_replies import StoredReply
-from shared.log.stream_fold import snapshot_context
 from shared.log.streams import LEDGER_STREAM
 from shared.log.user_events import UserCreated, UserDeactivated, UserErased
 from shared.privacy.encryption import KeysByPerson, people_of
@@ -115,16 +115,14 @@ def prepare(ledger_id: str, decided: Decided, keys: KeysByPerson) -> PreparedApp
         decided.basis.head,
         decided.events,
         decided.stream_events,
-        [_stream_head(ledger_id, stream_id, decided.streams[stream_id], keys) for stream_id in changed],
+        [
+            make_head(fold_of(stream_id), ledger_id, stream_id, stream.version, stream.position, stream.state, keys)
+            for stream_id in changed
+            for stream in [decided.streams[stream_id]]
+        ],
         [stored_replies.encrypted(ledger_id, reply, decided.people_of_replies, keys) for reply in decided.replies],
         keys,
     )
-
-
-def _stream_head(ledger_id: str, stream_id: str, stream: StreamState, keys: KeysByPerson) -> StreamHead:
-    fold = fold_of(stream_id)
-    snapshot = fold.write(stream.state, snapshot_context(ledger_id, stream_id, stream.version), keys)
-    return StreamHead(stream_id, stream.version, stream.position, fold.version, snapshot)
 
 
 class _Deciding:

@@ -16,11 +16,11 @@ from shared.ledger_file.format import LedgerLine, LedgerRow, read_ledger, read_p
 from shared.log.append import StreamEvent, append_stored
 from shared.log.encoding import NO_KEYS, people_in_data
 from shared.log.event_check import Domain, require_first_event
-from shared.log.heads import StreamHead, lock_streams, open_ledger
+from shared.log.heads import UNFOLDED, StreamHead, lock_streams, open_ledger
 from shared.log.history_check import check_history
 from shared.log.read import READ_EVENTS_MAX, StoredEvent, read_stored
+from shared.log.snapshots import make_head, read_state
 from shared.log.stored_replies import StoredReply, append_stored_replies
-from shared.log.stream_fold import snapshot_context
 from shared.log.user_events import UserErased
 from shared.privacy.person_keys import ADDRESSES, PersonKeys, WrappedKey
 from shared.progress import Progress, ShowProgress
@@ -28,8 +28,6 @@ from shared.settings import Settings
 from shared.stores.postgres import driver_of, open_postgres
 from shared.stores.store_errors import ASYNCPG_ERRORS, POSTGRES_AND_REDIS_ERRORS
 
-UNFOLDED: Final = 0
-"""A fold version that no fold has. A stream with it has no usable snapshot, so its state is computed from its events."""
 KEYS_BEYOND_MAX: Final = 1_000
 """How many more keys than events a file of keys may have: people can be added while the ledger is exported."""
 DATA_FAULTS: Final = ("22", "23")
@@ -217,8 +215,7 @@ class _LedgerCopy:
         fold = self._fold_of(stream_id)
         if head is None:
             return _UnfinishedStream(0, 0, fold.initial)
-        context = snapshot_context(self._ledger_id, stream_id, head.version)
-        state = None if fold.is_personal else fold.read(head.snapshot, context, {})
+        state = None if fold.is_personal else read_state(fold, self._ledger_id, head, {})
         return _UnfinishedStream(head.version, head.position, state)
 
     def _head(self, stream_id: str, stream: _UnfinishedStream) -> StreamHead:
@@ -229,5 +226,4 @@ class _LedgerCopy:
         fold = self._fold_of(stream_id)
         if fold.is_personal:
             return StreamHead(stream_id, stream.version, stream.position, UNFOLDED, "null")
-        snapshot = fold.write(stream.state, snapshot_context(self._ledger_id, stream_id, stream.version), {})
-        return StreamHead(stream_id, stream.version, stream.position, fold.version, snapshot)
+        return make_head(fold, self._ledger_id, stream_id, stream.version, stream.position, stream.state, {})

@@ -148,7 +148,7 @@ def prepare_append(
         "hashes": hashes,
         **_columns(map(_fields, stream_events), member_ids=_as_texts, member_versions=_as_numbers, member_positions=_as_numbers),
         **_columns(
-            map(_fields, stream_heads),
+            map(StreamHead.columns, stream_heads),
             stream_ids=_as_texts,
             stream_versions=_as_numbers,
             stream_positions=_as_numbers,
@@ -209,7 +209,7 @@ async def append_stored(
     stored = [(e.position, e.event_id, e.type, e.schema_version, e.data, e.metadata, e.recorded_at, e.hash) for e in events]
     await copy("events", "position event_id type schema_version data metadata recorded_at hash", stored)
     await copy("stream_events", "stream_id version position", map(_fields, stream_events))
-    await driver.executemany(PUT_STREAM_HEAD, [(ledger_id, *_fields(head)) for head in stream_heads])
+    await driver.executemany(PUT_STREAM_HEAD, [(ledger_id, *head.columns()) for head in stream_heads])
     await driver.execute(PUT_HEAD, ledger_id, events[-1].position, events[-1].hash, events[-1].recorded_at)
 
 

@@ -16,25 +16,36 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.errors import NotFound
 from shared.stores.postgres import Driver
 
+UNFOLDED: Final = 0
+"""A fold version that no fold has. A stream with it has no usable snapshot, so its state is computed from its events."""
+
+# If a stream has one event and no snapshot, the event is read with the head. The position of other streams is compared with NULL,
+# which PostgreSQL knows without a look into the events.
+_STREAM_HEAD: Final = f"""
+    s.stream_id, s.version, s.position, s.fold_version, CAST(s.snapshot AS text) AS snapshot,
+    e.type, e.schema_version, CAST(e.data AS text) AS data
+    FROM streams s
+    LEFT JOIN events e ON e.ledger_id = s.ledger_id
+        AND e.position = CASE WHEN s.version = 1 AND s.fold_version = {UNFOLDED} THEN s.position END
+"""
+
 # The ledger's head is locked first, as in the appending statement. A transaction that holds this lock never waits for another
 # lock, so deadlocks are impossible. Counting the rows of `head` makes PostgreSQL lock the head before the streams. Locking the
 # streams makes PostgreSQL read their newest committed rows.
-LOCK_STREAMS: Final = text("""
+LOCK_STREAMS: Final = text(f"""
     WITH head AS MATERIALIZED (
         SELECT position, hash, greatest(clock_timestamp(), recorded_at) FROM log_heads WHERE ledger_id = :ledger_id FOR UPDATE
     ), touched AS MATERIALIZED (
-        SELECT stream_id, version, position, fold_version, CAST(snapshot AS text) AS snapshot
-        FROM streams
-        WHERE ledger_id = :ledger_id AND stream_id = ANY (CAST(:stream_ids AS text[])) AND (SELECT count(*) FROM head) > 0
-        FOR UPDATE
+        SELECT {_STREAM_HEAD}
+        WHERE s.ledger_id = :ledger_id AND s.stream_id = ANY (CAST(:stream_ids AS text[])) AND (SELECT count(*) FROM head) > 0
+        FOR UPDATE OF s
     )
     SELECT * FROM head LEFT JOIN touched ON true
-""")
+""")  # noqa: S608 # built of constants
 
-READ_STREAM_HEADS: Final = """
-    SELECT stream_id, version, position, fold_version, CAST(snapshot AS text)
-    FROM streams
-    WHERE ledger_id = $1 AND stream_id = ANY ($2)
+READ_STREAM_HEADS: Final = f"""
+    SELECT {_STREAM_HEAD}
+    WHERE s.ledger_id = $1 AND s.stream_id = ANY ($2)
 """
 
 _HEAD: Final = """
@@ -84,13 +95,23 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class StreamHead(msgspec.Struct, frozen=True):
-    """The head of a stream. `snapshot` is the stream's state as JSON; `fold_version` is the `StreamFold.version` that made it."""
+    """The head of a stream. `snapshot` is the stream's state as JSON; `fold_version` is the `StreamFold.version` that made it.
+
+    If the stream has one event and no snapshot, the last three fields are those of the event. They are read and never written.
+    """
 
     stream_id: str
     version: int
     position: int
     fold_version: int
     snapshot: str
+    event_type: str | None = None
+    event_schema_version: int | None = None
+    event_data: str | None = None
+
+    def columns(self) -> tuple[str, int, int, int, str]:
+        """Returns what is stored of the head."""
+        return self.stream_id, self.version, self.position, self.fold_version, self.snapshot
 
 
 async def lock_streams(

@@ -25,6 +25,8 @@ class StreamFold(msgspec.Struct, frozen=True):
     version: int
     initial: Any
     evolve: Callable[[Any, Any], Any]
+    has_first_snapshot: bool = True
+    """False for a kind of which there are many streams, most of them with one event: that event is read instead of a snapshot."""
 
     @property
     def is_personal(self) -> bool:

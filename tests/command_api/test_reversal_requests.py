@@ -1,13 +1,21 @@
 """Reversals over HTTP: what is answered, once for each key, on real stores and under races."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from command_api.domain.transfer import TRANSFER_FOLD, TransferState
+from shared.log.heads import UNFOLDED, read_stream_heads
+from shared.log.snapshots import is_readable, read_state
+from shared.log.streams import transfer_stream
 from shared.settings import Settings
+from shared.stores.postgres import driver_of, open_postgres
 from tests.command_api.test_hold_requests import capture, code, fault_of_log, place
 from tests.harness.clients import Commands, command_api, created
 
@@ -138,3 +146,43 @@ async def test_a_rejected_command_with_the_id_of_a_transfer_hides_it_from_nobody
         *(each for pair in zip(lost, (reverse(api, each) for each in ids), strict=True) for each in pair)
     )
     assert {answer.status_code for answer in answers[1::2]} == {201}
+
+
+async def snapshot_of(engine: AsyncEngine, transfer_id: str) -> tuple[int, int, Any]:
+    async with engine.connect() as connection:
+        sql = "SELECT version, fold_version, snapshot FROM streams WHERE stream_id = :id"
+        version, fold_version, snapshot = (await connection.execute(text(sql), {"id": transfer_stream(transfer_id)})).one()
+        return version, fold_version, snapshot
+
+
+async def test_a_transfer_has_a_snapshot_only_after_its_first_reversal(api: Commands, settings: Settings) -> None:
+    """Its event says as much, and comes with its head, so that a reversal is decided ahead like any other command."""
+    account_id = await api.account()
+    deposited = created(await api.deposit(account_id, 100))
+    async with open_postgres(settings, "daybook_command") as engine:
+        assert await snapshot_of(engine, deposited) == (1, UNFOLDED, None)
+        async with engine.connect() as connection:
+            heads = await read_stream_heads(await driver_of(connection), "main", [transfer_stream(deposited)])
+        [head] = heads.values()
+        assert is_readable(TRANSFER_FOLD, head)
+        assert read_state(TRANSFER_FOLD, "main", head, {}) == TransferState(None, account_id, 100, "EUR")
+        back = created(await reverse(api, deposited, 30))
+        assert await snapshot_of(engine, deposited) == (2, TRANSFER_FOLD.version, [None, account_id, 100, "EUR", 30, 1, True])
+        assert await snapshot_of(engine, back) == (1, UNFOLDED, None)
+    assert (await reverse(api, deposited)).json()["amount"] == 70
+
+
+async def test_a_transfer_with_the_snapshot_that_older_code_wrote_is_reversed(api: Commands, settings: Settings) -> None:
+    """And so is one whose event was not read with its head: the writer then folds all events of the stream."""
+    account_id = await api.account()
+    old, damaged = [created(await api.deposit(account_id, 100)) for _ in range(2)]
+    async with open_postgres(settings, "daybook_command") as engine, engine.begin() as connection:
+        sql = text("UPDATE streams SET fold_version = :version, snapshot = CAST(:snapshot AS jsonb) WHERE stream_id = :id")
+        snapshot = json.dumps([None, account_id, 100, "EUR", 0, 0, True])
+        written = {"version": TRANSFER_FOLD.version, "snapshot": snapshot, "id": transfer_stream(old)}
+        await connection.execute(sql, written)
+        await connection.execute(sql, written | {"version": 1, "snapshot": "[]", "id": transfer_stream(damaged)})
+    for each in (old, damaged):
+        assert (await reverse(api, each, 40)).json()["remaining"] == 60
+        assert code(await reverse(api, each, 61)) == "reversal-amount-exceeded"
+    assert await fault_of_log(settings) == ""

@@ -45,7 +45,7 @@ from shared.log.money_events import (
     TransferReversed,
 )
 from shared.log.schedule_events import ScheduleCreated
-from shared.log.stream_fold import snapshot_context
+from shared.log.snapshots import make_head, read_state
 from shared.log.user_events import (
     UserChanged,
     UserCreated,
@@ -507,8 +507,8 @@ async def append_within(connection: AsyncConnection, events: Sequence[Event], le
     members = list(_evolve(streams, head, events))
     new_events = [NewEvent(str(uuid.uuid4()), event, {"principal": "test"}) for event in events]
     heads = [
-        StreamHead(stream_id, s.version, s.position, fold_of(stream_id).version, _snapshot(ledger_id, stream_id, s, keys))
-        for stream_id, s in streams.items()
+        make_head(fold_of(stream_id), ledger_id, stream_id, stream.version, stream.position, stream.state, keys)
+        for stream_id, stream in streams.items()
     ]
     prepared = prepare_append(ledger_id, head, new_events, members, heads, [], keys)
     await append_prepared(await driver_of(connection), prepared)
@@ -516,16 +516,11 @@ async def append_within(connection: AsyncConnection, events: Sequence[Event], le
     return head.position + len(events)
 
 
-def _snapshot(ledger_id: str, stream_id: str, stream: _Stream, keys: KeysByPerson) -> str:
-    return fold_of(stream_id).write(stream.state, snapshot_context(ledger_id, stream_id, stream.version), keys)
-
-
 def _loaded(ledger_id: str, stream_id: str, head: StreamHead | None, keys: KeysByPerson) -> _Stream:
     fold = fold_of(stream_id)
     if head is None:
         return _Stream(0, 0, fold.initial)
-    state = fold.read(head.snapshot, snapshot_context(ledger_id, stream_id, head.version), keys)
-    return _Stream(head.version, head.position, state)
+    return _Stream(head.version, head.position, read_state(fold, ledger_id, head, keys))
 
 
 def _evolve(streams: dict[str, _Stream], head: Head, events: Sequence[Event]) -> Iterator[StreamEvent]:

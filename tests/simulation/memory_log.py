@@ -257,11 +257,17 @@ class MemoryLog:
     def _streams(self, transaction: Transaction, values: Any) -> list[Row]:
         head = self._head(transaction, values)[0]
         found = self._stream_heads(transaction, (LEDGER, values["stream_ids"]))
-        return [(*head, *row) for row in found] or [(*head, *([None] * 5))]
+        return [(*head, *row) for row in found] or [(*head, *([None] * len(StreamHead.__struct_fields__)))]
 
     def _stream_heads(self, _: Transaction, values: Any) -> list[Row]:
         known = self.tables.streams
-        return [msgspec.structs.astuple(known[stream_id]) for stream_id in sorted(values[1]) if stream_id in known]
+        return [self._with_only_event(known[stream_id]) for stream_id in sorted(values[1]) if stream_id in known]
+
+    def _with_only_event(self, head: StreamHead) -> Row:
+        if (head.version, head.fold_version) != (1, heads.UNFOLDED):
+            return msgspec.structs.astuple(head)
+        event = self.tables.events[head.position - 1]
+        return (*head.columns(), event.type, event.schema_version, event.data)
 
     def _replies(self, _: Transaction, values: Any) -> list[Row]:
         asked = zip(values["principals"], values["keys"], strict=True)

@@ -33,9 +33,9 @@ from projector.runner import Runner
 from shared.log.account_events import AccountOpened
 from shared.log.append import NewEvent, StreamEvent, prepare_append
 from shared.log.events import Event
-from shared.log.heads import Head, StreamHead
+from shared.log.heads import Head
 from shared.log.money_events import FundsDeposited
-from shared.log.stream_fold import snapshot_context
+from shared.log.snapshots import make_head
 from shared.privacy.person_keys import PersonKeys
 from shared.read_models.channels import DUE_HOLDS_CHANNEL, DUE_RUNS_CHANNEL, DueHolds, DueRun, DueRuns
 from shared.settings import Settings
@@ -95,13 +95,7 @@ def _first_tables() -> Tables:
             states[stream_id] = version + 1, position, fold.evolve(state, event)
             members.append(StreamEvent(stream_id, version + 1, position))
     stream_heads = [
-        StreamHead(
-            stream_id,
-            version,
-            position,
-            fold_of(stream_id).version,
-            fold_of(stream_id).write(state, snapshot_context(LEDGER, stream_id, version), {}),
-        )
+        make_head(fold_of(stream_id), LEDGER, stream_id, version, position, state, {})
         for stream_id, (version, position, state) in states.items()
     ]
     tables.append_first(prepare_append(LEDGER, Head(0, b"", NEW_YEAR), new, members, stream_heads, [], {}))
