@@ -1,7 +1,7 @@
 # Start with `make run`, `make test` or `make check`. `make` without a target lists all targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help install run engines test slow examples prove chaos check schema client types screenshots docs bench audit lock clean
+.PHONY: help install run engines test slow examples prove chaos mutants check schema client types screenshots docs bench audit lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -51,6 +51,9 @@ prove: install ## Run the proofs with thousands of repetitions for about an hour
 
 chaos: install ## Strike all parts of Daybook at random for ten minutes; SEED=7 repeats a run, MINUTES=2 shortens it
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+
+mutants: install ## Change the code in small ways that a test must notice; PART=domain (writer, events, runner, sinks) MINUTES=20 SAMPLE=200
+	$(BIN)/python -m tests.mutants $(if $(PART),--part $(PART)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SAMPLE),--sample $(SAMPLE)) $(ARGS)
 
 check: install ## Check format, lint, types and import contracts, and run the tests that need no server
 	@$(MAKE) --no-print-directory --jobs --keep-going --output-sync=target $(CHECKS)

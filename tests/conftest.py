@@ -20,16 +20,14 @@ from redis.asyncio import Redis as RedisClient
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.cassandra_server import CassandraServer
-from dev.daybook_processes import migrate
 from dev.kafka_server import KafkaServer
 from dev.search_servers import ElasticsearchServer, OpenSearchServer
-from dev.servers import MariaDb, Mongo, Postgres, Redis, start_all, stop_all
+from dev.servers import MariaDb, Mongo, Redis, start_all, stop_all
 from shared.settings import Settings
 from shared.stores.postgres import open_postgres
 from tests.harness.certificates import Authority
-from tests.harness.databases import Databases, copy_postgres, make_template
+from tests.harness.databases import Databases, copy_postgres, make_migrated_postgres
 from tests.harness.engines import lacks, running
-from tests.harness.keys import OPERATOR, add_key
 from tests.harness.log import MASTER_KEY
 from tests.harness.running import PATIENT, Servers, Stack, run_stack
 
@@ -161,17 +159,15 @@ def server_folder() -> Iterator[Path]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def migrated_postgres(server_folder: Path) -> Path:
-    """Returns the folder of a stopped PostgreSQL with all migrations and the operator's key, for `copy_postgres`."""
+    """Returns the folder of a stopped PostgreSQL with all migrations and the operator's key, for `copy_postgres`.
+
+    `make mutants` runs pytest for each mutant, and so has the folder made once: it names it in `MIGRATED_POSTGRES`.
+    """
+    if made := os.environ.get("MIGRATED_POSTGRES"):
+        return Path(made)
     folder = server_folder / "migrated"
     folder.mkdir()
-    postgres = Postgres("postgres", folder)
-    await start_all(postgres)
-    await migrate(folder, {"DAYBOOK_DATABASE_URL": postgres.url})
-    # A separate event loop ends together with everything that the connection leaves open. The loop of the run would stop here.
-    await asyncio.to_thread(asyncio.run, add_key(postgres.url, token=OPERATOR))
-    await asyncio.to_thread(asyncio.run, make_template(postgres))
-    await stop_all(postgres)
-    return postgres.folder
+    return await make_migrated_postgres(folder)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

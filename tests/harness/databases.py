@@ -12,7 +12,9 @@ from typing import Final, Self
 import asyncpg
 from pymongo import MongoClient
 
-from dev.servers import Mongo, Postgres
+from dev.daybook_processes import migrate
+from dev.servers import Mongo, Postgres, start_all, stop_all
+from tests.harness.keys import OPERATOR, add_key
 
 READY: Final = 2
 """The number of databases that are kept ready."""
@@ -20,7 +22,19 @@ TEMPLATE: Final = "template_of_tests"
 """A copy of the database `daybook` that nobody can connect to: PostgreSQL copies no database that somebody is connected to."""
 
 
-async def make_template(postgres: Postgres) -> None:
+async def make_migrated_postgres(folder: Path) -> Path:
+    """Makes a PostgreSQL with all migrations and the operator's key, stops it, and returns its folder within `folder`."""
+    postgres = Postgres("postgres", folder)
+    await start_all(postgres)
+    await migrate(folder, {"DAYBOOK_DATABASE_URL": postgres.url})
+    # A separate event loop ends together with everything that the connection leaves open. The loop of the run would stop here.
+    await asyncio.to_thread(asyncio.run, add_key(postgres.url, token=OPERATOR))
+    await asyncio.to_thread(asyncio.run, _make_template(postgres))
+    await stop_all(postgres)
+    return postgres.folder
+
+
+async def _make_template(postgres: Postgres) -> None:
     """Copies the migrated database `daybook`, for `Databases`."""
     await _execute(postgres.superuser_url, f"CREATE DATABASE {TEMPLATE} TEMPLATE daybook OWNER daybook ALLOW_CONNECTIONS false")
 

@@ -1,5 +1,6 @@
 """API keys for tests: the operator's key, which is in the template of every test database, and keys that a test adds."""
 
+import os
 import secrets
 from collections.abc import Sequence
 from datetime import timedelta
@@ -17,7 +18,8 @@ def new_token(key_id: str = "") -> str:
     return f"dbk_{key_id}_{secrets.token_urlsafe(32)}"
 
 
-OPERATOR: Final = new_token()
+OPERATOR: Final = os.environ.get("OPERATOR_OF_TESTS") or new_token()
+"""Whoever gives the tests a `MIGRATED_POSTGRES` also says which key is in it."""
 
 
 def bearer(token: str = OPERATOR) -> dict[str, str]:
