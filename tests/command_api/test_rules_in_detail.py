@@ -19,21 +19,23 @@ from command_api.domain.past_decisions import PastDecisions
 from command_api.domain.postings import MoveFunds
 from command_api.domain.reversal import Reversal, ReverseTransfer
 from command_api.domain.schedule import ChangeSchedule, RuleDate, RunSchedule
-from command_api.domain.spending import SpendingLimits
+from command_api.domain.spending import SpendingLimits, spend
 from command_api.domain.stream_folds import evolve_states, owner_of
 from command_api.domain.transfer import Deposit, TransferFunds, Withdraw
 from command_api.domain.user import UserChanges
 from shared.errors import EventImpossible, Rejection
 from shared.log.account_events import AccountLimitsChanged, AccountOpened, AccountUnfrozen
+from shared.log.day_events import DayClosed
 from shared.log.event_struct import Spent
 from shared.log.events import Event
-from shared.log.hold_events import HoldExpired
+from shared.log.hold_events import HoldExpired, HoldReleased
 from shared.log.money_events import FundsDeposited, FundsMoved, FundsTransferred, FundsWithdrawn, Leg, TransferReversed
 from shared.log.projection_events import ProjectionEventSkipped
 from shared.log.schedule_events import ScheduleCancelled
 from shared.log.streams import account_stream, email_stream, hold_stream, schedule_stream, transfer_stream
 from shared.log.user_events import UserChanged, UserDeactivated, UserErased
-from shared.schedule_rules import FIRST_DATE, LAST_DATE
+from shared.privacy.encryption import ERASED
+from shared.schedule_rules import FIRST_DATE, LAST_DATE, PlannedRun
 from tests.command_api import test_exchanges as exchanges
 from tests.command_api import test_schedules as schedules
 from tests.command_api.test_deciders import (
@@ -50,6 +52,7 @@ from tests.command_api.test_deciders import (
     created,
     deposit,
     deposited,
+    described,
     hash_email,
     limit_of,
     opened,
@@ -58,7 +61,21 @@ from tests.command_api.test_deciders import (
     when,
     withdrawal,
 )
-from tests.command_api.test_holds import END, EXPIRE, HOLD, LATER, NOW, RELEASE, RICH, capture, captured, decided, place, placed
+from tests.command_api.test_holds import (
+    END,
+    EXPIRE,
+    HOLD,
+    LATER,
+    NOW,
+    RELEASE,
+    RICH,
+    capture,
+    captured,
+    decided,
+    ended,
+    place,
+    placed,
+)
 
 THREE, FOUR = (f"00000000-0000-0000-0000-00000000000{number}" for number in (6, 7))
 EXCHANGE = {
@@ -128,6 +145,7 @@ def test_a_rejection_says_what_is_wrong(past: list[Event], command: Command, cod
     [
         (RICH, RELEASE, NOW, {"hold_id": HOLD}),
         ([*RICH, placed(), captured(10, 90)], RELEASE, NOW, {"hold_status": "captured"}),
+        ([*RICH, placed(), ended(HoldReleased)], RELEASE, NOW, {"hold_status": "released"}),
         ([*RICH, placed(expires_at=LATER)], RELEASE, LATER, {"hold_status": "expired"}),
         ([*RICH, placed()], capture(11), NOW, {"remaining": 10, "required": 11}),
         (RICH, place(expires_at=NOW), NOW, {"now": NOW}),
@@ -170,6 +188,26 @@ def test_a_hold_that_does_not_exist_is_named() -> None:
 
 
 # ── decisions ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_account_changes_when_a_hold_of_it_expires() -> None:
+    state = FoldedStates(*RICH, placed(10, expires_at=LATER), placed(20, PAID, expires_at=END), placed(5, FREE))[
+        account_stream(ONE)
+    ]
+    moments = [*msgspec.structs.replace(state, now=NOW).until_all_expire()]
+    assert [(each.now, each.available) for each in moments] == [(NOW, 65), (LATER, 75), (END, 95)]
+
+
+def test_what_no_limit_counts_is_not_kept() -> None:
+    noon = "2026-02-28T12:00:00.000000Z"
+    assert spend(SpendingLimits(per_month=50), Spent("2026-02-28", 0, 7), 5, noon) == Spent("2026-02-28", 0, 12)
+    assert spend(SpendingLimits(per_day=50), Spent("2026-02-28", 7, 0), 5, noon) == Spent("2026-02-28", 12, 0)
+    assert spend(SpendingLimits(per_transfer_max=50), None, 50, noon) is None
+
+
+def test_the_accounts_of_an_exchange_must_differ() -> None:
+    with pytest.raises(Rejection, match=r"^The five accounts of an exchange must be different\.$"):
+        when(ExchangeFunds.model_validate(EXCHANGE | {"to_account_id": ONE}))
 
 
 def test_the_expiry_of_a_hold_that_was_captured_in_part_records_the_rest() -> None:
@@ -384,6 +422,17 @@ def test_the_first_and_the_last_date_are_dates_of_rules_and_no_others() -> None:
         assert (error["type"], str(FIRST_DATE) in error["msg"], str(LAST_DATE) in error["msg"]) == ("date_invalid", True, True)
 
 
+SAID = {
+    "nothing_to_change": "Give a name, an email, metadata, or several of them",
+    "limits_crossed": "per_transfer_min must not be larger than per_transfer_max",
+    "same_currency": "Must be another currency than `from_currency`",
+    "rate_zero": "Must be more than 0",
+    "exchange_out_of_range": "At this rate it gives 0, or more than 2^53 - 1 minor units",
+    "too_short": "Must have at least 2 items",
+    "amount_zero": "Must not be 0",
+}
+
+
 @pytest.mark.parametrize(
     ("kind", "body", "place", "error"),
     [
@@ -404,6 +453,7 @@ def test_a_body_that_no_command_can_have_is_refused_where_it_is_wrong(
         kind.model_validate(body)
     [found] = invalid.value.errors()
     assert (found["loc"], found["type"]) == (place, error)
+    assert found["msg"] == SAID[error]
 
 
 def test_an_exchange_may_give_the_smallest_amount_and_limits_may_be_equal() -> None:
@@ -440,13 +490,64 @@ def test_what_an_event_says_beside_its_rule_is_decided_again_too() -> None:
     events: list[Event] = [
         AccountOpened(account_id=TWO, owner_id=ADA, currency="EUR", overdraft_limit=3, metadata={"flat": "7"}),
         ProjectionEventSkipped(projection="balances", position=1, reason="a wrong amount"),
+        UserChanged(ADA, ERASED, ERASED, hash_email("bea@example.com"), hash_email("ada@example.com")),
         UserChanged(ADA, "Bea", "bea@example.com", hash_email("bea@example.com"), hash_email("ada@example.com"), '{"a":"1"}'),
     ]
     for event in events:
         past = PastDecisions()
-        past.decide_again(1, created(), NOW)
+        past.decide_again(1, described(), NOW)
         past.decide_again(2, event, NOW)
-        assert past.versions
+        assert {past.versions[stream_id] for stream_id in event.streams()} <= {1, 2}
+
+
+def test_a_movement_of_several_legs_is_decided_again_with_its_moment() -> None:
+    accounts: list[Event] = [created(), opened(), opened(TWO), deposited(100)]
+    said = {"occurred_at": "2026-01-01T00:00:00.000000Z"}
+    [moved] = when(MoveFunds.model_validate({"id": FREE, "postings": LEGS} | said), *accounts)
+    past = PastDecisions()
+    for position, event in enumerate([*accounts, moved], 1):
+        past.decide_again(position, event, NOW)
+    assert past.states[account_stream(TWO)].posted == 5
+
+
+def test_a_run_is_decided_again_with_the_next_run_as_it_was_planned() -> None:
+    """Time zones change, and the next run was planned with those of that day."""
+    accounts: list[Event] = [created(), opened(), opened(TWO), deposited(100), schedules.planned()]
+    [made] = schedules.decided(schedules.run(), *accounts, now=schedules.day(2))
+    assert isinstance(made, FundsTransferred)
+    assert made.run is not None
+    otherwise = PlannedRun("2026-01-03T08:00:00.000000Z", "2026-01-03")
+    made = msgspec.structs.replace(made, run=msgspec.structs.replace(made.run, next_run=otherwise))
+    past = PastDecisions()
+    for position, event in enumerate(accounts, 1):
+        past.decide_again(position, event, schedules.NOW)
+    past.decide_again(len(accounts) + 1, made, schedules.day(2))
+    assert past.states[schedule_stream(schedules.ID)].next_run == otherwise
+
+
+def test_a_run_that_was_refused_although_it_could_be_made_is_impossible() -> None:
+    accounts: list[Event] = [created(), opened(), opened(TWO), deposited(100), schedules.planned()]
+    past = PastDecisions()
+    for position, event in enumerate(accounts, 1):
+        past.decide_again(position, event, schedules.NOW)
+    with pytest.raises(EventImpossible, match=r"^its command would record FundsTransferred here$"):
+        past.decide_again(len(accounts) + 1, schedules.refused(1, "insufficient-funds"), schedules.day(2))
+
+
+def test_nothing_is_said_of_events_that_do_not_exist_yet() -> None:
+    past = PastDecisions()
+    past.decide_again(1, created(), NOW)
+    with pytest.raises(EventImpossible, match=r"^it skips the event at 2, which did not exist yet$"):
+        past.decide_again(2, ProjectionEventSkipped(projection="balances", position=2, reason="wrong"), NOW)
+    closed = DayClosed(day="2025-12-30", time_zone="UTC", up_to=2, events=1, root="0" * 64, first_position=1, last_position=1)
+    with pytest.raises(EventImpossible, match=r"^it counts the events up to 2, which did not exist yet$"):
+        past.decide_again(2, closed, NOW)
+    past.decide_again(2, msgspec.structs.replace(closed, up_to=1), NOW)
+
+
+def test_a_hash_of_an_address_that_daybook_does_not_make_is_impossible() -> None:
+    with pytest.raises(EventImpossible, match=r"^its hash of an address is not one that Daybook makes$"):
+        PastDecisions().decide_again(1, msgspec.structs.replace(created(), email_hash="x"), NOW)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ PARTS: Final = {
         (
             *FAST,
             *_of_command_api("append_statement", "batch", "command_queue", "deciders", "dry_runs", "half_batches"),
-            *_of_command_api("handover", "kept_connection", "writer_faults"),
+            *_of_command_api("handover", "kept_connection", "writer_faults", "writer_in_detail", "transfer_batch"),
             ONE_SIMULATION,
         ),
         600,
