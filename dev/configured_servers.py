@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 from shared.errors import StackError
 from shared.stores.postgres import postgres_address
 from shared.stores.redis import redis_tls
+from shared.stores.redis_cluster import names_cluster, read_cluster_url
 from shared.stores.store_errors import reading_url
 
 ANSWER_SECONDS: Final = 5
@@ -58,11 +59,16 @@ async def _ask_mongo(url: str) -> None:
 
 async def _ask_redis(url: str) -> None:
     with reading_url("DAYBOOK_REDIS_URL"):
-        client: Redis = Redis.from_url(
-            url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS, **redis_tls(url)
-        )
-    async with client:
-        await client.ping()
+        places, url_of = read_cluster_url(url) if names_cluster(url) else ([("", 0)], lambda _: url)
+        clients = [
+            Redis.from_url(
+                url_of(place), socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS, **redis_tls(url_of(place))
+            )
+            for place in places
+        ]
+    for client in clients:
+        async with client:
+            await client.ping()
 
 
 _ASK: Final[Mapping[str, Callable[[str], Awaitable[None]]]] = {

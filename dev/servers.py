@@ -309,12 +309,14 @@ class Redis(Server):
     def _command(self) -> ProgramArguments:
         # The password is in a file and not in the command line, which every user of the machine can read.
         config = self.folder / "redis.conf"
-        lines = (
-            f"bind 127.0.0.1\nport {self.port}\nrequirepass {self._password('default')}",
-            f"dir {_quoted(self.folder)}\nappendonly yes\nmaxmemory-policy noeviction\ndatabases 64",
-        )
-        write_private(config, "\n".join(lines))
+        write_private(config, "\n".join(self._configuration()))
         return [find_program("redis-server", "valkey-server"), config]
+
+    def _configuration(self) -> list[str]:
+        return [
+            *("bind 127.0.0.1", f"port {self.port}", f"requirepass {self._password('default')}"),
+            *(f"dir {_quoted(self.folder)}", "appendonly yes", "maxmemory-policy noeviction", "databases 64"),
+        ]
 
     async def _settle(self) -> None:
         async with RedisClient.from_url(self.url, socket_timeout=1, socket_connect_timeout=1) as client:

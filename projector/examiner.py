@@ -122,16 +122,16 @@ class Examiner:
         return {ledger_id: self._findings(ledger_id, end, live, failed) for ledger_id, end in ends.items()}
 
     def _findings(
-        self, ledger_id: str, end: LogEnd, live: Mapping[Store, Mapping[str, LiveCheckpoint]], failed: Container[str]
+        self, ledger_id: str, end: LogEnd, live: Mapping[Store, Mapping[str, LiveCheckpoint | None]], failed: Container[str]
     ) -> LedgerFindings:
         models = {}
         for model in self._models:
-            if model.store in live:
-                name = pointer_id(model, ledger_id)
+            name = pointer_id(model, ledger_id)
+            if model.store in live and (live[model.store].get(name) or name not in live[model.store]):
                 models[model.name] = judge(model, live[model.store].get(name), end, has_failed=name in failed)
         return LedgerFindings(end.position, models)
 
-    async def _read_store(self, store: Store, ledger_ids: Sequence[str]) -> dict[str, LiveCheckpoint] | None:
+    async def _read_store(self, store: Store, ledger_ids: Sequence[str]) -> Mapping[str, LiveCheckpoint | None] | None:
         try:
             return await self._sinks[store].read_live([each for each in self._models if each.store == store], ledger_ids)
         except (*POSTGRES_AND_REDIS_ERRORS, PyMongoError, StoreUnavailable):

@@ -51,7 +51,8 @@ from shared.settings import Settings, read_settings
 from shared.stores.all_stores import Stores, open_stores
 from shared.stores.doctor import require_safe
 from shared.stores.postgres import open_postgres, require_durable_postgres
-from shared.stores.redis import redis_tls, require_lasting_redis
+from shared.stores.redis import find_server, redis_tls, require_lasting_redis
+from shared.stores.redis_cluster import Place, names_cluster, read_cluster_url
 from shared.stores.schema import require_schema
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
 from shared.supervision import end_tasks, keep_running
@@ -60,10 +61,15 @@ from shared.tracing import Traces, open_traces
 log = structlog.get_logger()
 
 HEALTH_SECONDS: Final = 3
-QUEUE: Final = "daybook:projector:queue"
+ARQ_SLOT: Final = "{arq:abort}"
+"""arq changes its queue, the keys of a job and its key `arq:abort` in one transaction. This text in the name of the queue and of
+each job keeps all of them in the slot of that key, so in a cluster they are on one server."""
+QUEUE: Final = f"daybook:projector:{ARQ_SLOT}:queue"
 ANSWER_SECONDS_MAX: Final = 2.0
 RUNNER_DRAIN_SECONDS: Final = 5.0
 STORES_CLOSE_SECONDS: Final = 2.0
+QUEUE_PATIENCE: Final = 5
+"""How many times the longest wait of a query arq waits for the server of a cluster."""
 RECONNECT_SECONDS: Final = 0.05
 RECONNECT_SECONDS_MAX: Final = 1.0
 TWICE_A_MINUTE: Final = {0, 30}
@@ -190,10 +196,17 @@ async def look(ctx: Context, *_args: Any, **_kwargs: Any) -> None:
 class PatientConnection(AbstractConnection):
     """A connection that retries until Redis answers again. Without it, arq would end the worker."""
 
+    host: str
+    port: int
+    find_server: Callable[[], Awaitable[Place]] | None = None
+    """Finds the server of a cluster that has the queue. A server that has it no longer refuses a command, and arq tries again."""
+
     async def connect(self) -> None:
         seconds = RECONNECT_SECONDS
         while True:
             try:
+                if self.find_server and not self.is_connected:
+                    self.host, self.port = await self.find_server()
                 await super().connect()  # type: ignore[no-untyped-call]
             except (RedisError, OSError) as error:
                 log.warning("arq waits for Redis", error=kind_of(error))
@@ -205,15 +218,23 @@ class PatientConnection(AbstractConnection):
 
 def make_pool(settings: Settings) -> ArqRedis:
     """Returns a Redis client for arq only, which waits for Redis without a limit. The runner's client has time limits."""
+    url, more, members = settings.redis_url, {}, {}
+    if names_cluster(url):
+        [first, *_], url_of = read_cluster_url(url)
+        url = url_of(first)
+        # A server that was lost with its machine ends no connection, and another one has the queue by then.
+        more = {"socket_timeout": settings.redis_timeout_ms * QUEUE_PATIENCE / 1000}
+        members = {"find_server": staticmethod(partial(find_server, settings, QUEUE))}
     pool = ConnectionPool.from_url(
-        settings.redis_url,
+        url,
         socket_connect_timeout=settings.redis_timeout_ms / 1000,
         retry=Retry(ExponentialBackoff(cap=RECONNECT_SECONDS_MAX, base=RECONNECT_SECONDS), _FOR_EVER),
         retry_on_error=_RETRIED_BY_ARQ,
-        **redis_tls(settings.redis_url),
+        **redis_tls(url),
+        **more,
     )
     # `from_url` has chosen a connection class by the URL: for TLS, TCP or a socket. Keep it as the base class.
-    pool.connection_class = type("Connection", (PatientConnection, pool.connection_class), {})
+    pool.connection_class = type("Connection", (PatientConnection, pool.connection_class), members)
     return ArqRedis(pool, default_queue_name=QUEUE, job_serializer=msgspec.json.encode, job_deserializer=msgspec.json.decode)
 
 
@@ -236,15 +257,19 @@ async def find_due_runs(ctx: Context, *_args: Any, **_kwargs: Any) -> None:
 
 
 def _cron_jobs(settings: Settings) -> list[CronJob]:
-    jobs = [cron(look, second=TWICE_A_MINUTE), cron(find_due_holds, second=EVERY_TEN_SECONDS)]
-    jobs.append(cron(find_due_runs, second=EVERY_TEN_SECONDS))
+    jobs = [_cron(look, second=TWICE_A_MINUTE), _cron(find_due_holds, second=EVERY_TEN_SECONDS)]
+    jobs.append(_cron(find_due_runs, second=EVERY_TEN_SECONDS))
     if settings.seal_key is not None:
         minutes = settings.seal_seconds // MINUTE_SECONDS
         if minutes:
-            jobs.append(cron(seal, minute=set(range(0, 60, minutes)), second=0))
+            jobs.append(_cron(seal, minute=set(range(0, 60, minutes)), second=0))
         else:
-            jobs.append(cron(seal, second=set(range(0, 60, settings.seal_seconds))))
+            jobs.append(_cron(seal, second=set(range(0, 60, settings.seal_seconds))))
     return jobs
+
+
+def _cron(job: Any, **when: Any) -> CronJob:
+    return cron(job, name=f"{ARQ_SLOT}:{job.__name__}", **when)
 
 
 def make_worker_settings(

@@ -10,6 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from dev.servers import MariaDb, Mongo, Redis, start_all, stop_all
 from shared.settings import Settings
 from shared.stores.postgres import open_postgres
 from tests.harness.certificates import Authority
+from tests.harness.clusters import RedisCluster
 from tests.harness.databases import Databases, copy_postgres, make_migrated_postgres
 from tests.harness.engines import lacks, running
 from tests.harness.log import MASTER_KEY
@@ -181,6 +183,21 @@ async def servers(server_folder: Path, migrated_postgres: Path) -> AsyncIterator
         gc.collect()
     yield Servers(postgres, mongo, redis)
     await stop_all(postgres, mongo, redis)
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(server_folder: Path) -> Iterator[RedisCluster]:
+    """A Redis Cluster of three masters for the whole run, as `servers`."""
+    folder = server_folder / "redis-cluster"
+    folder.mkdir()
+    cluster = RedisCluster(folder)
+    # The thread stays until the end, and any test can ask for the cluster: see `running`.
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            thread.submit(asyncio.run, cluster.start()).result()
+            yield cluster
+        finally:
+            thread.submit(asyncio.run, stop_all(*cluster.members)).result()
 
 
 @pytest.fixture(scope="session")

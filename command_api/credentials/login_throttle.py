@@ -27,7 +27,7 @@ SITE_PAUSE_SECONDS_MAX: Final = 60
 ATTEMPTS_KEPT_SECONDS: Final = 86_400
 FAMILIAR_SITE_SECONDS: Final = 30 * 86_400
 
-# KEYS: the login from the site, the site, and a key that exists if the site is familiar to the login. ARGV: how long attempts are
+# KEYS, all in one slot of a cluster: the login from the site, the site, and a key that exists if the site is familiar to the login. ARGV: how long attempts are
 # kept, in ms; then, for each of the first two keys, the number of free attempts and the longest pause in ms. Returns how long the
 # caller must wait, in ms, or 0 if the attempt was counted.
 _COUNT_ATTEMPT: Final = """
@@ -90,4 +90,4 @@ class LoginThrottle:
 
 def _keys(site: str, login: str) -> list[str]:
     pair, alone = (hashlib.sha256("\x1f".join(parts).encode()).hexdigest() for parts in ((site, login), (site,)))
-    return [f"daybook:tries:{pair}", f"daybook:tries:{alone}", f"daybook:familiar:{pair}"]
+    return [f"daybook:tries:{{{alone}}}:{pair}", f"daybook:tries:{{{alone}}}", f"daybook:familiar:{{{alone}}}:{pair}"]

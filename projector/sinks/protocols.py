@@ -7,7 +7,7 @@ A store without transactions can follow it too: it stores with each document the
 ignores a write with a lower position, and moves the checkpoint after the data.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -122,11 +122,12 @@ class ContentReader(CheckpointReader, Protocol):
 class LiveReader(Protocol):
     """Reads the checkpoints of many live generations at once."""
 
-    async def read_live(self, models: Sequence[ReadModel], ledger_ids: Sequence[str]) -> dict[str, LiveCheckpoint]:
+    async def read_live(self, models: Sequence[ReadModel], ledger_ids: Sequence[str]) -> Mapping[str, LiveCheckpoint | None]:
         """Returns the live checkpoints of these read models of these ledgers, each under its `pointer_id`.
 
-        Also looks for lost data, as `find_loss` does. Leaves out a read model that has no live generation or has lost data. For
-        MongoDB and Redis, the number of round trips does not depend on the number of ledgers.
+        Also looks for lost data, as `find_loss` does. Leaves out a read model that has no live generation or has lost data. One
+        on a server that does not answer, while others do, is None. For MongoDB and Redis, the number of round trips does not
+        depend on the number of ledgers.
         """
 
 

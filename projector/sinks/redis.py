@@ -14,7 +14,9 @@ from typing import Any, Final
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ClusterDownError, NoScriptError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from projector.projections.changes import REMOVED, KeyChanges, pieces, removed
 from projector.sinks.protocols import TOGETHER_CHANGES_MAX, LiveCheckpoint, Step, StepDeadLetters, damaged
@@ -30,6 +32,8 @@ from shared.read_models.dead_letters import (
 from shared.read_models.generations import Generation, pointer_id, pointer_key
 from shared.read_models.shapes import COPY_MARK, READ_MODELS, ReadModel
 from shared.read_models.stored_state import Checkpoint, Pointer
+from shared.stores.redis import server_with
+from shared.stores.redis_cluster import Place
 from shared.stores.shared_round_trips import SharedRoundTrips
 
 _SCRIPTS: Final = files("projector.sinks") / "redis_scripts"
@@ -57,6 +61,9 @@ _NAMES_AT_ONCE: Final = 1_000
 """About how many names one search for lost keys looks at. A larger generation is searched in turns."""
 
 
+_AWAY: Final = (RedisConnectionError, RedisTimeoutError, ClusterDownError, OSError)
+"""The errors that are answers in a pipeline when a server of a cluster does not answer."""
+
 _ERRORS_OF_DATA: Final = ("WRONGTYPE", "not an integer", "not a valid float", "would overflow", "not a number")
 """Texts of the errors that are caused by the stored data. Redis errors can only be told apart by their texts."""
 
@@ -79,7 +86,8 @@ class RedisSink:
         self._prepare = redis.register_script(_PREPARE)
         self._require_fits = redis.register_script(_REQUIRE_FITS)
         self._switch = redis.register_script(_SWITCH)
-        self._together = SharedRoundTrips(self._apply_together, len(READ_MODELS))
+        self._rounds: dict[Place | None, SharedRoundTrips[list[Any], Any]] = {}
+        """Server of a cluster → the round trips to it, so that a server which does not answer holds up no batch for another."""
         self._sums: dict[str, Sums] = {}
         """Prefix of a generation → the sums that the last batch of this process left there."""
         self._searched: dict[str, str] = {}
@@ -106,13 +114,19 @@ class RedisSink:
         arguments: list[Any] = [prefix, self._searched.get(prefix, "0"), _NAMES_AT_ONCE]
         return self._find_loss(keys=keys, args=arguments, client=client)
 
-    async def read_live(self, models: Sequence[ReadModel], ledger_ids: Sequence[str]) -> dict[str, LiveCheckpoint]:
-        """Returns the live checkpoints, by `pointer_id`. One of a key that has another type than it should is left out."""
+    async def read_live(self, models: Sequence[ReadModel], ledger_ids: Sequence[str]) -> dict[str, LiveCheckpoint | None]:
+        """Returns the live checkpoints, by `pointer_id`. One of a key that has another type than it should is left out.
+
+        One on a server of a cluster that does not answer is None.
+        """
         pairs = [(model, ledger_id) for ledger_id in ledger_ids for model in models]
         async with self._redis.pipeline(transaction=False) as pipe:
             for pair in pairs:
                 pipe.hget(pointer_key(*pair), "live")
             numbers = await pipe.execute(raise_on_error=False)
+        found: dict[str, LiveCheckpoint | None] = {
+            pointer_id(*pair): None for pair, number in zip(pairs, numbers, strict=True) if isinstance(number, _AWAY)
+        }
         live = [Generation(*pair, int(number)) for pair, number in zip(pairs, numbers, strict=True) if isinstance(number, str)]
         async with self._redis.pipeline(transaction=False) as pipe:
             for generation in live:
@@ -120,11 +134,12 @@ class RedisSink:
                 pipe.get(generation.key("checkpoint"))
                 pipe.hgetall(generation.key("origin"))
             answers = iter(await pipe.execute(raise_on_error=False))
-        found = {}
         for generation, search, position, origin in zip(live, answers, answers, answers, strict=True):
             if isinstance(search, list):
                 self._searched[generation.key("")] = search[0]
-            if isinstance(position, str) and isinstance(origin, dict) and (checkpoint := _checkpoint(position, origin)):
+            if any(isinstance(each, _AWAY) for each in (search, position, origin)):
+                found[pointer_id(generation.model, generation.ledger_id)] = None
+            elif isinstance(position, str) and isinstance(origin, dict) and (checkpoint := _checkpoint(position, origin)):
                 found[pointer_id(generation.model, generation.ledger_id)] = LiveCheckpoint(generation.number, checkpoint)
         return found
 
@@ -159,7 +174,11 @@ class RedisSink:
         arguments: list[Any] = [generation.number, step.before, step.after, step.log_hash, generation.key(""), commands, words]
         if len(changes) > TOGETHER_CHANGES_MAX:
             return int(await self._apply(keys=keys, args=arguments))
-        return int(await self._together.ask([len(keys), *keys, *arguments]))
+        place = server_with(self._redis, pointer)
+        rounds = self._rounds.get(place)
+        if rounds is None:
+            rounds = self._rounds[place] = SharedRoundTrips(self._apply_together, len(READ_MODELS))
+        return int(await rounds.ask([len(keys), *keys, *arguments]))
 
     async def _apply_together(self, calls: Sequence[list[Any]]) -> Sequence[Any]:
         """Calls the script once for each batch, in one round trip. An error is the answer of only the call that failed."""

@@ -6,7 +6,7 @@ out, the process leases more in the background. So a request of a busy caller co
 processes together exceed the limit by no more than the permits that they have leased.
 
 If Redis does not answer, one request is delayed by `ANSWER_SECONDS`. From then on, each process counts by itself until Redis
-answers again, because the failure of a rate limit must not stop the service.
+answers again, because the failure of a rate limit must not stop the service. All servers of a cluster must answer for that.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import math
 import time
 from collections import OrderedDict
 from contextlib import suppress
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import structlog
 from limits import RateLimitItem, RateLimitItemPerSecond
@@ -23,6 +23,7 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from redis.asyncio import Redis
 
 from shared.errors import RateLimited
+from shared.stores.redis import servers_of
 from shared.stores.store_errors import POSTGRES_AND_REDIS_ERRORS
 from shared.supervision import end_tasks, keep_running
 
@@ -73,6 +74,18 @@ class _Budget:
         self.leasing: asyncio.Task[None] | None = None
 
 
+class _WindowsInRedis(RedisStorage):
+    """The windows, in the Redis or the cluster that the client is connected to."""
+
+    def __init__(self, redis: "Redis") -> None:
+        self._client = redis
+        super().__init__("redis://", implementation="redispy", key_prefix=KEY_PREFIX)
+
+    def configure_bridge(self) -> None:
+        bridge: Any = self.bridge
+        bridge.connection_getter = lambda _: self._client
+
+
 class RateLimits:
     """The limits of all callers, or of all addresses, under one policy."""
 
@@ -94,13 +107,7 @@ class RateLimits:
         self._window_seconds = window_seconds
         self._policy_header = (b"ratelimit-policy", b'"%b";q=%d;w=%d' % (policy.encode(), requests_max, window_seconds))
         self._name = policy.encode()
-        storage = RedisStorage(
-            "redis://",
-            implementation="redispy",
-            key_prefix=KEY_PREFIX,
-            connection_pool=redis.connection_pool,  # type: ignore[arg-type]
-        )
-        self._shared = SlidingWindowCounterRateLimiter(storage)
+        self._shared = SlidingWindowCounterRateLimiter(_WindowsInRedis(redis))
         self._local = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._budgets: OrderedDict[str, _Budget] = OrderedDict()
         self._looking: asyncio.Task[None] | None = None
@@ -252,7 +259,7 @@ class RateLimits:
             await asyncio.sleep(LOOK_SECONDS)
             with suppress(*POSTGRES_AND_REDIS_ERRORS):
                 async with asyncio.timeout(LOOK_SECONDS):
-                    answers = bool(await self._redis.ping())
+                    answers = all([await server.ping() for server in await servers_of(self._redis)])
         self._looking = None
         if answers:
             log.info("rate limits: counted together again", policy=self._policy)

@@ -8,7 +8,7 @@ if Redis loses the command that deletes them.
 
 The time of last use has its own Redis key, which expires when the session is not used for too long. So a process that verifies
 sessions only needs the rights to read from Redis and to set text values. It does not need the right to change hashes, in which
-balances are stored.
+balances are stored. In a cluster, the keys of a session are on one server, and the list of a user's sessions may be on another.
 
 If Redis does not answer, a request with a session gets `StoreUnavailable` within a bounded time. It is never admitted.
 """
@@ -40,19 +40,22 @@ SESSIONS_MAX: Final = 20
 
 _TOKEN: Final = re.compile(r"dbs_([0-9a-f]{32})_[A-Za-z0-9_-]{43}")
 
-# KEYS: the session, its last use, the list of the user's sessions. ARGV: the session id, the longest time without use in ms, the
-# longest duration in ms, then the fields of the session with their values. Returns when the session begins and when it ends at
-# the latest, in ms since 1970.
+# KEYS: the session, its last use. ARGV: the longest time without use in ms, the longest duration in ms, then the fields of the
+# session with their values. Returns when the session begins and when it ends at the latest, in ms since 1970.
 _BEGIN: Final = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local ends = now + ARGV[3]
-redis.call('HSET', KEYS[1], 'created_at', now, 'ends_at', ends, unpack(ARGV, 4))
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-redis.call('SET', KEYS[2], now, 'PX', math.min(ARGV[2], ARGV[3]))
-redis.call('ZADD', KEYS[3], t[1] * 1000000 + t[2], ARGV[1])  -- in microseconds, so that no two sessions are equally old
-redis.call('PEXPIRE', KEYS[3], ARGV[3])
+local ends = now + ARGV[2]
+redis.call('HSET', KEYS[1], 'created_at', now, 'ends_at', ends, unpack(ARGV, 3))
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('SET', KEYS[2], now, 'PX', math.min(ARGV[1], ARGV[2]))
 return {tostring(now), tostring(ends)}
+"""
+# KEYS: the list of the user's sessions. ARGV: the session id, the longest duration in ms.
+_LIST: Final = """
+local t = redis.call('TIME')
+redis.call('ZADD', KEYS[1], t[1] * 1000000 + t[2], ARGV[1])  -- in microseconds, so that no two sessions are equally old
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
 
 
@@ -90,6 +93,7 @@ class Sessions:
         self._idle_ms = settings.session_idle_seconds * 1000
         self._most_ms = settings.session_max_seconds * 1000
         self._begin = redis.register_script(_BEGIN)
+        self._list = redis.register_script(_LIST)
 
     # ── verifying ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -148,8 +152,9 @@ class Sessions:
         flat = [part for field in fields.items() for part in field]
         index = _index(ledger_id, user_id)
         most_ms = int(min(self._most_ms, max(1, password.seconds_left * 1000)))
-        arguments: list[str | int] = [session_id, self._idle_ms, most_ms, *flat]
-        now, ends = await self._bounded(self._begin([_key(session_id), _used(session_id), index], arguments))
+        # If only one of the two is done, nobody has the token, and a list may name sessions that do not exist.
+        beginning = self._begin([_key(session_id), _used(session_id)], [self._idle_ms, most_ms, *flat])
+        (now, ends), _ = await self._bounded(asyncio.gather(beginning, self._list([index], [session_id, most_ms])))
         expires = min(int(now) + self._idle_ms, int(ends))
         return NewSession(token, session_id, _moment(expires), _moment(int(ends)))
 
@@ -204,7 +209,7 @@ def new_session_id() -> str:
 
 
 def _key(session_id: str) -> str:
-    return f"daybook:session:{session_id}"
+    return f"daybook:session:{{{session_id}}}"
 
 
 def _used(session_id: str) -> str:

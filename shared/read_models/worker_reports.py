@@ -20,8 +20,11 @@ from shared.supervision import TaskHealth
 
 Phase = Literal["waiting", "reading", "folding", "writing"]
 
-HEALTH_KEY: Final = "daybook:projector:health"
-"""The Redis key that exists while a projector is alive. It expires a few seconds after the projector has ended."""
+HEALTH_KEY: Final = "daybook:projector:{arq:abort}:health"
+"""The Redis key that exists while a projector is alive. It expires a few seconds after the projector has ended.
+
+The text in braces keeps it beside the queue of arq in a cluster: see `projector.worker`.
+"""
 
 WORKERS_KEY: Final = "daybook:projector:workers"
 """The Redis key that exists while a worker reports."""
@@ -100,7 +103,10 @@ async def read_unhealthy_read_models(redis: "Redis") -> UnhealthyReadModels | No
     """Returns what all workers last reported about all ledgers; None if no worker has reported recently."""
     client: Any = redis
     workers = await client.zrange(WORKERS_KEY, 0, -1)
-    found = [text for text in await client.mget(map(_report_key, workers)) if text] if workers else []
+    async with client.pipeline(transaction=False) as pipe:
+        for worker in workers:
+            pipe.get(_report_key(worker))
+        found = [text for text in await pipe.execute() if text]
     return _together([msgspec.json.decode(text, type=UnhealthyReadModels) for text in found]) if found else None
 
 

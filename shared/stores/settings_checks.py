@@ -83,4 +83,7 @@ def _is_encrypted(url: str) -> bool:
         return True
     if url.startswith(("nats:", "kafka:")) and "ssl_ca_certs" in query:
         return True
-    return url.startswith(("rediss:", "mongodb+srv:", "https:")) or "true" in {query.get("tls"), query.get("ssl")}
+    return url.startswith(("rediss:", "rediss+cluster:", "mongodb+srv:", "https:")) or "true" in {
+        query.get("tls"),
+        query.get("ssl"),
+    }

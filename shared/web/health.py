@@ -139,4 +139,5 @@ async def ask_postgres(engine: AsyncEngine) -> None:
 
 
 async def ask_redis(redis: "Redis") -> None:
+    """Asks Redis, or one server of a cluster: if another one is away, only the queries that need it get no answer."""
     await redis.ping()

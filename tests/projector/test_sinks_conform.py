@@ -37,6 +37,7 @@ from shared.read_models.generations import Generation
 from shared.reporting.tables import DATA_TABLES
 from shared.settings import Settings
 from shared.stores.doctor import examine_as_any_role
+from shared.stores.redis import servers_of
 from shared.timeline.rows import key_of
 from tests.harness.documents import StoredDocuments
 from tests.harness.log import PERSON_KEYS, Book, recorded
@@ -46,10 +47,10 @@ from tests.harness.running import Servers
 from tests.harness.search import empty_search, with_search
 from tests.harness.timeline import empty_timeline, with_timeline
 
-SINKS: Final = ("mongo", "redis", "sqlite", "mariadb", "postgresql", "search", "timeline")
-"""MongoDB, Redis, the databases of SQL reporting, OpenSearch, and Cassandra."""
+SINKS: Final = ("mongo", "redis", "redis-cluster", "sqlite", "mariadb", "postgresql", "search", "timeline")
+"""MongoDB, Redis, a Redis Cluster, the databases of SQL reporting, OpenSearch, and Cassandra."""
 SLOW: Final = {"search", "timeline"}
-NAMES: Final = {"mongo": "users", "redis": "balances", "search": "search", "timeline": "timeline"}
+NAMES: Final = {"mongo": "users", "redis": "balances", "redis-cluster": "balances", "search": "search", "timeline": "timeline"}
 """The read model with which a sink is tested, if it is not `reports`."""
 HISTORY: Final = recorded(Book(seed=3).history(60))
 _NUMBERS: Final = count(1_000)
@@ -86,12 +87,16 @@ async def sunk(request: pytest.FixtureRequest, settings: Settings, servers: Serv
         url = await new_database(kind, servers, mariadb, tmp_path)
         await migrate_reporting(url)
         settings = settings.model_copy(update={"reporting_url": url})
+    if kind == "redis-cluster":
+        settings = settings.model_copy(update={"redis_url": request.getfixturevalue("redis_cluster").url})
     if kind == "search":
         settings = with_search(settings, request.getfixturevalue("opensearch"))
     if kind == "timeline":
         settings = with_timeline(settings, request.getfixturevalue("cassandra"))
     async with open_ledger(settings) as ledger:
         yield Sunk(ledger, kind)
+        if kind == "redis-cluster":
+            await asyncio.gather(*(server.flushall() for server in await servers_of(ledger.stores.redis)))
         if kind == "search":
             await empty_search(ledger.stores.optional["search"])
         if kind == "timeline":
@@ -340,7 +345,7 @@ async def tamper(sunk: Sunk, what: str) -> None:
         else:
             await documents.delete(found["_id"])
         return
-    if sunk.kind == "redis":
+    if sunk.kind.startswith("redis"):
         [name, *_] = await sunk.sink.sample(live, 1)
         redis: Any = stores.redis
         await (redis.hset(live.key(name), "version", "77") if what == "change" else redis.delete(live.key(name)))

@@ -1,0 +1,231 @@
+"""One client for the servers of a Redis Cluster: it finds the server of each key, and one that is away holds up nothing else."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import pytest_asyncio
+from redis.crc import key_slot
+from redis.exceptions import ClusterCrossSlotError, ResponseError
+
+from shared.settings import Settings
+from shared.stores.redis import open_redis, require_lasting_redis, servers_of
+from shared.stores.redis_cluster import ClusterRedis, read_cluster_url
+from shared.stores.store_errors import REDIS_ERRORS
+from tests.harness.clusters import RedisCluster, RedisMember, running_redis_cluster
+from tests.harness.log import MASTER_KEY
+
+pytestmark = pytest.mark.services
+
+ANSWER_SECONDS: Final = 20.0
+"""Longer than any of these answers takes on a busy machine."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(server_folder: Path) -> AsyncIterator[RedisCluster]:
+    folder = server_folder / "mortal-redis-cluster"
+    folder.mkdir()
+    async with running_redis_cluster(folder) as cluster:
+        yield cluster
+
+
+def settings_of(cluster: RedisCluster, redis_timeout_ms: int = 10_000) -> Settings:
+    return Settings(
+        database_url="postgresql://nobody@127.0.0.1:1/none",
+        mongo_url="mongodb://127.0.0.1:1",
+        redis_url=cluster.url,
+        redis_timeout_ms=redis_timeout_ms,
+        secret="for tests only and long enough to be taken",
+        master_keys=MASTER_KEY,
+    )
+
+
+@pytest_asyncio.fixture
+async def redis(running: RedisCluster) -> AsyncIterator[Any]:
+    """A client that has learned nothing yet, of a cluster without keys."""
+    for master in running.masters:
+        async with master.client() as client:
+            await client.flushall()
+            await client.script_flush()
+    async with open_redis(settings_of(running)) as client:
+        yield client
+
+
+def keys_of(cluster: RedisCluster) -> list[str]:
+    """Returns a key on each server."""
+    return [f"{{{cluster.ledger_of(master)}}}:key" for master in cluster.masters]
+
+
+async def test_each_command_goes_to_the_server_of_its_key(redis: Any, running: RedisCluster) -> None:
+    keys = keys_of(running)
+    for number, key in enumerate(keys):
+        await redis.set(key, number)
+        async with running.masters[number].client() as server:
+            assert await server.keys("*") == [key]
+    assert [await redis.get(key) for key in keys] == ["0", "1", "2"]
+    assert len(await servers_of(redis)) == len(running.masters)
+    assert await redis.exists(*keys, "none") == len(keys)
+    assert sorted([key async for key in redis.scan_iter()]) == sorted(keys)
+    assert [key async for key in redis.scan_iter(keys[1].partition(":")[0] + "*")] == [keys[1]]
+    assert await redis.delete(*keys, "none") == len(keys)
+    await require_lasting_redis(redis)
+
+
+async def test_a_pipeline_is_divided_by_server_and_answers_in_order(redis: Any, running: RedisCluster) -> None:
+    keys = keys_of(running)
+    script = redis.register_script("return {KEYS[1], redis.call('INCRBY', KEYS[1], ARGV[1])}")
+    async with redis.pipeline(transaction=False) as pipe:
+        for number, key in enumerate(keys):
+            pipe.set(key, number)
+            await script(keys=[key], args=[10], client=pipe)
+            pipe.hget(key, "field")
+            pipe.time()
+        answers = await pipe.execute(raise_on_error=False)
+    for number, key in enumerate(keys):
+        was_set, ran, failed, now = answers[4 * number : 4 * number + 4]
+        assert (was_set, ran, len(now)) == (True, [key, number + 10], 2)
+        assert isinstance(failed, ResponseError)
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await redis.pipeline(transaction=False).get(keys[0]).hget(keys[1], "field").execute()
+    assert await script(keys=[keys[0]], args=[1]) == [keys[0], 11]
+
+
+async def test_a_transaction_is_in_one_slot(redis: Any, running: RedisCluster) -> None:
+    first, second, _ = keys_of(running)
+    assert await redis.pipeline(transaction=True).set(first, 1).incr(first).execute() == [True, 2]
+    with pytest.raises(ClusterCrossSlotError):
+        await redis.pipeline(transaction=True).incr(first).incr(second).execute()
+    assert [await redis.get(key) for key in (first, second)] == ["2", None]
+
+
+async def test_a_message_reaches_the_subscribers_at_every_server(running: RedisCluster) -> None:
+    async with open_redis(settings_of(running)) as redis:
+        subscribers: list[Any] = [redis.pubsub(ignore_subscribe_messages=True) for _ in range(12)]
+        ports = set()
+        for each in subscribers:
+            await each.subscribe("news")
+            ports.add(each.connection.port)
+        assert len(ports) > 1, "twelve subscribers are at several servers"
+        for each in subscribers:
+            assert await each.get_message(timeout=ANSWER_SECONDS) is None  # the answer to the subscription
+        await redis.publish("news", "hello")
+        heard = [await each.get_message(timeout=ANSWER_SECONDS) for each in subscribers]
+        assert [message["data"] for message in heard] == ["hello"] * len(subscribers)
+        for each in subscribers:
+            await each.aclose()
+
+
+async def test_keys_that_move_to_another_server_are_found_there(redis: Any, running: RedisCluster) -> None:
+    [key, *_], [old, new, _] = keys_of(running), running.masters
+    other = key.replace(":key", ":other")
+    await redis.set(key, "kept")
+    slot = key_slot(key.encode())
+    ids = {}
+    for master in (old, new):
+        async with master.client() as client:
+            ids[master] = await client.execute_command("CLUSTER", "MYID")
+
+    async def assign(receiver: RedisMember, *words: Any) -> None:
+        async with receiver.client() as client:
+            await client.execute_command("CLUSTER", "SETSLOT", slot, *words)
+
+    try:
+        # The slot is being moved: what has been moved already, the old server does not have.
+        await assign(new, "IMPORTING", ids[old])
+        await assign(old, "MIGRATING", ids[new])
+        await redis.set(other, "new")
+        async with old.client() as client:
+            assert await client.keys("*") == [key]
+            auth = ("AUTH", running.password)
+            await client.execute_command("MIGRATE", "127.0.0.1", new.port, "", 0, 5_000, *auth, "KEYS", key)
+        assert await redis.get(key) == "kept"
+        for master in (new, old):
+            await assign(master, "NODE", ids[new])
+        assert (await redis.get(key), await redis.get(other)) == ("kept", "new")
+        assert redis.known_place_of(key) == ("127.0.0.1", new.port)
+    finally:
+        await redis.delete(key, other)
+        for master in (new, old):
+            await assign(master, "NODE", ids[old])
+        await running.wait_until_whole()
+
+
+async def test_a_server_that_is_killed_holds_up_only_its_own_keys(redis: Any, running: RedisCluster) -> None:
+    keys = keys_of(running)
+    for key in keys:
+        await redis.set(key, "kept")
+    killed = running.masters[1]
+    await killed.kill()
+    try:
+        for _ in range(30):
+            with pytest.raises(REDIS_ERRORS):
+                await redis.get(keys[1])
+            assert [await redis.get(keys[0]), await redis.get(keys[2])] == ["kept", "kept"]
+            await redis.publish("news", "hello")
+        await require_lasting_redis(redis)
+        answers = await redis.pipeline(transaction=False).get(keys[0]).get(keys[1]).get(keys[2]).execute(raise_on_error=False)
+        assert (answers[0], isinstance(answers[1], REDIS_ERRORS), answers[2]) == ("kept", True, "kept")
+        script = redis.register_script("return redis.call('GET', KEYS[1])")
+        assert await script(keys=[keys[2]]) == "kept", "a script is loaded although a server is away"
+    finally:
+        await killed.start()
+    async with asyncio.timeout(ANSWER_SECONDS):
+        while True:
+            try:
+                assert await redis.get(keys[1]) == "kept"
+            except REDIS_ERRORS:
+                await asyncio.sleep(0.05)
+            else:
+                break
+    await running.wait_until_whole()
+
+
+async def test_a_server_that_is_frozen_holds_up_only_its_own_keys(running: RedisCluster) -> None:
+    async with open_redis(settings_of(running, redis_timeout_ms=300)) as opened:
+        redis: Any = opened
+        keys = keys_of(running)
+        for key in keys:
+            await redis.set(key, "kept")
+        frozen = running.masters[2]
+        frozen.freeze()
+        try:
+            waiting = asyncio.create_task(redis.get(keys[2]))
+            assert await redis.get(keys[0]) == "kept"
+            assert not waiting.done()
+            with pytest.raises(REDIS_ERRORS):
+                await waiting
+        finally:
+            frozen.thaw()
+        await running.wait_until_whole()
+        assert await redis.get(keys[2]) == "kept"
+
+
+async def test_the_servers_that_the_url_names_need_not_all_answer(running: RedisCluster) -> None:
+    url = running.url.replace("@", "@127.0.0.1:1,")
+    async with open_redis(settings_of(running).model_copy(update={"redis_url": url})) as redis:
+        assert isinstance(redis, ClusterRedis)
+        assert await redis.ping()
+        for key in keys_of(running):
+            assert await redis.set(key, "new")
+
+
+@pytest.mark.parametrize(
+    ("url", "place", "server"),
+    [
+        ("redis+cluster://a", ("a", 6379), "redis://a:6379"),
+        ("redis+cluster://u:p%40@a:1,b:2/0", ("b", 2), "redis://u:p%40@b:2"),
+        ("rediss+cluster://:p@[::1]:1/?ssl_ca_certs=f", ("::1", 1), "rediss://:p@[::1]:1?ssl_ca_certs=f"),
+    ],
+)
+def test_the_url_of_a_cluster_names_servers(url: str, place: tuple[str, int], server: str) -> None:
+    places, url_of = read_cluster_url(url)
+    assert place == places[-1]
+    assert url_of(place) == server
+
+
+@pytest.mark.parametrize("url", ["redis+cluster://", "redis+cluster://a,", "redis+cluster://a/1", "redis+cluster://a:b"])
+def test_a_url_without_servers_or_with_a_database_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        read_cluster_url(url)
