@@ -358,7 +358,7 @@ async def test_a_session_that_redis_still_has_is_invalid_after_its_end(
 ) -> None:
     """Redis can still have it if it was away at that moment, or was restored from a backup."""
     begun = await world.log_in()
-    sessions, key = Sessions(engine, redis, settings), f"daybook:session:{begun['session_id']}"
+    sessions, key = Sessions(engine, redis, settings), f"daybook:session:{{{begun['session_id']}}}"
     backup = await fields_of(redis, key)
     assert await is_in(sessions, begun["token"])
     if end == "password":

@@ -8,19 +8,21 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
+import httpx2
 import pytest
 
 from dev.daybook_processes import migrate
-from dev.servers import Mongo, Redis, start_all, stop_all
+from dev.servers import Mongo, Postgres, Redis, start_all, stop_all
 from shared.stores.doctor import examine
 from tests.chaos.checker import check
 from tests.chaos.cluster import Cluster, cluster_settings, running_processes
 from tests.chaos.load import Load
-from tests.chaos.run import recovery_seconds
-from tests.harness.clusters import running_mongo_set
+from tests.chaos.run import RECOVERED_SECONDS_MAX, recovery_seconds
+from tests.harness.clusters import running_mongo_set, running_redis_cluster
 from tests.harness.databases import copy_postgres
-from tests.harness.keys import OPERATOR, add_key
+from tests.harness.keys import OPERATOR, add_key, bearer, new_token
 from tests.harness.patroni import running_patroni
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -97,3 +99,128 @@ async def test_the_primary_of_postgresql_is_killed_under_commands(tmp_path: Path
                 assert {"postgres-asynchronous"}.isdisjoint(finding.name for finding in await examine(settings))
         finally:
             await stop_all(mongo, redis)
+
+
+async def test_a_replica_takes_over_when_a_master_of_a_redis_cluster_is_killed(migrated_postgres: Path, tmp_path: Path) -> None:
+    postgres, mongo = copy_postgres(migrated_postgres, tmp_path), Mongo("mongo", tmp_path)
+    async with running_redis_cluster(tmp_path, replicas=True) as redis:
+        await start_all(postgres, mongo)
+        settings = cluster_settings(postgres.url, mongo.url, redis.url)
+        try:
+            async with running_processes(tmp_path, settings, {"postgres": postgres}) as cluster:
+                killed = redis.master_of("{main}")
+
+                async def fail(load: Load) -> None:
+                    await killed.kill()
+                    began = time.monotonic()
+                    assert (await load.deposit()).outcome == "ok"
+                    print(f"\na command was recorded {time.monotonic() - began:.1f} s after the failure")  # noqa: T201
+
+                async def mend() -> None:
+                    await killed.start()
+                    await redis.wait_until_whole()
+                    async with killed.client() as client:
+                        assert (await client.info("replication"))["role"] == "slave", "its replica is the master now"
+
+                await survives(cluster, fail, mend)
+                assert not {finding.name for finding in await examine(settings) if finding.name.startswith("redis-")}
+        finally:
+            await stop_all(postgres, mongo)
+
+
+async def test_each_master_of_a_redis_cluster_without_replicas_is_killed_in_turn(migrated_postgres: Path, tmp_path: Path) -> None:
+    postgres, mongo = copy_postgres(migrated_postgres, tmp_path), Mongo("mongo", tmp_path)
+    async with running_redis_cluster(tmp_path) as redis:
+        await start_all(postgres, mongo)
+        settings = cluster_settings(postgres.url, mongo.url, redis.url)
+        try:
+            async with running_processes(tmp_path, settings, {"postgres": postgres}) as cluster:
+                tenants = [await Tenant.create(cluster, postgres, redis.ledger_of(master)) for master in redis.masters]
+
+                async def fail(load: Load) -> None:
+                    for killed in redis.masters:
+                        await killed.kill()
+                        began = time.monotonic()
+                        assert (await load.deposit()).outcome == "ok"
+                        for tenant, master in zip(tenants, redis.masters, strict=True):
+                            # What is on the other servers goes on, and can be built again.
+                            assert await tenant.pay() == httpx2.codes.CREATED
+                            if master is killed:
+                                assert await tenant.read() == httpx2.codes.SERVICE_UNAVAILABLE
+                            else:
+                                await tenant.becomes_readable()
+                        print(f"\n{killed.name}: all others went on {time.monotonic() - began:.1f} s later")  # noqa: T201
+                        other = tenants[redis.masters.index(killed) - 1]
+                        replay = await cluster.daybook(f"replay-{killed.name}", "replay", "--ledger", other.ledger_id)
+                        assert replay.process is not None
+                        assert replay.process.returncode == 0, replay.last_words()
+                        await killed.start()
+                        await redis.wait_until_whole()
+                        await recovery_seconds(load)
+
+                async def mend() -> None:
+                    for tenant in tenants:
+                        await tenant.becomes_readable()
+                        verify = await cluster.daybook(f"verify-{tenant.ledger_id}", "verify", "--ledger", tenant.ledger_id)
+                        assert verify.process is not None
+                        assert verify.process.returncode == 0, verify.last_words()
+
+                await survives(cluster, fail, mend)
+        finally:
+            await stop_all(postgres, mongo)
+
+
+class Tenant:
+    """A ledger with one account, whose balance is what was paid in."""
+
+    def __init__(self, cluster: Cluster, ledger_id: str, token: str) -> None:
+        self.ledger_id = ledger_id
+        self._cluster = cluster
+        self._token = token
+        self._account_id = ""
+        self._paid = 0
+        self._position = ""
+
+    @classmethod
+    async def create(cls, cluster: Cluster, postgres: Postgres, ledger_id: str) -> "Tenant":
+        made = await cluster.daybook(f"create-{ledger_id}", "ledgers", "create", ledger_id)
+        assert made.process is not None
+        assert made.process.returncode == 0, made.last_words()
+        tenant = cls(cluster, ledger_id, await add_key(postgres.url, ledger_id=ledger_id, token=new_token()))
+        owner, account = str(uuid4()), str(uuid4())
+        await tenant._ask("POST", "/v1/users", {"id": owner, "name": "Ada", "email": f"{owner}@example.com"})
+        await tenant._ask("POST", "/v1/accounts", {"id": account, "owner_id": owner, "currency": "EUR"})
+        tenant._account_id = account
+        return tenant
+
+    async def pay(self) -> int:
+        body = {"account_id": self._account_id, "amount": 1, "currency": "EUR"}
+        answer = await self._ask("POST", "/v1/deposits", body)
+        self._paid += answer.is_success
+        self._position = answer.headers.get("daybook-position", self._position)
+        return answer.status_code
+
+    async def read(self) -> int:
+        """Reads the balance, and compares it with what was paid. Returns the status of the answer."""
+        answer = await self._ask("GET", f"/v1/accounts/{self._account_id}/balance")
+        if answer.is_success:
+            assert answer.json()["posted"] == self._paid
+        return answer.status_code
+
+    async def becomes_readable(self) -> None:
+        async with asyncio.timeout(RECOVERED_SECONDS_MAX):
+            while await self.read() != httpx2.codes.OK:
+                await asyncio.sleep(0.05)
+
+    async def _ask(self, method: str, path: str, body: object = None) -> httpx2.Response:
+        url = self._cluster.query_api.url if method == "GET" else self._cluster.command_apis[0].url
+        more = {"daybook-min-position": self._position, "prefer": "wait=2, handling=strict"} if method == "GET" else {}
+        headers = bearer(self._token) | more | ({} if method == "GET" else {"idempotency-key": str(uuid4())})
+        async with httpx2.AsyncClient(headers=headers, timeout=30, trust_env=False) as client:
+            while True:
+                try:
+                    answer = await client.request(method, url + path, json=body)
+                except httpx2.ConnectError:  # the process is still starting
+                    await asyncio.sleep(0.1)
+                    continue
+                return answer

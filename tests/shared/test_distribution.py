@@ -16,14 +16,8 @@ from shared.read_models.generations import Generation, pointer_key
 from shared.read_models.shapes import READ_MODELS
 from shared.read_models.worker_reports import phase_times_key
 from shared.settings import Settings
+from shared.stores.citus import DISTRIBUTED, REFERENCES
 from shared.stores.postgres import open_postgres_as_owner
-
-EXEMPT: Final = {
-    "alembic_version": "one row that says which migrations have been run",
-    "api_keys": "a caller is found by its key, before anybody knows the ledger; small enough for a copy on each node",
-    "password_resets": "a reset token is found by its hash; a row for each person who has forgotten a password lately",
-}
-"""The tables that are not distributed, each with the reason."""
 
 _KEYS: Final = text("""
     SELECT c.relname || '.' || k.relname, c.relname, (
@@ -46,12 +40,12 @@ _TABLES: Final = text("SELECT tablename FROM pg_tables WHERE schemaname = 'publi
 
 async def offences(connection: AsyncConnection) -> set[str]:
     """Returns the keys and tables that Citus would not distribute by `ledger_id`."""
-    tables = set(await connection.scalars(_TABLES)) - EXEMPT.keys()
+    tables = set(await connection.scalars(_TABLES)) - REFERENCES.keys()
     keys = (await connection.execute(_KEYS)).all()
     found = {name for name, table, columns in keys if table in tables and columns[0] != "ledger_id"}
     found |= tables - {table for _, table, _ in keys}
     for name, table, referenced, own, their in await connection.execute(_FOREIGN_KEYS):
-        if {table, referenced} & EXEMPT.keys() or (own, their) != ("ledger_id", "ledger_id"):
+        if {table, referenced} & REFERENCES.keys() or (own, their) != ("ledger_id", "ledger_id"):
             found.add(name)
     return found
 
@@ -60,7 +54,7 @@ async def offences(connection: AsyncConnection) -> set[str]:
 async def test_every_key_and_foreign_key_begins_with_the_ledger(settings: Settings) -> None:
     async with open_postgres_as_owner(settings) as engine, engine.connect() as connection:
         assert await offences(connection) == set()
-        assert EXEMPT.keys() <= set(await connection.scalars(_TABLES))
+        assert {*DISTRIBUTED, *REFERENCES} == set(await connection.scalars(_TABLES))
         await connection.execute(text("CREATE TABLE good (ledger_id text, id text, PRIMARY KEY (ledger_id, id))"))
         await connection.execute(text("CREATE TABLE without_key (ledger_id text)"))
         await connection.execute(text("CREATE TABLE other_key (ledger_id text, id text PRIMARY KEY)"))

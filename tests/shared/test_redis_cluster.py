@@ -7,9 +7,19 @@ from typing import Any, Final
 
 import pytest
 import pytest_asyncio
+from arq.worker import Worker, func
 from redis.crc import key_slot
 from redis.exceptions import ClusterCrossSlotError, ResponseError
+from sqlalchemy.ext.asyncio import create_async_engine
 
+from command_api.credentials.login_throttle import LOGIN_ATTEMPTS_FREE, LoginThrottle
+from projector.worker import ARQ_SLOT, QUEUE, make_pool
+from shared.errors import RateLimited
+from shared.identity.credential_origin import Origin
+from shared.identity.passwords import PasswordVersion
+from shared.identity.rate_limits import RateLimits
+from shared.identity.sessions import SESSIONS_MAX, Sessions
+from shared.read_models.worker_reports import HEALTH_KEY, publish_reports, read_unhealthy_read_models
 from shared.settings import Settings
 from shared.stores.redis import open_redis, require_lasting_redis, servers_of
 from shared.stores.redis_cluster import ClusterRedis, read_cluster_url
@@ -121,35 +131,122 @@ async def test_keys_that_move_to_another_server_are_found_there(redis: Any, runn
     [key, *_], [old, new, _] = keys_of(running), running.masters
     other = key.replace(":key", ":other")
     await redis.set(key, "kept")
-    slot = key_slot(key.encode())
-    ids = {}
-    for master in (old, new):
-        async with master.client() as client:
-            ids[master] = await client.execute_command("CLUSTER", "MYID")
+    moving = SlotMove(key_slot(key.encode()), old, new, running.password)
+    await moving.begin()
+    # The old server still has the slot, and says of what it does not have that the new one may have it.
+    assert await redis.get(key) == "kept"
+    await redis.set(other, "new")
+    async with old.client() as client:
+        assert await client.keys("*") == [key]
+    await moving.carry(key)
+    assert await redis.get(key) == "kept"
+    assert redis.known_place_of(key) == ("127.0.0.1", old.port)
+    await moving.end()
+    assert (await redis.get(key), await redis.get(other)) == ("kept", "new")
+    assert redis.known_place_of(key) == ("127.0.0.1", new.port)
+    back = SlotMove(key_slot(key.encode()), new, old, running.password)
+    await back.begin()
+    await back.carry(key, other)
+    await back.end()
+    assert await redis.delete(key, other) == 2
+    await running.wait_until_whole()
 
-    async def assign(receiver: RedisMember, *words: Any) -> None:
-        async with receiver.client() as client:
-            await client.execute_command("CLUSTER", "SETSLOT", slot, *words)
 
-    try:
-        # The slot is being moved: what has been moved already, the old server does not have.
-        await assign(new, "IMPORTING", ids[old])
-        await assign(old, "MIGRATING", ids[new])
-        await redis.set(other, "new")
-        async with old.client() as client:
-            assert await client.keys("*") == [key]
-            auth = ("AUTH", running.password)
-            await client.execute_command("MIGRATE", "127.0.0.1", new.port, "", 0, 5_000, *auth, "KEYS", key)
-        assert await redis.get(key) == "kept"
-        for master in (new, old):
-            await assign(master, "NODE", ids[new])
-        assert (await redis.get(key), await redis.get(other)) == ("kept", "new")
-        assert redis.known_place_of(key) == ("127.0.0.1", new.port)
-    finally:
-        await redis.delete(key, other)
-        for master in (new, old):
-            await assign(master, "NODE", ids[old])
-        await running.wait_until_whole()
+class SlotMove:
+    """A slot that is moved from one server to another, in steps."""
+
+    def __init__(self, slot: int, giver: RedisMember, taker: RedisMember, password: str) -> None:
+        self._slot = slot
+        self._giver = giver
+        self._taker = taker
+        self._password = password
+
+    async def begin(self) -> None:
+        await self._assign(self._taker, "IMPORTING", await self._id_of(self._giver))
+        await self._assign(self._giver, "MIGRATING", await self._id_of(self._taker))
+
+    async def carry(self, *keys: str) -> None:
+        async with self._giver.client() as client:
+            to = ("127.0.0.1", self._taker.port, "", 0, 5_000, "AUTH", self._password)
+            await client.execute_command("MIGRATE", *to, "KEYS", *keys)
+
+    async def end(self) -> None:
+        for member in (self._taker, self._giver):
+            await self._assign(member, "NODE", await self._id_of(self._taker))
+
+    async def _assign(self, member: RedisMember, *words: Any) -> None:
+        async with member.client() as client:
+            await client.execute_command("CLUSTER", "SETSLOT", self._slot, *words)
+
+    async def _id_of(self, member: RedisMember) -> Any:
+        async with member.client() as client:
+            return await client.execute_command("CLUSTER", "MYID")
+
+
+async def test_sessions_of_a_user_are_found_and_ended_on_whatever_servers_they_are(redis: Any, running: RedisCluster) -> None:
+    sessions = Sessions(create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1"), redis, settings_of(running))
+    password = PasswordVersion("version", Origin("key", ()), float("inf"))
+    begun = [(await sessions.begin("main", "ada", password, "network")).session_id for _ in range(SESSIONS_MAX + 2)]
+    slots = {key_slot(key.encode()) for key in await keys_everywhere(redis, "daybook:session:*")}
+    assert len(slots) == len(begun), "a session and its last use are in one slot"
+    assert [session.id for session in await sessions.all_of("main", "ada")] == begun[::-1]
+    assert await sessions.beyond_limit("main", "ada") == begun[:2]
+    await sessions.end("main", "ada", begun[0])
+    assert [session.id for session in await sessions.all_of("main", "ada")] == begun[:0:-1]
+    await sessions.end_all("main", "ada")
+    assert await keys_everywhere(redis, "daybook:session*") == []
+
+
+async def keys_everywhere(redis: ClusterRedis, pattern: str) -> list[str]:
+    return [key async for key in redis.scan_iter(pattern)]
+
+
+async def test_attempts_limits_and_reports_are_counted_in_a_cluster_too(redis: Any) -> None:
+    throttle = LoginThrottle(redis)
+    for number in range(20):  # from sites on all servers
+        for _ in range(LOGIN_ATTEMPTS_FREE + 1):
+            await throttle.count_attempt(f"site {number}", "ada")
+        with pytest.raises(RateLimited):
+            await throttle.count_attempt(f"site {number}", "ada")
+        await throttle.record_success(f"site {number}", "ada")
+        await throttle.count_attempt(f"site {number}", "ada")
+    limits = RateLimits(redis, "caller", 20, 60, ANSWER_SECONDS)
+    for number in range(20):
+        admitted = await asyncio.gather(*(limits.take(f"caller {number}") for _ in range(30)), return_exceptions=True)
+        assert sum(not isinstance(each, RateLimited) for each in admitted) == 20
+        assert not limits.counts_locally
+    await limits.close()
+    await publish_reports(redis, "one", [], ["main/users"], {})
+    await publish_reports(redis, "two", [], ["main/accounts"], {})
+    report = await read_unhealthy_read_models(redis)
+    assert report is not None
+    assert report.degraded == ["main/accounts", "main/users"]
+
+
+async def test_the_queue_of_arq_is_on_one_server(redis: Any, running: RedisCluster) -> None:
+    name, ran = f"{ARQ_SLOT}:job", []
+
+    async def job(context: dict[str, Any]) -> None:
+        ran.append(context["job_id"])
+        queued.update(await keys_everywhere(redis, "*arq:*"))
+
+    queued = set[str]()
+    pool = make_pool(settings_of(running))
+    worker = Worker(
+        [func(job, name=name)],
+        queue_name=QUEUE,
+        health_check_key=HEALTH_KEY,
+        redis_pool=pool,
+        burst=True,
+        handle_signals=False,
+        job_deserializer=pool.job_deserializer,
+    )
+    await pool.enqueue_job(name, _job_id=f"{name}:1")
+    await worker.async_run()
+    await pool.aclose(close_connection_pool=True)
+    assert ran == [f"{name}:1"]
+    assert {HEALTH_KEY, QUEUE, f"arq:job:{name}:1", f"arq:in-progress:{name}:1", f"arq:retry:{name}:1"} <= queued
+    assert {key_slot(key.encode()) for key in queued} == {key_slot(b"arq:abort")}
 
 
 async def test_a_server_that_is_killed_holds_up_only_its_own_keys(redis: Any, running: RedisCluster) -> None:
