@@ -137,7 +137,10 @@ class Settings(BaseSettings):
         "TLS: `?tls=true&tlsCAFile=file`."
     )
     mongo_database: str = Field(default="daybook", description="The MongoDB database that holds the read models.")
-    redis_url: str = Field(description="Redis or Valkey with `maxmemory-policy noeviction`. TLS: `rediss://…?ssl_ca_certs=file`.")
+    redis_url: str = Field(
+        description="Redis or Valkey with `maxmemory-policy noeviction`. TLS: `rediss://…?ssl_ca_certs=file`. A cluster: "
+        "`redis+cluster://host:port,host:port`."
+    )
     reporting_url: str | None = Field(
         default=None,
         description="The database of SQL reporting: `sqlite+aiosqlite:///file`, `mysql+aiomysql://…` (MariaDB or MySQL) or "

@@ -126,6 +126,21 @@ KINDS: Final[Mapping[str, tuple[Severity, str, str]]] = {
         "appendonly yes",
     ),
     "redis-too-old": ("danger", "Redis {release} lacks what Daybook uses", "upgrade to {least} or later"),
+    "redis-cluster-unnamed": (
+        "danger",
+        "Redis is a server of a cluster, and DAYBOOK_REDIS_URL names no cluster, so the keys of other servers are not found",
+        "redis+cluster:// in the URL: docs/scaling.md",
+    ),
+    "redis-cluster-incomplete": (
+        "warning",
+        "{away} of {slots} slots of the Redis Cluster have no server that answers",
+        "start the server that is away, or give its slots to another one",
+    ),
+    "redis-no-replica": (
+        "warning",
+        "a server of the Redis Cluster has no replica, so its balances and sessions are away while it is",
+        "add a replica of each master",
+    ),
     "clock-skew": ("warning", "the clock of {store} and ours differ by {seconds} s", "set both by NTP"),
     "clock-wrong": (
         "danger",

@@ -61,7 +61,7 @@ _NO_SERVER: Final = "no server of the cluster that answers has the slot of a key
 
 Place = tuple[str, int]
 """The host and the port of a server."""
-Command = tuple[tuple[Any, ...], dict[str, Any]]
+SentCommand = tuple[tuple[Any, ...], dict[str, Any]]
 """The words of a command, and redis-py's options for its answer."""
 
 
@@ -229,7 +229,7 @@ class ClusterRedis(Redis):
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def send(self, commands: Sequence[Any], scripts: Collection[Any] = (), *, is_transaction: bool = False) -> list[Any]:
-        """Sends each `Command` to the server of its key, and again if another one has it. Returns answers or errors in order.
+        """Sends each `SentCommand` to the server of its key, and again if another one has it. Returns answers or errors in order.
 
         Commands of one transaction must be in one slot. `scripts` are loaded where the commands need them.
         """
@@ -266,7 +266,7 @@ class ClusterRedis(Redis):
         return self._anywhere() if slot is None else self._owners[slot]
 
     async def _send_to(
-        self, place: Place, commands: Sequence[Command], scripts: Collection[Any], *, is_transaction: bool
+        self, place: Place, commands: Sequence[SentCommand], scripts: Collection[Any], *, is_transaction: bool
     ) -> list[Any]:
         """Sends commands to one server. An error of the connection is the answer of each of them."""
         pipe = self._client(place).pipeline(transaction=is_transaction)
@@ -286,7 +286,7 @@ class ClusterRedis(Redis):
             for command, answer in zip(commands, answers, strict=True)
         ]
 
-    async def _ask(self, command: Command, error: AskError) -> Any:
+    async def _ask(self, command: SentCommand, error: AskError) -> Any:
         """Sends a command to the server to which its slot is being moved, as the server that has the slot says."""
         pipe = self._client((error.host, error.port)).pipeline(transaction=False)
         pipe.command_stack = [(("ASKING",), {}), command]
@@ -319,7 +319,7 @@ class ClusterRedis(Redis):
         self._failed_at[place] = time.monotonic()
         self._learn_soon()
 
-    async def _send_everywhere(self, command: Command) -> Any:
+    async def _send_everywhere(self, command: SentCommand) -> Any:
         """Sends a command to all servers with slots. Returns an answer, and raises an error only if all have failed."""
         await self._know_slots()
         answers = await asyncio.gather(*(self._send_to(place, [command], (), is_transaction=False) for place in self._masters))
@@ -362,7 +362,7 @@ class _Subscriber(PubSub):
         await super().check_health()  # type: ignore[no-untyped-call]
 
 
-def _slots_of(commands: Sequence[Command]) -> list[int | None]:
+def _slots_of(commands: Sequence[SentCommand]) -> list[int | None]:
     """Returns the slot of each command. One without a key goes with its neighbours, or anywhere if no command has a key."""
     slots = [_slot_of(words) for words, _ in commands]
     last = next((slot for slot in slots if slot is not None), None)

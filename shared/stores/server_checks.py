@@ -6,6 +6,8 @@ from datetime import UTC, date, datetime
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+from redis.asyncio import Redis
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 from sqlalchemy import RowMapping, text
 
 from shared.privacy.master_keys import master_key_id
@@ -14,7 +16,8 @@ from shared.settings import Settings
 from shared.stores.findings import Finding, found
 from shared.stores.mongo import open_mongo
 from shared.stores.postgres import DURABLE, Role, open_postgres
-from shared.stores.redis import open_redis
+from shared.stores.redis import open_redis, servers_of
+from shared.stores.redis_cluster import names_cluster
 from shared.stores.schema import SCHEMA_REVISION
 
 SKEW_SECONDS: Final = 1.0
@@ -121,22 +124,39 @@ def check_members(hello: Mapping[str, Any], url: str) -> Iterator[Finding]:
 
 
 async def check_redis(settings: Settings) -> AsyncIterator[Finding]:
+    """Checks Redis, or each server of a cluster."""
     async with open_redis(settings) as redis:
-
-        async def now() -> float:
-            seconds, microseconds = await redis.time()
-            return float(seconds) + float(microseconds) / 1e6
-
-        about = await redis.info()
-        release = str(about["redis_version"])
-        if about["maxmemory_policy"] != "noeviction":
-            yield found("redis-may-evict", policy=about["maxmemory_policy"])
-        if not about["aof_enabled"]:
-            yield found("redis-not-kept")
-        if tuple(int(part) for part in release.split(".")[:2]) < REDIS_MIN:
-            yield found("redis-too-old", release=release, least=".".join(map(str, REDIS_MIN)))
-        for finding in await check_clock("Redis", now):
+        findings: dict[Finding, None] = {}
+        for server in await servers_of(redis):
+            findings |= dict.fromkeys([each async for each in _check_redis_server(server, settings.redis_url)])
+        for finding in findings:
             yield finding
+
+
+async def _check_redis_server(server: "Redis", url: str) -> AsyncIterator[Finding]:
+    async def now() -> float:
+        seconds, microseconds = await server.time()
+        return float(seconds) + float(microseconds) / 1e6
+
+    about = await server.info()
+    release = str(about["redis_version"])
+    if about["maxmemory_policy"] != "noeviction":
+        yield found("redis-may-evict", policy=about["maxmemory_policy"])
+    if not about["aof_enabled"]:
+        yield found("redis-not-kept")
+    if tuple(int(part) for part in release.split(".")[:2]) < REDIS_MIN:
+        yield found("redis-too-old", release=release, least=".".join(map(str, REDIS_MIN)))
+    if about["cluster_enabled"] and not names_cluster(url):
+        yield found("redis-cluster-unnamed")
+    elif about["cluster_enabled"]:
+        client: Any = server  # redis-py's types do not tell its asynchronous client from the blocking one
+        served = int((await client.execute_command("CLUSTER INFO"))["cluster_slots_ok"])
+        if served < REDIS_CLUSTER_HASH_SLOTS:
+            yield found("redis-cluster-incomplete", away=REDIS_CLUSTER_HASH_SLOTS - served, slots=REDIS_CLUSTER_HASH_SLOTS)
+        if not about["connected_slaves"]:
+            yield found("redis-no-replica")
+    for finding in await check_clock("Redis", now):
+        yield finding
 
 
 async def check_clock(store: str, now: Callable[[], Awaitable[float]]) -> list[Finding]:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from command_api.credentials.login_throttle import LOGIN_ATTEMPTS_FREE, LoginThrottle
 from projector.worker import ARQ_SLOT, QUEUE, make_pool
-from shared.errors import RateLimited
+from shared.errors import RateLimited, UnsafeStore
 from shared.identity.credential_origin import Origin
 from shared.identity.passwords import PasswordVersion
 from shared.identity.rate_limits import RateLimits
@@ -23,6 +23,7 @@ from shared.read_models.worker_reports import HEALTH_KEY, publish_reports, read_
 from shared.settings import Settings
 from shared.stores.redis import open_redis, require_lasting_redis, servers_of
 from shared.stores.redis_cluster import ClusterRedis, read_cluster_url
+from shared.stores.server_checks import check_redis
 from shared.stores.store_errors import REDIS_ERRORS
 from tests.harness.clusters import RedisCluster, RedisMember, running_redis_cluster
 from tests.harness.log import MASTER_KEY
@@ -297,6 +298,24 @@ async def test_a_server_that_is_frozen_holds_up_only_its_own_keys(running: Redis
             frozen.thaw()
         await running.wait_until_whole()
         assert await redis.get(keys[2]) == "kept"
+
+
+async def test_the_doctor_examines_each_server_and_finds_a_url_that_names_no_cluster(running: RedisCluster) -> None:
+    settings = settings_of(running)
+    assert {finding.name async for finding in check_redis(settings)} == {"redis-no-replica"}
+    evicting = running.masters[1]
+    async with evicting.client() as client:
+        await client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        assert {finding.name async for finding in check_redis(settings)} == {"redis-no-replica", "redis-may-evict"}
+        async with open_redis(settings) as redis:
+            with pytest.raises(UnsafeStore):
+                await require_lasting_redis(redis)
+    finally:
+        async with evicting.client() as client:
+            await client.config_set("maxmemory-policy", "noeviction")
+    single = settings.model_copy(update={"redis_url": running.masters[0].url})
+    assert {finding.name async for finding in check_redis(single)} == {"redis-cluster-unnamed"}
 
 
 async def test_the_servers_that_the_url_names_need_not_all_answer(running: RedisCluster) -> None:
