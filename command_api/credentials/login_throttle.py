@@ -27,9 +27,9 @@ SITE_PAUSE_SECONDS_MAX: Final = 60
 ATTEMPTS_KEPT_SECONDS: Final = 86_400
 FAMILIAR_SITE_SECONDS: Final = 30 * 86_400
 
-# KEYS, all in one slot of a cluster: the login from the site, the site, and a key that exists if the site is familiar to the login. ARGV: how long attempts are
-# kept, in ms; then, for each of the first two keys, the number of free attempts and the longest pause in ms. Returns how long the
-# caller must wait, in ms, or 0 if the attempt was counted.
+# KEYS, all in one slot of a cluster: the login from the site, the site, and a key that exists if the site is familiar to the
+# login. ARGV: how long attempts are kept, in ms; then, for each of the first two keys, the number of free attempts and the
+# longest pause in ms. Returns how long the caller must wait, in ms, or 0 if the attempt was counted.
 _COUNT_ATTEMPT: Final = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)

@@ -227,8 +227,8 @@ async def test_attempts_limits_and_reports_are_counted_in_a_cluster_too(redis: A
 async def test_the_queue_of_arq_is_on_one_server(redis: Any, running: RedisCluster) -> None:
     name, ran = f"{ARQ_SLOT}:job", []
 
-    async def job(context: dict[str, Any]) -> None:
-        ran.append(context["job_id"])
+    async def job(ctx: dict[str, Any], *_args: Any, **_kwargs: Any) -> None:
+        ran.append(ctx["job_id"])
         queued.update(await keys_everywhere(redis, "*arq:*"))
 
     queued = set[str]()
