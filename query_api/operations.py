@@ -1,5 +1,6 @@
 """The readiness checks of the query API, the notes that `/readyz` adds, and the metrics of the read models."""
 
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from shared.publishing.checkpoints import in_words, read_published
 from shared.read_models.lag_metrics import LagFamilies
 from shared.read_models.worker_reports import UnhealthyReadModels, read_unhealthy_read_models
 from shared.stores.mongo import MongoDatabase
+from shared.stores.store_errors import REDIS_ERRORS
 from shared.supervision import tasks_in_words
 from shared.timestamps import timestamp
 from shared.web.health import StoreCheck, ask_postgres, ask_redis
@@ -40,7 +42,7 @@ async def readiness_notes(postgres: AsyncEngine, redis: "Redis", *, is_publishin
     async with postgres.connect() as connection:
         sealed_at = await last_sealed_at(connection)
         published = {"publishing": in_words(await read_published(connection))} if is_publishing else {}
-    report = await read_unhealthy_read_models(redis)
+    report = await _read_reports(redis)
     never = "never: no worker with a DAYBOOK_SEAL_KEY has sealed an event yet"
     return {
         "sealed_at": timestamp(sealed_at) if sealed_at else never,
@@ -48,6 +50,16 @@ async def readiness_notes(postgres: AsyncEngine, redis: "Redis", *, is_publishin
         "worker_tasks": tasks_in_words(report.tasks) if report else UNKNOWN,
         **published,
     }
+
+
+async def _read_reports(redis: "Redis") -> UnhealthyReadModels | None:
+    """Returns what the workers report, or None if no worker does or Redis does not answer.
+
+    In a cluster, only the server that has the reports may be away, and this process goes on with the others.
+    """
+    with suppress(*REDIS_ERRORS):
+        return await read_unhealthy_read_models(redis)
+    return None
 
 
 def _read_model_health(report: UnhealthyReadModels | None) -> str:
@@ -63,7 +75,7 @@ async def lag_metrics(request: Request, ledger_id: str) -> list[Metric]:
     """Returns metrics of how far the read models of a ledger are behind its log, and of their dead letters."""
     reader: Reader = request.state.reader
     head, items = await list_progress(reader, ledger_id)
-    report = await read_unhealthy_read_models(reader.redis)
+    report = await _read_reports(reader.redis)
     position = GaugeMetricFamily("daybook_log_position", "The last position of the log.", labels=["ledger"])
     position.add_metric([ledger_id], head)
     help_ = "Streams that a read model does not apply any further because of dead letters."

@@ -1,6 +1,7 @@
 """One client for the servers of a Redis Cluster: it finds the server of each key, and one that is away holds up nothing else."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -9,7 +10,7 @@ import pytest
 import pytest_asyncio
 from arq.worker import Worker, func
 from redis.crc import key_slot
-from redis.exceptions import ClusterCrossSlotError, ResponseError
+from redis.exceptions import ClusterCrossSlotError, NoPermissionError, ResponseError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from command_api.credentials.login_throttle import LOGIN_ATTEMPTS_FREE, LoginThrottle
@@ -316,6 +317,29 @@ async def test_the_doctor_examines_each_server_and_finds_a_url_that_names_no_clu
             await client.config_set("maxmemory-policy", "noeviction")
     single = settings.model_copy(update={"redis_url": running.masters[0].url})
     assert {finding.name async for finding in check_redis(single)} == {"redis-cluster-unnamed"}
+
+
+async def test_the_rights_in_the_document_are_enough_for_a_login_on_a_cluster(redis: Any, running: RedisCluster) -> None:
+    document = (Path(__file__).parents[2] / "docs/security.md").read_text()
+    [rules] = [line.split()[3:] for line in document.splitlines() if line.startswith("ACL SETUSER daybook_query")]
+    [more] = re.findall(r"`(\+cluster[^`]*)`", document)
+    for master in running.masters:
+        async with master.client() as client:
+            await client.execute_command("ACL", "SETUSER", "reader", *rules, *more.split())
+    url = running.url.replace(f":{running.password}@", "reader:password@")
+    settings = settings_of(running).model_copy(update={"redis_url": url})
+    async with open_redis(settings) as opened:
+        reader: Any = opened
+        for number in range(20):  # keys on all servers
+            assert await reader.set(f"daybook:{number}", "new")
+            assert await reader.register_script("return redis.call('GET', KEYS[1])")(keys=[f"daybook:{number}"]) == "new"
+            with pytest.raises(NoPermissionError):
+                await reader.lpush(f"daybook:{number}", "new")
+    assert {finding.name async for finding in check_redis(settings)} == {"redis-no-replica"}
+    for master in running.masters:
+        async with master.client() as client:
+            await client.execute_command("ACL", "DELUSER", "reader")
+    assert await redis.ping()
 
 
 async def test_the_servers_that_the_url_names_need_not_all_answer(running: RedisCluster) -> None:
