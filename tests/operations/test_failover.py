@@ -138,6 +138,9 @@ async def test_each_master_of_a_redis_cluster_without_replicas_is_killed_in_turn
                 tenants = [await Tenant.create(cluster, postgres, redis.ledger_of(master)) for master in redis.masters]
 
                 async def fail(load: Load) -> None:
+                    for tenant in tenants:  # so that none is still being built
+                        assert await tenant.pay() == httpx2.codes.CREATED
+                        await tenant.becomes_readable()
                     for killed in redis.masters:
                         await killed.kill()
                         began = time.monotonic()
