@@ -23,9 +23,19 @@ from command_api.writer.basis import read_ahead
 from command_api.writer.batch import decide
 from command_api.writer.command_request import Reply
 from command_api.writer.ledger_view import FIRST_REPLIES_MAX, LedgerView, StreamState
+from command_api.writer.measurements import (
+    ACCEPTED,
+    FAILED,
+    OVERLOADED,
+    REHEARSED,
+    REJECTED,
+    REPEATED,
+    UNAVAILABLE,
+    WriterMeasurements,
+)
 from command_api.writer.queue import CommandQueue
 from command_api.writer.transaction import LostRaceError
-from shared.errors import Overloaded
+from shared.errors import Overloaded, StoreUnavailable
 from shared.log.heads import Head, StreamHead
 from shared.log.stored_replies import StoredReply
 from shared.log.stream_fold import snapshot_context
@@ -246,3 +256,34 @@ def test_the_next_batch_begins_when_as_many_wait_as_are_written_or_fill_one() ->
     assert (queue.has_enough(2), queue.has_enough(3)) == (True, False)
     queue.add([Waits("a")])
     assert queue.has_enough(50)
+
+
+# ── what is counted ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_each_command_is_counted_by_how_it_ended() -> None:
+    measured = WriterMeasurements()
+    paid, taken = request(deposit(1)), request(withdrawal(1))
+    measured.count([paid, paid, taken], OVERLOADED)
+    measured.count([paid], OVERLOADED)
+    assert measured.outcomes == {("Deposit", OVERLOADED): 3, ("Withdraw", OVERLOADED): 1}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "fields", "name", "outcome"),
+    [
+        (Reply(201, b"", 41), {}, "Deposit", ACCEPTED),
+        (Reply(409, b"", None), {}, "Deposit", REJECTED),
+        (Reply(201, b"", 41, replayed=True), {}, "Deposit", REPEATED),
+        (Reply(200, b"", None), {"rehearsed": (request(deposit(1)),)}, "Deposit", REHEARSED),
+        (Reply(200, b"", 42), {"together": (request(deposit(1)),)}, "CommandBatch", ACCEPTED),
+        (StoreUnavailable(), {}, "Deposit", UNAVAILABLE),
+        (Overloaded(), {}, "Deposit", REJECTED),
+        (ValueError(), {}, "Deposit", FAILED),
+    ],
+)
+def test_a_verdict_is_one_outcome(verdict: Reply | Exception, fields: dict[str, Any], name: str, outcome: str) -> None:
+    measured = WriterMeasurements()
+    for count in (1, 2):
+        measured.count_verdicts([request(deposit(1), **fields)], [verdict])
+        assert measured.outcomes == {(name, outcome): count}

@@ -6,6 +6,7 @@ Each change is a mutant. docs/mutation.md says what the parts are and which surv
 import argparse
 import asyncio
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -18,6 +19,8 @@ from tests.mutants.parts import PARTS
 
 
 def main() -> None:
+    # A shell that runs this in the background makes it, and mutmut, ignore Ctrl-C, which is how mutmut is told to stop.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--part", choices=[*PARTS], help="one part; by default all, one after another")
     parser.add_argument("--minutes", type=float, default=55.0, help="how long the mutants of a part are tried")

@@ -26,6 +26,7 @@ WORKPLACES: Final = ROOT / ".mutants"
 CODE: Final = ("command_api", "projector", "shared")
 TIMEOUT: Final = "timeout_multiplier = 4.0\ntimeout_constant = 15.0"
 """A mutant has 15 s for the start of servers and the like, besides its tests, and four times what that takes otherwise."""
+STOP_SECONDS: Final = 60.0
 NOBODY: Final = "no_mutant_has_this_name"
 _CLI: Final = "from mutmut.__main__ import cli; cli()"
 
@@ -130,7 +131,11 @@ def mutmut(workplace: Path, *arguments: str, seconds: float | None = None, more:
         printed, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)
-        printed, _ = process.communicate()
+        try:
+            printed, _ = process.communicate(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            printed, _ = process.communicate()
     return printed
 
 

@@ -42,10 +42,12 @@ PARTS: Final = {
         (
             *FAST,
             *_of_command_api("append_statement", "batch", "command_queue", "deciders", "dry_runs", "half_batches"),
-            *_of_command_api("handover", "kept_connection", "writer_faults", "writer_in_detail", "transfer_batch"),
+            *_of_command_api("handover", "kept_connection", "writer_faults", "writer_in_detail", "transfer_batch", "deadlines"),
+            "tests/command_api/test_command_api.py::test_a_snapshot_of_another_fold_version_is_folded_again_from_the_events",
+            "tests/shared/test_privacy.py::test_a_snapshot_of_an_earlier_fold_is_folded_anew_from_sealed_events",
             ONE_SIMULATION,
         ),
-        600,
+        400,
     ),
     "events": Part(
         ("shared/log/*.py",),
@@ -54,6 +56,7 @@ PARTS: Final = {
             *_of_command_api("append_statement", "batch", "deciders", "holds", "schedules", "exchanges", "postings"),
             *("tests/shared/test_events.py", "tests/shared/test_privacy.py"),
             *("tests/projector/test_verify.py", "tests/projector/test_tampering.py"),
+            *("tests/cli/test_export_and_import.py", "tests/cli/test_ledgers.py", "tests/query_api/test_days.py"),
             ONE_SIMULATION,
         ),
         400,
@@ -74,7 +77,12 @@ PARTS: Final = {
     "sinks": Part(
         # Those of the stores that every installation has.
         ("projector/sinks/mongo*.py", "projector/sinks/redis.py", "projector/sinks/content_digest.py"),
-        (*FAST, "tests/projector/test_sinks_conform.py", "tests/projector/test_shared_transactions.py"),
+        (
+            *FAST,
+            *("tests/projector/test_sinks_conform.py", "tests/projector/test_shared_transactions.py"),
+            *("tests/projector/test_projector.py", "tests/projector/test_dead_letters.py"),
+            *("tests/cli/test_projections_command.py", "tests/query_api/test_tenants.py"),
+        ),
         300,
     ),
 }

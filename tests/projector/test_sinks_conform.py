@@ -246,6 +246,20 @@ async def test_a_rebuild_takes_the_place_of_the_live_generation_which_takes_no_m
     assert await sunk.sink.numbers(sunk.projection.model, "main") == {live.number}
 
 
+async def test_the_generations_of_a_read_model_are_those_of_one_ledger(sunk: Sunk) -> None:
+    """Also if the name of another ledger begins alike."""
+    model = sunk.projection.model
+    ours, others = Generation(model, "main", next(_NUMBERS)), Generation(model, "mainland", next(_NUMBERS))
+    for generation in (ours, others):
+        await sunk.sink.prepare(generation)
+    assert await sunk.sink.numbers(model, "main") == {ours.number}
+    assert await sunk.sink.numbers(model, "mainland") == {others.number}
+    await sunk.sink.drop(ours)
+    assert await sunk.sink.numbers(model, "main") == set()
+    assert await sunk.sink.read_checkpoint(ours) is None
+    assert await sunk.sink.numbers(model, "mainland") == {others.number}
+
+
 @pytest.mark.slow
 async def test_a_pause_holds_workers_and_rebuilds_until_it_ends(sunk: Sunk) -> None:
     book, ledger = Book(seed=8), sunk.ledger
