@@ -6,7 +6,7 @@ that moves its checkpoint. Never do arithmetic on money in a script: numbers in 
 
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from itertools import chain
@@ -184,12 +184,13 @@ class RedisSink:
         """Calls the script once for each batch, in one round trip. An error is the answer of only the call that failed."""
         answers = await self._call(calls)
         if any(isinstance(answer, NoScriptError) for answer in answers):
-            await self._redis.script_load(_APPLY)
-            return await self._call(calls)
+            return await self._call(calls, {self._apply})
         return answers
 
-    async def _call(self, calls: Sequence[list[Any]]) -> list[Any]:
+    async def _call(self, calls: Sequence[list[Any]], scripts: Collection[Any] = ()) -> list[Any]:
+        """Calls the script. Loads `scripts` first, if Redis or the server of a cluster has lost them."""
         async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.scripts.update(scripts)
             for call in calls:
                 pipe.evalsha(self._apply.sha, *call)
             return list(await pipe.execute(raise_on_error=False))

@@ -12,18 +12,19 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
-from itertools import chain
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.client import Pipeline, PubSub
+from redis.commands.core import AsyncScript
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import (
     AskError,
     ClusterCrossSlotError,
     ClusterDownError,
     MovedError,
+    NoScriptError,
     RedisError,
     TryAgainError,
 )
@@ -51,7 +52,6 @@ _ANYWHERE: Final = frozenset(
     {"PUBLISH", "PING", "TIME", "INFO", "DBSIZE", "CLUSTER SLOTS", "CLUSTER INFO", "CONFIG GET", "ASKING"}
 )
 """Commands without a key."""
-_EVERYWHERE: Final = frozenset({"SCRIPT LOAD"})
 _SUMMED: Final = frozenset({"DEL", "UNLINK", "EXISTS"})
 """Commands that take keys of several slots, and answer with a count."""
 _WITH_KEY_COUNT: Final = frozenset({"EVAL", "EVALSHA"})
@@ -116,8 +116,6 @@ class ClusterRedis(Redis):
     # ── what redis-py's client for one server has ────────────────────────────────────────────────────────────────────
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        if args[0] in _EVERYWHERE:
-            return await self._send_everywhere((args, options))
         if args[0] in _SUMMED and len({_slot_of_key(key) for key in args[1:]}) > 1:
             return sum(_unless_error(await self.send([((args[0], key), options) for key in args[1:]])))
         [answer] = _unless_error(await self.send([(args, options)]))
@@ -125,6 +123,9 @@ class ClusterRedis(Redis):
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "ClusterPipeline":  # noqa: FBT001, FBT002 # as in redis-py
         return ClusterPipeline(self, transaction=transaction, shard_hint=shard_hint)
+
+    def register_script(self, script: Any) -> AsyncScript:  # type: ignore[override]  # typed as that of the blocking client
+        return _ClusterScript(self, script)
 
     def pubsub(self, **options: Any) -> PubSub:
         """Returns a subscriber at any server. When that server is lost, it raises an error, and the next one is at another."""
@@ -319,15 +320,6 @@ class ClusterRedis(Redis):
         self._failed_at[place] = time.monotonic()
         self._learn_soon()
 
-    async def _send_everywhere(self, command: SentCommand) -> Any:
-        """Sends a command to all servers with slots. Returns an answer, and raises an error only if all have failed."""
-        await self._know_slots()
-        answers = await asyncio.gather(*(self._send_to(place, [command], (), is_transaction=False) for place in self._masters))
-        found = [answer for [answer] in answers if not isinstance(answer, Exception)]
-        if not found:
-            _unless_error([*chain.from_iterable(answers), RedisConnectionError(_NO_ANSWER)])
-        return found[0]
-
 
 class ClusterPipeline(Pipeline):
     """Commands that are sent together, to each server its own. A transaction must be in one slot, and cannot watch keys."""
@@ -348,6 +340,23 @@ class ClusterPipeline(Pipeline):
         finally:
             self.command_stack, self.scripts = [], set()
         return _unless_error(answers) if raise_on_error else answers
+
+
+class _ClusterScript(AsyncScript):
+    """A script that is loaded only at the server of its keys. No other one is waited for."""
+
+    async def __call__(self, keys: Any = None, args: Any = None, client: Any = None) -> Any:
+        if client is not None:  # a pipeline, which loads the script where its commands go
+            return await super().__call__(keys, args, client)
+        cluster: Any = self.registered_client
+        words = (self.sha, len(keys or ()), *(keys or ()), *(args or ()))
+        try:
+            return await cluster.evalsha(*words)
+        except NoScriptError:
+            pipe = cluster.pipeline(transaction=False)
+            pipe.scripts.add(self)
+            [answer] = await pipe.evalsha(*words).execute()
+            return answer
 
 
 class _Subscriber(PubSub):

@@ -67,7 +67,7 @@ FOREIGN_POINTS: Final = frozenset(
         # A store does not answer.
         "Runner._examine:3",
         # Redis does not know a script, which happens only before the first batch.
-        *("RedisSink._apply_together:2", "RedisSink._apply_together:3"),
+        "RedisSink._apply_together:2",
         # Redis is unreachable.
         "Runner._listen:4",
         # One read model is thousands of events behind another.

@@ -14,12 +14,18 @@ from redis.exceptions import ClusterCrossSlotError, NoPermissionError, ResponseE
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from command_api.credentials.login_throttle import LOGIN_ATTEMPTS_FREE, LoginThrottle
+from dev.configured_servers import require_answers
+from projector.projections.registry import PROJECTIONS_BY_NAME
+from projector.sinks.protocols import Step
+from projector.sinks.redis import RedisSink
 from projector.worker import ARQ_SLOT, QUEUE, make_pool
 from shared.errors import RateLimited, UnsafeStore
 from shared.identity.credential_origin import Origin
 from shared.identity.passwords import PasswordVersion
 from shared.identity.rate_limits import RateLimits
 from shared.identity.sessions import SESSIONS_MAX, Sessions
+from shared.read_models.generations import Generation
+from shared.read_models.stored_state import Pointer
 from shared.read_models.worker_reports import HEALTH_KEY, publish_reports, read_unhealthy_read_models
 from shared.settings import Settings
 from shared.stores.redis import open_redis, require_lasting_redis, servers_of
@@ -27,7 +33,7 @@ from shared.stores.redis_cluster import ClusterRedis, read_cluster_url
 from shared.stores.server_checks import check_redis
 from shared.stores.store_errors import REDIS_ERRORS
 from tests.harness.clusters import RedisCluster, RedisMember, running_redis_cluster
-from tests.harness.log import MASTER_KEY
+from tests.harness.log import MASTER_KEY, Book, recorded
 
 pytestmark = pytest.mark.services
 
@@ -301,8 +307,58 @@ async def test_a_server_that_is_frozen_holds_up_only_its_own_keys(running: Redis
         assert await redis.get(keys[2]) == "kept"
 
 
+async def test_a_batch_for_one_server_waits_for_no_other(redis: Any, running: RedisCluster) -> None:
+    sink, projection, history = RedisSink(redis), PROJECTIONS_BY_NAME["balances"], recorded(Book(seed=3).history(5))
+    generations = [Generation(projection.model, running.ledger_of(master), 1) for master in running.masters]
+    for generation in generations:
+        await sink.prepare(generation)
+        assert await sink.move_pointer(projection.model, generation.ledger_id, Pointer(), Pointer(building=1))
+
+    async def apply(generation: Generation) -> bool:
+        changes = projection.new_changes()
+        projection.fold(changes, history)
+        return await sink.apply(generation, Step(0, len(history), history[-1].hash.hex()), changes)
+
+    frozen = running.masters[0]
+    frozen.freeze()
+    try:
+        waiting = asyncio.create_task(apply(generations[0]))
+        await asyncio.sleep(0.1)  # so that its round trip has begun
+        assert await apply(generations[1])
+        assert not waiting.done()
+        live = await sink.read_live([projection.model], [generation.ledger_id for generation in generations[1:]])
+        assert live == {}, "none of them is live yet, and their servers answer"
+    finally:
+        frozen.thaw()
+    assert await waiting
+    await running.wait_until_whole()
+
+
+async def test_a_read_model_on_a_server_that_is_away_is_not_taken_for_lost(redis: Any, running: RedisCluster) -> None:
+    sink, model = RedisSink(redis), PROJECTIONS_BY_NAME["balances"].model
+    ledger_ids = [running.ledger_of(master) for master in running.masters]
+    for ledger_id in ledger_ids[1:]:
+        generation = Generation(model, ledger_id, 1)
+        await sink.prepare(generation)
+        await sink.move_pointer(model, ledger_id, Pointer(), Pointer(building=1))
+        assert await sink.switch(generation, Pointer(building=1))
+    assert set(await sink.read_live([model], ledger_ids)) == {f"{ledger_id}/balances" for ledger_id in ledger_ids[1:]}
+    away = running.masters[2]
+    await away.kill()
+    try:
+        found = await sink.read_live([model], ledger_ids)
+    finally:
+        await away.start()
+    await running.wait_until_whole()
+    assert {name: live and live.number for name, live in found.items()} == {
+        f"{ledger_ids[1]}/balances": 1,
+        f"{ledger_ids[2]}/balances": None,
+    }
+
+
 async def test_the_doctor_examines_each_server_and_finds_a_url_that_names_no_cluster(running: RedisCluster) -> None:
     settings = settings_of(running)
+    await require_answers({"DAYBOOK_REDIS_URL": running.url})
     assert {finding.name async for finding in check_redis(settings)} == {"redis-no-replica"}
     evicting = running.masters[1]
     async with evicting.client() as client:
