@@ -346,7 +346,7 @@ class _ClusterScript(AsyncScript):
     """A script that is loaded only at the server of its keys. No other one is waited for."""
 
     async def __call__(self, keys: Any = None, args: Any = None, client: Any = None) -> Any:
-        if client is not None:  # a pipeline, which loads the script where its commands go
+        if isinstance(client, Pipeline):  # a pipeline, which loads the script where its commands go
             return await super().__call__(keys, args, client)
         cluster: Any = self.registered_client
         words = (self.sha, len(keys or ()), *(keys or ()), *(args or ()))
