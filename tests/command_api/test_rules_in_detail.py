@@ -13,6 +13,7 @@ from command_api.domain.account import ACCOUNT_FOLD, AccountState, CloseAccount,
 from command_api.domain.account_limits import NewLimits
 from command_api.domain.command import Command
 from command_api.domain.command_batch import CommandBatch
+from command_api.domain.day import CloseDay
 from command_api.domain.exchange import ExchangeFunds
 from command_api.domain.hold import CaptureHold, HoldCapture, PlaceHold, ReleaseHold
 from command_api.domain.past_decisions import PastDecisions
@@ -29,9 +30,10 @@ from shared.log.day_events import DayClosed
 from shared.log.event_struct import Spent
 from shared.log.events import Event
 from shared.log.hold_events import HoldExpired, HoldReleased
+from shared.log.ledger_events import LedgerCreated
 from shared.log.money_events import FundsDeposited, FundsMoved, FundsTransferred, FundsWithdrawn, Leg, TransferReversed
 from shared.log.projection_events import ProjectionEventSkipped
-from shared.log.schedule_events import ScheduleCancelled
+from shared.log.schedule_events import ScheduleCancelled, ScheduleChanged
 from shared.log.streams import account_stream, email_stream, hold_stream, schedule_stream, transfer_stream
 from shared.log.user_events import UserChanged, UserDeactivated, UserErased
 from shared.privacy.encryption import ERASED
@@ -42,6 +44,7 @@ from tests.command_api.test_deciders import (
     ADA,
     CLOSED,
     DOLLARS,
+    ERASE,
     FREE,
     FROZEN,
     ONE,
@@ -77,7 +80,7 @@ from tests.command_api.test_holds import (
     placed,
 )
 
-THREE, FOUR = (f"00000000-0000-0000-0000-00000000000{number}" for number in (6, 7))
+THREE, FOUR, OTHER_TRANSFER = (f"00000000-0000-0000-0000-00000000000{number}" for number in (6, 7, 8))
 EXCHANGE = {
     "id": FREE,
     "from_account_id": ONE,
@@ -114,7 +117,12 @@ LEGS: list[dict[str, Any]] = [
             "insufficient-funds",
             {"account_id": ONE, "available": 4, "required": 5},
         ),
-        ([opened(), deposited(4)], CloseAccount(account_id=ONE), "account-not-empty", {"posted": 4, "held": 0}),
+        (
+            [opened(), deposited(4)],
+            CloseAccount(account_id=ONE),
+            "account-not-empty",
+            {"account_id": ONE, "posted": 4, "held": 0},
+        ),
         ([], OpenAccount(id=ONE, owner_id=ADA, currency="EUR"), "not-found", {"user_id": ADA}),
         (
             [created(), UserDeactivated(user_id=ADA)],
@@ -508,6 +516,58 @@ def test_a_movement_of_several_legs_is_decided_again_with_its_moment() -> None:
     for position, event in enumerate([*accounts, moved], 1):
         past.decide_again(position, event, NOW)
     assert past.states[account_stream(TWO)].posted == 5
+
+
+def test_what_became_of_a_hold_is_decided_again_with_all_that_it_says() -> None:
+    said: dict[str, Any] = {"occurred_at": "2026-01-01T00:00:00.000000Z"}
+    past = PastDecisions()
+    events: list[Event] = [created(), opened(), opened(TWO), deposited(100)]
+    for command, now in (
+        (place(expires_at=END), NOW),
+        (capture(4, to_account_id=TWO, **said), NOW),
+        (ReverseTransfer(transfer_id=PAID, reversal=Reversal(id=OTHER_TRANSFER, amount=1, **said)), LATER),
+        (EXPIRE, END),
+    ):
+        events += decided(command, *events, now=now)
+    past.recall(4, deposited(100))
+    for position, event in enumerate(events, 1):
+        past.decide_again(position, event, END if isinstance(event, HoldExpired) else NOW)
+    assert past.states[account_stream(ONE)].available == 95
+    assert past.states[hold_stream(HOLD)].recorded_status == "expired"
+
+
+def test_a_ledger_is_decided_again_with_its_largest_transfer() -> None:
+    past = PastDecisions()
+    past.decide_again(1, LedgerCreated(name="Acme", currencies=("EUR",), transfer_max={"EUR": 50}), NOW)
+    begun: list[Event] = [created(), opened(), deposited(50)]
+    for position, event in enumerate(begun, 2):
+        past.decide_again(position, event, NOW)
+    with pytest.raises(EventImpossible, match="ledger-limit-exceeded"):
+        past.decide_again(5, FundsDeposited(transfer_id=FREE, account_id=ONE, amount=51, currency="EUR", balance=101), NOW)
+
+
+def test_a_moment_takes_the_place_of_a_rule() -> None:
+    [changed] = schedules.decided(schedules.change(at=schedules.day(9)), *schedules.TWO_OPEN, schedules.planned())
+    assert isinstance(changed, ScheduleChanged)
+    assert (changed.rule, changed.next_run.due_at) == (None, schedules.day(9))
+
+
+def test_an_erasure_frees_the_address() -> None:
+    states = FoldedStates(created())
+    address = email_stream(hash_email("ada@example.com"))
+    assert ERASE.further_streams(states) == (address,)
+    [erased] = when(ERASE, created())
+    states.take(erased)
+    assert (states[address].user_id, ERASE.further_streams(states)) == (None, ())
+
+
+def test_a_day_can_be_closed_from_the_moment_of_its_end() -> None:
+    closing = CloseDay(day="2025-12-30", up_to=1, events=1, root="0" * 64, first_position=1, last_position=1)
+    [closed] = decided(closing, created(), now="2025-12-31T00:00:00.000000Z")
+    assert isinstance(closed, DayClosed)
+    with pytest.raises(Rejection) as rejected:
+        decided(closing, created(), now="2025-12-30T23:59:59.999999Z")
+    assert rejected.value.extra["ends_at"] == "2025-12-31T00:00:00.000000Z"
 
 
 def test_a_run_is_decided_again_with_the_next_run_as_it_was_planned() -> None:
