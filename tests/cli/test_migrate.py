@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import asyncpg
-import pymongo.monitoring
 import pytest
 import pytest_asyncio
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
@@ -24,6 +23,7 @@ from shared.settings import Settings
 from shared.stores.citus import DISTRIBUTED, REFERENCES, distribute_tables
 from shared.stores.postgres import open_postgres_as_owner
 from shared.stores.schema_definition import expected_definition, read_definition
+from tests.harness.mongo_listeners import listen
 from tests.harness.running import Servers, environment_of
 
 pytestmark = pytest.mark.services
@@ -202,9 +202,7 @@ class Commands(CommandListener):
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     listener = Commands()
-    listeners = pymongo.monitoring._LISTENERS  # noqa: SLF001 # pymongo has no function that takes a listener away
-    added = pymongo.monitoring._Listeners([*listeners[0], listener], *listeners[1:])  # noqa: SLF001
-    monkeypatch.setattr(pymongo.monitoring, "_LISTENERS", added)
+    listen(monkeypatch, listener)
     return listener
 
 

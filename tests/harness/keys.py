@@ -19,7 +19,7 @@ def new_token(key_id: str = "") -> str:
 
 
 OPERATOR: Final = os.environ.get("OPERATOR_OF_TESTS") or new_token()
-"""Whoever gives the tests a `MIGRATED_POSTGRES` also says which key is in it."""
+"""The operator's key. If `MIGRATED_POSTGRES` names a PostgreSQL that already has one, `OPERATOR_OF_TESTS` must be that key."""
 
 
 def bearer(token: str = OPERATOR) -> dict[str, str]:

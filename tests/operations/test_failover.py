@@ -146,7 +146,7 @@ async def test_each_master_of_a_redis_cluster_without_replicas_is_killed_in_turn
                         began = time.monotonic()
                         assert (await load.deposit()).outcome == "ok"
                         for tenant, master in zip(tenants, redis.masters, strict=True):
-                            # What is on the other servers goes on, and can be built again.
+                            # The read models on the other servers follow the log as before.
                             assert await tenant.pay() == httpx2.codes.CREATED
                             if master is killed:
                                 assert await tenant.read() == httpx2.codes.SERVICE_UNAVAILABLE

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-import pymongo.monitoring
 import pytest
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
@@ -18,6 +17,7 @@ from shared.read_models.generations import Generation, checkpoint_id
 from shared.read_models.shapes import TRANSFERS
 from shared.settings import Settings
 from shared.stores.all_stores import open_stores
+from tests.harness.mongo_listeners import listen
 from tests.harness.projecting import eventually
 
 pytestmark = pytest.mark.services
@@ -72,9 +72,7 @@ class _CancellingDocuments(dict[str, Any]):
 @pytest.fixture
 async def cancellation(monkeypatch: pytest.MonkeyPatch) -> _Cancellation:
     listener = _Cancellation()
-    listeners = pymongo.monitoring._LISTENERS  # noqa: SLF001 # pymongo has no function that takes a listener away
-    added = pymongo.monitoring._Listeners([*listeners[0], listener], *listeners[1:])  # noqa: SLF001
-    monkeypatch.setattr(pymongo.monitoring, "_LISTENERS", added)
+    listen(monkeypatch, listener)
     return listener
 
 

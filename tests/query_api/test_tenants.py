@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Final
 
-import pymongo.monitoring
 import pytest
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
@@ -20,6 +19,7 @@ from shared.settings import Settings
 from tests.harness.documents import BY_NAME, documents_of
 from tests.harness.keys import OPERATOR, add_key, bearer
 from tests.harness.log import Book, make_ledger
+from tests.harness.mongo_listeners import listen
 from tests.harness.projecting import Ledger
 from tests.harness.questions import Questions, projecting, query_api
 from tests.query_api.test_query_openapi import ELSEWHERE, OPERATIONS, PROOFS, QUERIES, REPORTS
@@ -125,9 +125,7 @@ def _tenant(document_id: str) -> str:
 def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
     """Listens to all clients that are opened from now on."""
     listener = Sent()
-    listeners = pymongo.monitoring._LISTENERS  # noqa: SLF001 # pymongo has no function that takes a listener away
-    added = pymongo.monitoring._Listeners([*listeners[0], listener], *listeners[1:])  # noqa: SLF001
-    monkeypatch.setattr(pymongo.monitoring, "_LISTENERS", added)
+    listen(monkeypatch, listener)
     return listener
 
 
